@@ -1,0 +1,1 @@
+//! May this user, this server take one more request?

@@ -1,0 +1,1 @@
+//! Who a client is: the ordered chain of schemes.

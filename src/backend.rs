@@ -1,0 +1,1 @@
+//! Connections to mailbox servers, kept per worker for the next request.

@@ -1,0 +1,1 @@
+//! rustls configurations from the certificates of the settings.

@@ -1,0 +1,1 @@
+//! Where a mailbox lives, as files say.

@@ -1,0 +1,1 @@
+//! Simulated mailbox servers and Outlooks, for demo, tests and benches.

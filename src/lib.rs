@@ -1,0 +1,44 @@
+//! mapigate: the front door of a mail site.
+//!
+//! The list below is the house from the ground up. A room uses only rooms listed above it;
+//! `tests/layers.rs` keeps it so. Start with [`manual`] for the words we use and the life of a request.
+
+// floor 0 · words: values only; no I/O, clock, async, Pingora
+pub mod ids;
+pub mod mapi;
+pub mod refusal;
+
+// floor 1 · tables: each stands alone; time is an argument; no async
+pub mod config;
+pub mod placement;
+pub mod health;
+pub mod sessions;
+pub mod admission;
+pub mod accounting;
+pub mod metrics;
+
+// floor 2 · decisions: pure functions, simulated with seeds
+pub mod routing;
+
+// floor 3 · outside: each speaks to one foreign system
+pub mod seal;
+pub mod auth;
+pub mod directory;
+pub mod certs;
+pub mod backend;
+
+// floor 4 · living state
+pub mod journal;
+pub mod runtime;
+pub mod upkeep;
+
+// floor 5 · doors
+pub mod listener;
+pub mod relay;
+pub mod admin;
+pub mod lab;
+
+// floor 6 · roof
+pub mod app;
+pub mod commands;
+pub mod manual;

@@ -1,0 +1,1 @@
+//! Where clients arrive: sockets, TLS, PROXY protocol.

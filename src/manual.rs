@@ -1,0 +1,1 @@
+//! The words we use and the life of a request.

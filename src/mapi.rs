@@ -1,0 +1,11 @@
+//! What MAPI over HTTP looks like on the wire: the room's front door.
+
+pub mod bodies;
+pub mod cookies;
+pub mod framing;
+pub mod request;
+pub mod response;
+
+pub use cookies::CookieNames;
+pub use request::{Endpoint, RequestType};
+pub use response::{Flavour, ResponseCode};

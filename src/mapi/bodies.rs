@@ -1,0 +1,1 @@
+//! Fixed bodies of requests and answers: read and written byte for byte.

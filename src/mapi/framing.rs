@@ -1,0 +1,1 @@
+//! Where a message body ends, and what our own pieces of one look like.

@@ -1,0 +1,1 @@
+//! Every Prometheus family, a field with typed methods.

@@ -1,0 +1,358 @@
+//! Every way we end a request ourselves.
+//!
+//! A refusal has two voices: `Display` is for the log and may name servers; [`Refusal::public_words`]
+//! is for the client and names nothing of the site.
+
+use crate::ids::{DatabaseName, ServerName};
+use crate::mapi::ResponseCode;
+
+/// Whose move it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// The request is wrong; sending it again changes nothing.
+    Client,
+    /// A mailbox server failed.
+    Server,
+    /// The site has no eligible copy, or forbids it; an administrator can change that.
+    Site,
+    /// We failed or are at a limit of ours.
+    Us,
+}
+
+impl Blame {
+    /// The word used in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Site => "site",
+            Self::Us => "us",
+        }
+    }
+}
+
+/// Why a request was ended by us, and what the client is told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    // framing and syntax: the connection closes, because nobody knows where the next request begins
+    /// The head is not HTTP/1.1 as we read it.
+    #[error("malformed request head: {0}")]
+    Malformed(&'static str),
+    /// The head is longer than `limits.head`.
+    #[error("request head longer than limits.head ({limit} bytes)")]
+    HeadTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The target is longer than any MAPI URL.
+    #[error("request target too long")]
+    TargetTooLong,
+    /// The head was not complete in time.
+    #[error("request head incomplete after limits.head_timeout")]
+    HeadTimeout,
+    /// The body stopped coming.
+    #[error("request body stalled")]
+    BodyTimeout,
+    /// `Expect` asks for something else than `100-continue`.
+    #[error("unsupported Expect header")]
+    ExpectationFailed,
+
+    // what is asked for
+    /// A method this door does not open to.
+    #[error("method not allowed on this path")]
+    MethodNotAllowed,
+    /// A path this door does not open to.
+    #[error("path not served")]
+    UnknownPath,
+    /// A host name this site does not serve.
+    #[error("host not configured under names")]
+    UnknownHost,
+    /// The body is larger than `limits.body`.
+    #[error("request body larger than limits.body ({limit} bytes)")]
+    BodyTooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The `MailboxId` in the URL cannot be one.
+    #[error("malformed MailboxId")]
+    BadMailboxId,
+
+    // who asks
+    /// No credentials, or wrong ones; the same answer for all, so that nobody learns which users exist.
+    #[error("not authenticated: {0}")]
+    Unauthenticated(&'static str),
+    /// The directory lists who may open this mailbox, and this user is not listed.
+    #[error("user is not listed for this mailbox")]
+    MailboxForbidden,
+
+    // where it lives
+    /// Nobody of this address is in the directory.
+    #[error("mailbox not in the directory")]
+    UnknownMailbox,
+    /// The session's database moved, or the session is not known: the client connects again.
+    #[error("session gone: {0}")]
+    SessionGone(&'static str),
+    /// The session belongs to another user; told in the same words as a session that is gone.
+    #[error("session belongs to another user")]
+    ForeignSession,
+    /// No copy of the database is eligible.
+    #[error("no eligible copy of database {database}: {why}")]
+    NoEligibleCopy {
+        /// The database.
+        database: DatabaseName,
+        /// What is wrong with the active copy.
+        why: &'static str,
+    },
+    /// The server that holds the active copy does not speak MAPI over HTTP.
+    #[error("server {server} is not capable of MAPI over HTTP")]
+    NotCapable {
+        /// The server.
+        server: ServerName,
+    },
+
+    // on the way
+    /// The server could not be reached; no byte of the request was written to it.
+    #[error("server {server} unreachable: {cause}")]
+    ServerUnreachable {
+        /// The server.
+        server: ServerName,
+        /// What the system said.
+        cause: String,
+    },
+    /// The server closed or reset before it answered; the request may have been executed.
+    #[error("server {server} failed after {written} request bytes: {cause}")]
+    ServerFailed {
+        /// The server.
+        server: ServerName,
+        /// Request bytes handed to the kernel.
+        written: u64,
+        /// What the system said.
+        cause: String,
+    },
+    /// The server did not answer in time.
+    #[error("server {server} silent for too long")]
+    ServerSilent {
+        /// The server.
+        server: ServerName,
+    },
+    /// The server answered with something that is not HTTP as we read it.
+    #[error("server {server} answered nonsense: {what}")]
+    ServerNonsense {
+        /// The server.
+        server: ServerName,
+        /// What was wrong.
+        what: &'static str,
+    },
+    /// A limit of ours is reached.
+    #[error("too busy: {0}")]
+    TooBusy(&'static str),
+    /// We are going away.
+    #[error("shutting down")]
+    ShuttingDown,
+}
+
+impl Refusal {
+    /// Every label of [`Self::label`], for metrics that must exist before they happen.
+    pub const LABELS: &'static [&'static str] = &[
+        "malformed",
+        "head_too_large",
+        "target_too_long",
+        "head_timeout",
+        "body_timeout",
+        "expectation_failed",
+        "method_not_allowed",
+        "unknown_path",
+        "unknown_host",
+        "body_too_large",
+        "bad_mailbox_id",
+        "unauthenticated",
+        "mailbox_forbidden",
+        "unknown_mailbox",
+        "session_gone",
+        "foreign_session",
+        "no_eligible_copy",
+        "not_capable",
+        "server_unreachable",
+        "server_failed",
+        "server_silent",
+        "server_nonsense",
+        "too_busy",
+        "shutting_down",
+    ];
+
+    /// One word of a closed list, for metrics and logs.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::HeadTooLarge { .. } => "head_too_large",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTimeout => "head_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::ExpectationFailed => "expectation_failed",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UnknownPath => "unknown_path",
+            Self::UnknownHost => "unknown_host",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BadMailboxId => "bad_mailbox_id",
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::MailboxForbidden => "mailbox_forbidden",
+            Self::UnknownMailbox => "unknown_mailbox",
+            Self::SessionGone(_) => "session_gone",
+            Self::ForeignSession => "foreign_session",
+            Self::NoEligibleCopy { .. } => "no_eligible_copy",
+            Self::NotCapable { .. } => "not_capable",
+            Self::ServerUnreachable { .. } => "server_unreachable",
+            Self::ServerFailed { .. } => "server_failed",
+            Self::ServerSilent { .. } => "server_silent",
+            Self::ServerNonsense { .. } => "server_nonsense",
+            Self::TooBusy(_) => "too_busy",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// The HTTP status. MAPI keeps 200 for everything its own codes can say. `[MS-OXCMAPIHTTP] 2.2.2.2`
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Malformed(_) | Self::BadMailboxId => 400,
+            Self::HeadTooLarge { .. } => 431,
+            Self::TargetTooLong => 414,
+            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::ExpectationFailed => 417,
+            Self::MethodNotAllowed => 405,
+            Self::UnknownPath => 404,
+            Self::UnknownHost => 421,
+            Self::BodyTooLarge { .. } => 413,
+            Self::Unauthenticated(_) => 401,
+            Self::MailboxForbidden => 403,
+            // The directory's answer is not the client's business before the server's is: same words
+            // for a mailbox that does not exist and one that is elsewhere.
+            Self::UnknownMailbox => 404,
+            Self::SessionGone(_) | Self::ForeignSession | Self::NotCapable { .. } => 200,
+            Self::ServerFailed { .. } | Self::ServerNonsense { .. } => 502,
+            Self::ServerSilent { .. } => 504,
+            Self::NoEligibleCopy { .. }
+            | Self::ServerUnreachable { .. }
+            | Self::TooBusy(_)
+            | Self::ShuttingDown => 503,
+        }
+    }
+
+    /// The protocol's own code that goes with it, if the protocol has one. `[MS-OXCMAPIHTTP] 2.2.3.3.3`
+    pub fn code(&self) -> Option<ResponseCode> {
+        match self {
+            Self::SessionGone(_) | Self::ForeignSession => Some(ResponseCode::CONTEXT_NOT_FOUND),
+            Self::BodyTooLarge { .. } => Some(ResponseCode::TOO_LARGE),
+            Self::MethodNotAllowed => Some(ResponseCode::INVALID_VERB),
+            Self::UnknownPath => Some(ResponseCode::INVALID_PATH),
+            Self::MailboxForbidden => Some(ResponseCode::NO_PRIVILEGE),
+            Self::NotCapable { .. } => Some(ResponseCode::ENDPOINT_DISABLED),
+            Self::ServerNonsense { .. } => Some(ResponseCode::INVALID_RESPONSE),
+            Self::ShuttingDown => Some(ResponseCode::ENDPOINT_SHUTTING_DOWN),
+            _ => None,
+        }
+    }
+
+    /// Whose move it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::NoEligibleCopy { .. } | Self::NotCapable { .. } | Self::SessionGone(_) => {
+                Blame::Site
+            }
+            Self::ServerUnreachable { .. }
+            | Self::ServerFailed { .. }
+            | Self::ServerSilent { .. }
+            | Self::ServerNonsense { .. } => Blame::Server,
+            Self::TooBusy(_) | Self::ShuttingDown => Blame::Us,
+            _ => Blame::Client,
+        }
+    }
+
+    /// When to try again, in seconds; only where trying again can help.
+    pub fn retry_after_seconds(&self) -> Option<u32> {
+        match self {
+            Self::NoEligibleCopy { .. } | Self::ServerUnreachable { .. } => Some(5),
+            Self::TooBusy(_) | Self::ShuttingDown => Some(1),
+            _ => None,
+        }
+    }
+
+    /// True where the rest of the request cannot be told from the next one: the connection closes.
+    pub fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::HeadTooLarge { .. }
+                | Self::TargetTooLong
+                | Self::HeadTimeout
+                | Self::BodyTimeout
+                | Self::ExpectationFailed
+                | Self::BodyTooLarge { .. }
+                | Self::ShuttingDown
+        )
+    }
+
+    /// What the client reads: a fixed sentence that names nothing of the site.
+    pub fn public_words(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "The request is malformed.",
+            Self::HeadTooLarge { .. } => "The request headers are too large.",
+            Self::TargetTooLong => "The request address is too long.",
+            Self::HeadTimeout | Self::BodyTimeout => "The request did not arrive in time.",
+            Self::ExpectationFailed => "This expectation is not supported.",
+            Self::MethodNotAllowed => "This method is not allowed here.",
+            Self::UnknownPath => "There is nothing at this address.",
+            Self::UnknownHost => "This name is not served here.",
+            Self::BodyTooLarge { .. } => "The request is too large.",
+            Self::BadMailboxId => "The MailboxId in the address is malformed.",
+            Self::Unauthenticated(_) => "Authentication is required.",
+            Self::MailboxForbidden => "You may not open this mailbox.",
+            Self::UnknownMailbox => "There is no such mailbox here.",
+            Self::SessionGone(_) | Self::ForeignSession => {
+                "The session context is not found. Connect again."
+            }
+            Self::NoEligibleCopy { .. } => "The mailbox is not available at the moment.",
+            Self::NotCapable { .. } => "MAPI over HTTP is disabled for this mailbox.",
+            Self::ServerUnreachable { .. } => "The mailbox is not available at the moment.",
+            Self::ServerFailed { .. } => "The mailbox server failed. The request was not repeated.",
+            Self::ServerSilent { .. } => "The mailbox server did not answer in time.",
+            Self::ServerNonsense { .. } => "The mailbox server gave an invalid answer.",
+            Self::TooBusy(_) => "The service is busy.",
+            Self::ShuttingDown => "The service is restarting.",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_users_session_reads_like_one_that_is_gone() {
+        let (foreign, gone) = (Refusal::ForeignSession, Refusal::SessionGone("expired"));
+        assert_eq!(foreign.status(), gone.status());
+        assert_eq!(foreign.code(), gone.code());
+        assert_eq!(foreign.public_words(), gone.public_words());
+    }
+
+    #[test]
+    fn public_words_name_no_server_and_no_database() {
+        let server = ServerName::new("MBX-SECRET");
+        let database = DatabaseName::new("DB-SECRET");
+        for refusal in [
+            Refusal::NoEligibleCopy {
+                database,
+                why: "down",
+            },
+            Refusal::NotCapable {
+                server: server.clone(),
+            },
+            Refusal::ServerSilent {
+                server: server.clone(),
+            },
+            Refusal::ServerNonsense { server, what: "x" },
+        ] {
+            assert!(refusal.to_string().contains("SECRET"));
+            assert!(!refusal.public_words().contains("SECRET"));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The MAPI door: one strict HTTP/1.1 connection, request after request.

@@ -1,0 +1,1 @@
+//! The world now, and the tables that outlive it.

@@ -1,0 +1,1 @@
+//! Which database, server and user a session cookie stands for.

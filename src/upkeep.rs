@@ -1,0 +1,1 @@
+//! Background loops, each the only writer of one part of the world.
