@@ -246,10 +246,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
 fn digits(line: &mut Vec<u8>, number: u64, width: u32) {
     for position in (0..width).rev() {
         let digit = number / 10_u64.pow(position) % 10;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a remainder of ten is a digit"
-        )]
         line.push(b'0' + digit as u8);
     }
 }
