@@ -5,15 +5,15 @@
 //! than one.
 
 pub mod authority;
-//pub mod checker;
+pub mod checker;
 //pub mod conformance;
 pub mod mailbox_server;
-//pub mod outlook;
+pub mod outlook;
 pub mod wire;
 
 pub use authority::Authority;
 pub use mailbox_server::MailboxServer;
-//pub use outlook::Outlook;
+pub use outlook::Outlook;
 
 /// Microseconds since 1970: the one clock the journals of servers and clients share.
 #[expect(
