@@ -209,7 +209,7 @@ pub const KEYS: &[Key] = keys! {
         "A handshake that takes longer is cut.";
     "tls.handshakes_max" Count(1, 1_000_000), default("1024"),
         "Handshakes under way at once; more wait in the kernel's queue.";
-    "tls.ticket_rotation" Duration(MINUTE, 7 * DAY), default("6h"),
+    "tls.ticket_rotation" Duration(SECOND, 7 * DAY), default("6h"),
         "A session ticket key is replaced this often, and honoured for as long again.";
 
     "names" List(&Section), required("", "clients are answered only by a name"),
@@ -249,7 +249,7 @@ pub const KEYS: &[Key] = keys! {
         "How much it counts when `health.panic_threshold` is reckoned.";
     "servers.*.idle_connections" Count(0, 65_536), default("256"),
         "Unused connections kept, per worker.";
-    "servers.*.idle_timeout" Duration(SECOND, HOUR), default("60s"),
+    "servers.*.idle_timeout" Duration(100 * MS, HOUR), default("60s"),
         "An unused connection is closed after this; must be shorter than the server's own keep-alive (gromox: 180 s).";
     "servers.*.requests_max" Count(1, 1_000_000), default("10000"),
         "Requests under way at once, held polls included.";
@@ -284,7 +284,7 @@ pub const KEYS: &[Key] = keys! {
         "Lines `user:hash` as `htpasswd -B` writes them: bcrypt, or argon2id.";
     "auth.basic.default_domain" Host, optional("contoso.com", "login names are taken as they come"),
         "Added to a login name without a domain: `user1` becomes `user1@contoso.com`.";
-    "auth.cache_ttl" Duration(SECOND, DAY), default("10m"),
+    "auth.cache_ttl" Duration(100 * MS, DAY), default("10m"),
         "A verified password is believed this long.";
     "auth.negative_ttl" Duration(0, HOUR), default("60s"),
         "A wrong password is refused without another look this long.";
@@ -310,7 +310,7 @@ pub const KEYS: &[Key] = keys! {
         "Sessions remembered at once (200 bytes each); more are routed without memory.";
     "sessions.grace" Duration(0, DAY), default("5m"),
         "Kept this long beyond what the server's `X-ExpirationInfo` says.";
-    "sessions.default_expiration" Duration(MINUTE, DAY), default("15m"),
+    "sessions.default_expiration" Duration(SECOND, DAY), default("15m"),
         "What to assume where a server says nothing.";
     "sessions.route_cookie" Section, section(),
         "A sealed cookie that lets another node, or this one after a restart, go on with a session.";
@@ -323,17 +323,17 @@ pub const KEYS: &[Key] = keys! {
 
     "limits" Section, section(),
         "Sizes, counts and deadlines.";
-    "limits.head" Size(4 * KIB, MIB), default("64KiB"),
+    "limits.head" Size(KIB, MIB), default("64KiB"),
         "A request head; Kerberos needs up to 64KiB.";
-    "limits.body" Size(64 * KIB, 2 * GIB), default("4MiB"),
+    "limits.body" Size(KIB, 2 * GIB), default("4MiB"),
         "A request body; beyond it the answer is 413 with code 9.";
-    "limits.chunked_body" Size(4 * KIB, 64 * MIB), default("1MiB"),
+    "limits.chunked_body" Size(KIB, 64 * MIB), default("1MiB"),
         "A request body of unannounced length is measured first, in memory, up to this; servers want Content-Length.";
     "limits.head_timeout" Duration(100 * MS, 10 * MINUTE), default("10s"),
         "Time for a whole request head.";
     "limits.body_timeout" Duration(100 * MS, HOUR), default("60s"),
         "Time without a byte of a request body.";
-    "limits.idle_timeout" Duration(SECOND, DAY), default("10m"),
+    "limits.idle_timeout" Duration(100 * MS, DAY), default("10m"),
         "A client connection without a request is kept this long.";
     "limits.connect_timeout" Duration(10 * MS, MINUTE), default("1s"),
         "Time to reach a mailbox server, TLS included.";
@@ -341,9 +341,9 @@ pub const KEYS: &[Key] = keys! {
         "Time until a mailbox server's answer begins.";
     "limits.pending_missed" Count(1, 100), default("3"),
         "Periods without a PENDING after which a mailbox server counts as dead.";
-    "limits.pending_period" Duration(SECOND, 10 * MINUTE), default("30s"),
+    "limits.pending_period" Duration(100 * MS, 10 * MINUTE), default("30s"),
         "That period, where the server's X-PendingPeriod does not say.";
-    "limits.notification_wait" Duration(SECOND, DAY), default("330s"),
+    "limits.notification_wait" Duration(100 * MS, DAY), default("330s"),
         "A NotificationWait is ended after this; Outlook waits five minutes.";
     "limits.connections" Count(1, 10_000_000), default("50000"),
         "Client connections at once; more wait in the kernel's queue.";
@@ -356,9 +356,9 @@ pub const KEYS: &[Key] = keys! {
 
     "health" Section, section(),
         "How mailbox servers are watched.";
-    "health.interval" Duration(100 * MS, HOUR), default("2s"),
+    "health.interval" Duration(10 * MS, HOUR), default("2s"),
         "Time between checks of a server.";
-    "health.timeout" Duration(10 * MS, 10 * MINUTE), default("1s"),
+    "health.timeout" Duration(MS, 10 * MINUTE), default("1s"),
         "A check that takes longer has failed.";
     "health.fall" Count(1, 1000), default("2"),
         "Failures in a row that mark a server down.";

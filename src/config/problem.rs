@@ -191,7 +191,11 @@ pub(super) fn snippet(number: usize, line: &str, column: usize, width: usize) ->
     };
     let window = chars.iter().skip(begin).take(SHOWN);
     let mut shown: String = window
-        .map(|c| if c.is_control() { ' ' } else { *c })
+        .map(|c| match c {
+            '\t' => '→',
+            c if c.is_control() => '·',
+            c => *c,
+        })
         .collect();
     if chars.len() > begin + SHOWN {
         shown.push('…');

@@ -181,7 +181,7 @@ mod tests {
 
         let head = &schema["properties"]["limits"]["properties"]["head"];
         assert_eq!(head["default"], "64KiB");
-        assert!(head["description"].as_str().unwrap().contains("From 4KiB"));
+        assert!(head["description"].as_str().unwrap().contains("From 1KiB"));
         let server = &schema["properties"]["servers"]["additionalProperties"];
         assert_eq!(server["required"], json!(["address"]));
         assert_eq!(server["additionalProperties"], json!(false));

@@ -12,8 +12,14 @@ use zeroize::Zeroizing;
 
 /// Bytes of a file with one secret.
 const SECRET_MAX: usize = 64 << 10;
-/// Bytes of a password file: a million lines.
-const PASSWORDS_MAX: usize = 128 << 20;
+/// Bytes of a password file: two million lines.
+const PASSWORDS_MAX: usize = 256 << 20;
+/// Beyond it one login takes five seconds of CPU.
+const BCRYPT_COST_MAX: u32 = 16;
+/// Memory of one verification with argon2id; several run at once.
+const ARGON2_KIB_MAX: u32 = 256 << 10;
+/// Memory times passes: about two seconds of CPU.
+const ARGON2_KIB_PASSES_MAX: u64 = 2 << 20;
 /// The key of the route cookie's example file begins with these bytes; everybody has it.
 const EXAMPLE_KEY: &[u8] = b"example only";
 
@@ -98,17 +104,21 @@ fn password_line(line: &[u8]) -> Result<(), Complaint> {
         return Err(Complaint::new("a line without a user", "write `user:hash`"));
     }
     let kind = match hash {
-        hash if hash.starts_with("$2y$") || hash.starts_with("$2b$") => return bcrypt(hash),
+        hash if ["$2y$", "$2b$", "$2a$"].iter().any(|start| hash.starts_with(start)) => {
+            return bcrypt(hash);
+        }
         hash if hash.starts_with("$argon2id$") => return argon2id(hash),
         "" => "no hash at all",
         hash if hash.starts_with("{SHA}") => "{SHA}, a bare SHA-1, which is guessed in no time",
+        hash if hash.starts_with("{SSHA}") => "{SSHA}, a SHA-1, which is guessed too fast",
+        hash if hash.starts_with("$y$") => "yescrypt, which is not supported",
         hash if hash.starts_with("$apr1$") => "apr1 (MD5), which is guessed too fast",
         hash if hash.starts_with("$1$") => "MD5 crypt, which is guessed too fast",
         hash if hash.starts_with("$5$") || hash.starts_with("$6$") => {
             "SHA crypt, which is not supported"
         }
         hash if hash.starts_with("$argon2") => "an argon2 other than argon2id",
-        hash if hash.starts_with("$2") => "an old bcrypt; only $2y$ and $2b$ are read",
+        hash if hash.starts_with("$2") => "a bcrypt variant with a known fault",
         hash if hash.len() == 13 => "DES crypt, which looks at eight letters only",
         _ => "no hash that is known here; a password in clear?",
     };
@@ -116,20 +126,19 @@ fn password_line(line: &[u8]) -> Result<(), Complaint> {
 }
 
 fn bcrypt(hash: &str) -> Result<(), Complaint> {
-    const COST_MAX: u32 = 15;
     let parts: bcrypt::HashParts = hash.parse().map_err(|cause| {
         Complaint::new(
             format!("the bcrypt hash is damaged ({cause})"),
             "set the password anew with `htpasswd -B`",
         )
     })?;
-    if parts.get_cost() > COST_MAX {
+    if parts.get_cost() > BCRYPT_COST_MAX {
         return Err(Complaint::new(
             format!(
                 "the bcrypt cost {} takes seconds per login",
                 parts.get_cost()
             ),
-            format!("choose a cost of {COST_MAX} or less: htpasswd -B -C 10"),
+            "choose a lower cost, as in `htpasswd -B -C 10`",
         ));
     }
     Ok(())
@@ -140,7 +149,17 @@ fn argon2id(hash: &str) -> Result<(), Complaint> {
     let damaged =
         |cause: String| Complaint::new(format!("the argon2id hash is damaged ({cause})"), cure);
     let parsed = argon2::PasswordHash::new(hash).map_err(|cause| damaged(cause.to_string()))?;
-    argon2::Params::try_from(&parsed).map_err(|cause| damaged(cause.to_string()))?;
+    let costs =
+        argon2::Params::try_from(&parsed).map_err(|cause| damaged(cause.to_string()))?;
+    let work = u64::from(costs.m_cost()) * u64::from(costs.t_cost());
+    if costs.m_cost() > ARGON2_KIB_MAX || work > ARGON2_KIB_PASSES_MAX {
+        let what = format!(
+            "the argon2id hash takes {} KiB and {} passes, more than one login may",
+            costs.m_cost(),
+            costs.t_cost()
+        );
+        return Err(Complaint::new(what, "choose 19456 KiB and 2 passes"));
+    }
     if parsed.salt.is_none() || parsed.hash.is_none() {
         return Err(damaged("salt or hash is missing".to_owned()));
     }

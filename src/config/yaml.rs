@@ -261,11 +261,18 @@ impl Builder {
 
 fn syntax_flaw(error: &ScanError, text: &str) -> Flaw {
     let mark = error.marker();
-    let span = Span {
+    let mut span = Span {
         line: mark.line().max(1),
         column: mark.col().saturating_add(1),
         width: 1,
     };
+    // What is missing at the end of the file is shown behind its last line.
+    let lines = text.lines().count();
+    if span.line > lines && lines > 0 {
+        let last = text.lines().next_back().unwrap_or_default();
+        span.line = lines;
+        span.column = last.chars().count() + 1;
+    }
     let line = text
         .lines()
         .nth(span.line.saturating_sub(1))
@@ -286,6 +293,11 @@ fn syntax_complaint(info: &str, line: &str) -> Complaint {
             "a value cannot begin with this character",
             "put the value in quotes",
         )
+    } else if has(&["trailing content"]) {
+        (
+            "text after the closing quote",
+            "put the whole value in quotes; a comment needs a blank before its `#`",
+        )
     } else if has(&["quoted scalar"]) {
         (
             "the quotes here do not close, or hold an escape nobody knows",
@@ -300,7 +312,12 @@ fn syntax_complaint(info: &str, line: &str) -> Complaint {
             "a bracket is not closed, or a comma is missing",
             "close every `[` and `{`; put a comma between the items",
         )
-    } else if has(&["mapping values are not allowed", "illegal placement of ':'"]) {
+    } else if has(&["illegal placement of ':'"]) {
+        (
+            "a `:` where none may stand",
+            "close the bracket above; quote a value that contains `: `",
+        )
+    } else if has(&["mapping values are not allowed"]) {
         (
             "a second `:` in one line, or a key at the wrong indentation",
             "quote a value that contains `: `; give keys of one section the same indentation",
