@@ -104,7 +104,10 @@ fn password_line(line: &[u8]) -> Result<(), Complaint> {
         return Err(Complaint::new("a line without a user", "write `user:hash`"));
     }
     let kind = match hash {
-        hash if ["$2y$", "$2b$", "$2a$"].iter().any(|start| hash.starts_with(start)) => {
+        hash if ["$2y$", "$2b$", "$2a$"]
+            .iter()
+            .any(|start| hash.starts_with(start)) =>
+        {
             return bcrypt(hash);
         }
         hash if hash.starts_with("$argon2id$") => return argon2id(hash),
@@ -149,8 +152,7 @@ fn argon2id(hash: &str) -> Result<(), Complaint> {
     let damaged =
         |cause: String| Complaint::new(format!("the argon2id hash is damaged ({cause})"), cure);
     let parsed = argon2::PasswordHash::new(hash).map_err(|cause| damaged(cause.to_string()))?;
-    let costs =
-        argon2::Params::try_from(&parsed).map_err(|cause| damaged(cause.to_string()))?;
+    let costs = argon2::Params::try_from(&parsed).map_err(|cause| damaged(cause.to_string()))?;
     let work = u64::from(costs.m_cost()) * u64::from(costs.t_cost());
     if costs.m_cost() > ARGON2_KIB_MAX || work > ARGON2_KIB_PASSES_MAX {
         let what = format!(
