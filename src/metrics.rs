@@ -16,6 +16,7 @@ pub use labels::{
 pub use requests::Finished;
 pub use servers::ServerMeters;
 
+pub use crate::accounting::Bytes;
 use crate::config::settings::Scheme;
 use crate::ids::{Epoch, Generation, ServerName};
 use crate::mapi::Endpoint;
@@ -392,15 +393,6 @@ impl Metrics {
     pub fn access_log_dropped(&self) -> Tally {
         Tally(self.access_dropped.clone())
     }
-}
-
-/// Bytes of one leg, in both directions as we see them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bytes {
-    /// Bytes that came to us.
-    pub received: u64,
-    /// Bytes that we sent.
-    pub sent: u64,
 }
 
 /// A counter that another room increases.

@@ -1,5 +1,6 @@
 //! The MAPI door: one strict HTTP/1.1 connection, request after request.
 
+pub(crate) mod answer;
 pub(crate) mod buffer;
 pub(crate) mod deadline;
 pub mod fields;

@@ -5,21 +5,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes a stream has carried.
+/// Bytes of one leg, in both directions as we see them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WireBytes {
-    /// Bytes read.
-    pub read: u64,
-    /// Bytes written, also where a later write failed.
-    pub written: u64,
+pub struct Bytes {
+    /// Bytes that came to us.
+    pub received: u64,
+    /// Bytes that we sent, also where a later write failed.
+    pub sent: u64,
 }
 
-impl WireBytes {
+impl Bytes {
     /// What was carried since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
         Self {
-            read: self.read.saturating_sub(earlier.read),
-            written: self.written.saturating_sub(earlier.written),
+            received: self.received.saturating_sub(earlier.received),
+            sent: self.sent.saturating_sub(earlier.sent),
         }
     }
 }
@@ -27,14 +27,14 @@ impl WireBytes {
 /// A stream that knows how many bytes it has carried.
 pub trait Wire {
     /// Bytes carried so far.
-    fn wire(&self) -> WireBytes;
+    fn wire(&self) -> Bytes;
 }
 
 /// Counts in plain fields: only the connection's own task counts and reads.
 #[derive(Debug)]
 pub struct Counting<S> {
     inner: S,
-    bytes: WireBytes,
+    bytes: Bytes,
 }
 
 impl<S> Counting<S> {
@@ -42,7 +42,7 @@ impl<S> Counting<S> {
     pub fn new(inner: S) -> Self {
         Self {
             inner,
-            bytes: WireBytes::default(),
+            bytes: Bytes::default(),
         }
     }
 
@@ -53,32 +53,32 @@ impl<S> Counting<S> {
 
     fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(written)) = outcome {
-            self.bytes.written += written as u64;
+            self.bytes.sent += written as u64;
         }
         outcome
     }
 }
 
 impl<S> Wire for Counting<S> {
-    fn wire(&self) -> WireBytes {
+    fn wire(&self) -> Bytes {
         self.bytes
     }
 }
 
 impl<S: Wire> Wire for tokio_rustls::server::TlsStream<S> {
-    fn wire(&self) -> WireBytes {
+    fn wire(&self) -> Bytes {
         self.get_ref().0.wire()
     }
 }
 
 impl<S: Wire> Wire for tokio_rustls::client::TlsStream<S> {
-    fn wire(&self) -> WireBytes {
+    fn wire(&self) -> Bytes {
         self.get_ref().0.wire()
     }
 }
 
 impl<S: Wire + ?Sized> Wire for Box<S> {
-    fn wire(&self) -> WireBytes {
+    fn wire(&self) -> Bytes {
         (**self).wire()
     }
 }
@@ -91,7 +91,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counting<S> {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let outcome = Pin::new(&mut self.inner).poll_read(cx, into);
-        self.bytes.read += (into.filled().len() - before) as u64;
+        self.bytes.received += (into.filled().len() - before) as u64;
         outcome
     }
 }
@@ -146,10 +146,7 @@ mod tests {
 
         assert_eq!(
             ours.wire().since(before),
-            WireBytes {
-                read: 2,
-                written: 5
-            }
+            Bytes { received: 2, sent: 5 }
         );
     }
 }

@@ -1,7 +1,7 @@
 //! One connection to a mailbox server, plain or TLS.
 
 use super::ConnectError;
-use crate::accounting::{Counting, Wire, WireBytes};
+use crate::accounting::{Counting, Wire, Bytes};
 use crate::config::settings::Server;
 use rustls::pki_types::ServerName as TlsName;
 use socket2::{SockRef, TcpKeepalive};
@@ -101,7 +101,7 @@ impl Leg {
 }
 
 impl Wire for Leg {
-    fn wire(&self) -> WireBytes {
+    fn wire(&self) -> Bytes {
         match &self.stream {
             Stream::Plain(tcp) => tcp.wire(),
             Stream::Tls(session) => session.wire(),

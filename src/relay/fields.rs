@@ -73,7 +73,7 @@ const CLAIM_FAMILIES: [&str; 8] = [
     "x-remote-",
 ];
 
-/// Topology that a server tells and outsiders need not know.
+/// Topology that a server tells and outsiders need not know; it is in our access log.
 const TOPOLOGY: [&str; 9] = [
     "x-feserver",
     "x-beserver",
@@ -127,13 +127,31 @@ fn is_usual(name: &str) -> bool {
 }
 
 /// What becomes of a server's field.
-pub fn of_answer(name: &str, hides_topology: bool) -> Fate {
+pub fn of_answer(name: &str) -> Fate {
     let listed = |list: &[&str]| list.iter().any(|known| same(name, known));
-    if listed(&HOP_BY_HOP) || (hides_topology && listed(&TOPOLOGY)) {
+    if !is_usual_in_answers(name) && (listed(&HOP_BY_HOP) || listed(&TOPOLOGY)) {
         Fate::Drop
     } else {
         Fate::Pass
     }
+}
+
+/// The same short cut for answers.
+fn is_usual_in_answers(name: &str) -> bool {
+    matches!(
+        name,
+        "Cache-Control"
+            | "Content-Type"
+            | "Set-Cookie"
+            | "X-RequestType"
+            | "X-RequestId"
+            | "X-ClientInfo"
+            | "X-ResponseCode"
+            | "X-PendingPeriod"
+            | "X-ExpirationInfo"
+            | "X-ServerApplication"
+            | "Date"
+    )
 }
 
 /// True for a field that belongs to one connection, and so may be named in `Connection`.
@@ -239,6 +257,8 @@ mod tests {
     fn the_short_cut_passes_nothing_the_lists_would_drop() {
         let dropped = HOP_BY_HOP.iter().chain(&CLAIMS);
         assert!(dropped.clone().all(|name| !is_usual(name)));
+        let dropped = HOP_BY_HOP.iter().chain(&TOPOLOGY);
+        assert!(dropped.clone().all(|name| !is_usual_in_answers(name)));
         let families = CLAIM_FAMILIES.iter().map(|family| format!("{family}x"));
         assert!(
             families
