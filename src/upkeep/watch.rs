@@ -3,9 +3,9 @@
 use super::check::look_at;
 use crate::backend::BackServer;
 use crate::config::Settings;
-use crate::health::{Flip, HealthTable, Observation};
+use crate::health::{Flip, HealthTable, HealthView, Observation};
 use crate::ids::{Generation, ServerName};
-use crate::runtime::{Runtime, Snapshot};
+use crate::runtime::{Runtime, Sighting, Snapshot};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,22 +15,30 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{info, warn};
 
 /// Watches the servers until the process ends.
+#[derive(Debug)]
 pub(super) struct Watch {
     runtime: Arc<Runtime>,
     /// What requests saw.
-    seen: mpsc::Receiver<(ServerName, Observation)>,
+    seen: mpsc::Receiver<Sighting>,
     table: HealthTable,
-    /// Servers with failures that are not made up for yet: requests report their successes too
-    /// while a server is one of these.
-    troubled: BTreeSet<ServerName>,
-    checks: JoinSet<(ServerName, Observation)>,
+    shown: Shown,
+    checks: JoinSet<Sighting>,
     under_way: BTreeSet<ServerName>,
+}
+
+/// What of the health requests were shown last.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Shown {
+    down: BTreeSet<ServerName>,
+    /// Failing and not made up for: requests report their successes too while a server is here.
+    troubled: BTreeSet<ServerName>,
+    panics: bool,
 }
 
 impl Watch {
     pub(super) fn new(
         runtime: Arc<Runtime>,
-        seen: mpsc::Receiver<(ServerName, Observation)>,
+        seen: mpsc::Receiver<Sighting>,
         now: Instant,
     ) -> Self {
         let snapshot = runtime.snapshot();
@@ -40,7 +48,7 @@ impl Watch {
             runtime,
             seen,
             table,
-            troubled: BTreeSet::new(),
+            shown: Shown::default(),
             checks: JoinSet::new(),
             under_way: BTreeSet::new(),
         }
@@ -102,48 +110,49 @@ impl Watch {
     }
 
     fn take(&mut self, server: &ServerName, observation: Observation, now: Instant) {
-        if let Some(flip) = self.table.observe(server, observation, now) {
-            report(&flip);
-            self.runtime.metrics.set_server_up(server, flip.is_up);
+        let Some(flip) = self.table.observe(server, observation, now) else {
+            return;
+        };
+        report(&flip);
+        self.runtime.metrics.set_server_up(server, flip.is_up);
+        self.publish();
+        if !flip.is_up {
             // Polls held on it look at the new world and end by themselves.
-            self.troubled.remove(server);
-            self.force_publication();
+            self.runtime.wake_polls();
         }
     }
 
-    /// Shows requests the new verdicts, where there are any.
+    /// Shows requests the world as the table sees it, where that differs from what they see: after a
+    /// flip, and when a server begins to fail or has made up for its failures.
     fn publish(&mut self) {
         let view = self.table.view();
-        let troubled: BTreeSet<ServerName> = view
-            .iter()
-            .filter(|(_, health)| !health.is_up || health.failures > 0)
-            .map(|(name, _)| name.clone())
-            .collect();
-        if troubled == self.troubled {
-            return;
+        let shown = Shown {
+            down: names(&view, |name| !view.is_up(name)),
+            troubled: names(&view, |name| !view.is_steady(name)),
+            panics: view.panics(),
+        };
+        if shown != self.shown {
+            self.shown = shown;
+            let view = Arc::new(view);
+            self.runtime.publish(|world| Snapshot { health: Arc::clone(&view), ..world.clone() });
         }
-        self.troubled = troubled;
-        let view = Arc::new(view);
-        self.runtime.publish(|world| Snapshot { health: Arc::clone(&view), ..world.clone() });
-    }
-
-    fn force_publication(&mut self) {
-        let view = Arc::new(self.table.view());
-        self.runtime.publish(|world| Snapshot { health: Arc::clone(&view), ..world.clone() });
-        self.runtime.wake_held_polls();
     }
 
     fn reconfigure(&mut self, now: Instant) -> Interval {
         let snapshot = self.runtime.snapshot();
         let settings = &snapshot.settings;
         self.table.reconfigure(&settings.health, weights(settings), now);
-        self.force_publication();
+        self.publish();
         self.runtime.metrics.keep_servers(settings.servers.keys());
         for (name, health) in self.table.view().iter() {
             self.runtime.metrics.set_server_up(name, health.is_up);
         }
         rounds(settings.health.interval)
     }
+}
+
+fn names(view: &HealthView, is_meant: impl Fn(&ServerName) -> bool) -> BTreeSet<ServerName> {
+    view.iter().map(|(name, _)| name).filter(|name| is_meant(name)).cloned().collect()
 }
 
 fn rounds(interval: Duration) -> Interval {
