@@ -10,8 +10,7 @@ mod requests;
 mod servers;
 
 pub use labels::{
-    AuthOutcome, ConnectOutcome, HandshakeOutcome, Label, Outcome, PollEnd, ReloadEnd,
-    RetryReason,
+    AuthOutcome, ConnectOutcome, HandshakeOutcome, Label, Outcome, PollEnd, ReloadEnd, RetryReason,
 };
 pub use requests::Finished;
 pub use servers::ServerMeters;

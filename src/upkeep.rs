@@ -60,3 +60,9 @@ impl Upkeep {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod world;
+
+#[cfg(test)]
+mod tests;

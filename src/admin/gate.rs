@@ -68,7 +68,11 @@ pub(super) fn read(method: &Method, path: &str, headers: &HeaderMap) -> Result<A
 }
 
 fn denied(status: u16, words: &'static str) -> Denied {
-    Denied { status, allow: None, words }
+    Denied {
+        status,
+        allow: None,
+        words,
+    }
 }
 
 fn host_is_an_address(headers: &HeaderMap) -> bool {
@@ -94,7 +98,10 @@ fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
         let host = headers.get(HOST).map(|host| host.as_bytes());
         origin.strip_prefix(b"http://") == host && host.is_some()
     };
-    let by_origin = headers.get_all(ORIGIN).iter().any(|origin| !same_origin(origin.as_bytes()));
+    let by_origin = headers
+        .get_all(ORIGIN)
+        .iter()
+        .any(|origin| !same_origin(origin.as_bytes()));
     let by_fetch = headers
         .get_all("sec-fetch-site")
         .iter()
@@ -125,17 +132,36 @@ mod tests {
 
     #[test]
     fn addresses_and_localhost_may_ask() {
-        for host in ["127.0.0.1:9080", "127.0.0.1", "[::1]:9080", "[::1]", "localhost:9080", "LOCALHOST"] {
+        for host in [
+            "127.0.0.1:9080",
+            "127.0.0.1",
+            "[::1]:9080",
+            "[::1]",
+            "localhost:9080",
+            "LOCALHOST",
+        ] {
             assert_eq!(get(host), Ok(Ask::Metrics), "{host}");
         }
     }
 
     #[test]
     fn a_name_that_anybody_may_point_at_us_may_not_ask() {
-        for host in ["attacker.test", "attacker.test:9080", "127.0.0.1.attacker.test", "localhost.attacker.test", "", "localhost:80@x"] {
+        for host in [
+            "attacker.test",
+            "attacker.test:9080",
+            "127.0.0.1.attacker.test",
+            "localhost.attacker.test",
+            "",
+            "localhost:80@x",
+        ] {
             assert_eq!(get(host).unwrap_err().status, 403, "{host}");
         }
-        assert_eq!(read(&Method::GET, "/", &HeaderMap::new()).unwrap_err().status, 403);
+        assert_eq!(
+            read(&Method::GET, "/", &HeaderMap::new())
+                .unwrap_err()
+                .status,
+            403
+        );
         let two = headers(&[("host", "localhost"), ("host", "attacker.test")]);
         assert_eq!(read(&Method::GET, "/", &two).unwrap_err().status, 403);
     }
@@ -151,7 +177,11 @@ mod tests {
             (Method::DELETE, "/", 405),
             (Method::OPTIONS, "/reload", 405),
         ] {
-            assert_eq!(read(&method, path, &local).unwrap_err().status, status, "{method} {path}");
+            assert_eq!(
+                read(&method, path, &local).unwrap_err().status,
+                status,
+                "{method} {path}"
+            );
         }
         assert_eq!(read(&Method::HEAD, "/live", &local), Ok(Ask::Live));
     }
@@ -161,10 +191,24 @@ mod tests {
         let host = ("host", "127.0.0.1:9080");
         assert!(post(&[host]).is_ok());
         assert!(post(&[host, ("origin", "http://127.0.0.1:9080")]).is_ok());
-        for wrong in ["https://attacker.test", "null", "http://127.0.0.1:9081", "http://127.0.0.1:9080.attacker.test"] {
-            assert_eq!(post(&[host, ("origin", wrong)]).unwrap_err().status, 403, "{wrong}");
+        for wrong in [
+            "https://attacker.test",
+            "null",
+            "http://127.0.0.1:9081",
+            "http://127.0.0.1:9080.attacker.test",
+        ] {
+            assert_eq!(
+                post(&[host, ("origin", wrong)]).unwrap_err().status,
+                403,
+                "{wrong}"
+            );
         }
-        assert_eq!(post(&[host, ("sec-fetch-site", "cross-site")]).unwrap_err().status, 403);
+        assert_eq!(
+            post(&[host, ("sec-fetch-site", "cross-site")])
+                .unwrap_err()
+                .status,
+            403
+        );
         assert!(post(&[host, ("sec-fetch-site", "same-origin")]).is_ok());
     }
 }

@@ -18,7 +18,11 @@ fn write_page(html: &mut String, status: &Status) -> fmt::Result {
         html,
         "<header><h1>mapigate</h1><p>{} · <b class=\"{}\">{}</b> · generation {} · up {}</p></header>",
         Text(status.version),
-        if status.phase == "serving" { "good" } else { "bad" },
+        if status.phase == "serving" {
+            "good"
+        } else {
+            "bad"
+        },
         Text(status.phase),
         status.generation,
         duration(status.uptime_seconds),
@@ -38,7 +42,10 @@ fn write_figures(html: &mut String, status: &Status) -> fmt::Result {
         (status.connections.to_string(), "connections"),
         (status.requests_in_flight.to_string(), "requests under way"),
         (status.held_polls.to_string(), "held polls"),
-        (format!("{} / {}", status.sessions, status.sessions_capacity), "sessions"),
+        (
+            format!("{} / {}", status.sessions, status.sessions_capacity),
+            "sessions",
+        ),
         (status.mailboxes.to_string(), "mailboxes"),
         (status.placement_epoch.to_string(), "placement epoch"),
         (dropped.to_string(), "access lines lost"),
@@ -55,7 +62,9 @@ fn write_servers(html: &mut String, servers: &[ServerStatus], panics: bool) -> f
             "<p class=\"bad\">Too few servers look healthy to believe it: all of them are given requests.</p>",
         )?;
     }
-    html.write_str("<table><tr><th>Server<th>Address<th>Flavour<th>Health<th>For<th class=n>Under way")?;
+    html.write_str(
+        "<table><tr><th>Server<th>Address<th>Flavour<th>Health<th>For<th class=n>Under way",
+    )?;
     for server in servers {
         let health = match (server.is_up, server.reason) {
             (true, _) => "up".to_owned(),
@@ -88,7 +97,11 @@ fn write_databases(html: &mut String, databases: &[DatabaseStatus]) -> fmt::Resu
             Text(&database.active),
             Text(copies.join(", ")),
             if database.is_available { "good" } else { "bad" },
-            if database.is_available { "available" } else { "not available" },
+            if database.is_available {
+                "available"
+            } else {
+                "not available"
+            },
         )?;
     }
     html.write_str("</table>")
@@ -99,7 +112,11 @@ fn write_reload(html: &mut String, reload: &ReloadStatus) -> fmt::Result {
         html,
         "<h2>Configuration</h2><p><b class=\"{}\">{}</b> at {}</p>",
         if reload.is_ok { "good" } else { "bad" },
-        if reload.is_ok { "accepted" } else { "rejected, the one before stays in force" },
+        if reload.is_ok {
+            "accepted"
+        } else {
+            "rejected, the one before stays in force"
+        },
         Text(&reload.time),
     )?;
     for problem in &reload.problems {
@@ -109,7 +126,9 @@ fn write_reload(html: &mut String, reload: &ReloadStatus) -> fmt::Result {
 }
 
 fn write_certificates(html: &mut String, certificates: &[CertificateStatus]) -> fmt::Result {
-    html.write_str("<h2>Certificates</h2><table><tr><th>Names<th>File<th>Expires<th class=n>Days left")?;
+    html.write_str(
+        "<h2>Certificates</h2><table><tr><th>Names<th>File<th>Expires<th class=n>Days left",
+    )?;
     for certificate in certificates {
         write!(
             html,
@@ -117,7 +136,11 @@ fn write_certificates(html: &mut String, certificates: &[CertificateStatus]) -> 
             Text(certificate.names.join(", ")),
             Text(&certificate.file),
             Text(&certificate.not_after),
-            if certificate.days_left > DAYS_WORRYING { "good" } else { "bad" },
+            if certificate.days_left > DAYS_WORRYING {
+                "good"
+            } else {
+                "bad"
+            },
             certificate.days_left,
         )?;
     }

@@ -29,12 +29,13 @@ impl FileWatch {
     pub(super) fn new(files: &[PathBuf]) -> notify::Result<Self> {
         let stirred = Arc::new(Notify::new());
         let waker = Arc::clone(&stirred);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file is no change of it; a lost event might have been one.
-            if event.map_or(true, |event| !event.kind.is_access()) {
-                waker.notify_one();
-            }
-        })?;
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // Reading a file is no change of it; a lost event might have been one.
+                if event.map_or(true, |event| !event.kind.is_access()) {
+                    waker.notify_one();
+                }
+            })?;
         let folders: BTreeSet<&Path> = files.iter().map(|file| folder_of(file)).collect();
         for folder in folders {
             watcher.watch(folder, RecursiveMode::NonRecursive)?;
@@ -64,7 +65,10 @@ impl FileWatch {
     /// Waits for quiet, but not for ever: a log in the same folder may never be quiet.
     async fn settle(&self) {
         let quiet = async {
-            while tokio::time::timeout(QUIET, self.stirred.notified()).await.is_ok() {}
+            while tokio::time::timeout(QUIET, self.stirred.notified())
+                .await
+                .is_ok()
+            {}
         };
         // Whether it became quiet or not, this is the time to look.
         let _ = tokio::time::timeout(QUIET * 10, quiet).await;
@@ -80,7 +84,13 @@ fn folder_of(file: &Path) -> &Path {
 
 fn fingerprint(file: &Path) -> Fingerprint {
     let meta = std::fs::metadata(file).ok()?;
-    Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+    Some((
+        meta.dev(),
+        meta.ino(),
+        meta.size(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+    ))
 }
 
 /// A file that is being written is left alone until nothing happened for this long.
@@ -103,7 +113,9 @@ mod tests {
         std::fs::write(&fresh, "version: 1 # changed").unwrap();
         std::fs::rename(&fresh, &file).unwrap();
 
-        tokio::time::timeout(SOON, watch.changed()).await.expect("noticed");
+        tokio::time::timeout(SOON, watch.changed())
+            .await
+            .expect("noticed");
     }
 
     #[tokio::test]
@@ -115,6 +127,10 @@ mod tests {
 
         std::fs::write(folder.path().join("access.log"), "line").unwrap();
 
-        assert!(tokio::time::timeout(QUIET * 3, watch.changed()).await.is_err());
+        assert!(
+            tokio::time::timeout(QUIET * 3, watch.changed())
+                .await
+                .is_err()
+        );
     }
 }

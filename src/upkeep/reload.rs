@@ -75,7 +75,9 @@ pub(super) struct ReloadLoop {
 
 impl std::fmt::Debug for ReloadLoop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReloadLoop").field("last", &self.last).finish_non_exhaustive()
+        f.debug_struct("ReloadLoop")
+            .field("last", &self.last)
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,7 +97,16 @@ impl ReloadLoop {
             last: Arc::clone(&last),
             runtime: Arc::clone(&runtime),
         };
-        (Self { runtime, load, fronts, asks: asked, last }, reloader)
+        (
+            Self {
+                runtime,
+                load,
+                fronts,
+                asks: asked,
+                last,
+            },
+            reloader,
+        )
     }
 
     /// Runs until the last [`Reloader`] is gone.
@@ -140,7 +151,9 @@ impl ReloadLoop {
         let world = self.runtime.snapshot();
         // Log rotation asks by the same signal: the file is opened anew whatever the configuration.
         if let Err(error) = self.runtime.journal.reopen(&world.settings.logging) {
-            problems.push(format!("logging.access: {error}; lines keep going where they went"));
+            problems.push(format!(
+                "logging.access: {error}; lines keep going where they went"
+            ));
         }
         announce.send_replace(world.generation);
         let reloaded = Reloaded {
@@ -164,7 +177,9 @@ impl ReloadLoop {
     ) -> Result<Vec<String>, Vec<String>> {
         for (address, front) in &self.fronts {
             let listeners = &next.settings.listeners;
-            let Some(listener) = listeners.iter().find(|listener| listener.address == *address)
+            let Some(listener) = listeners
+                .iter()
+                .find(|listener| listener.address == *address)
             else {
                 continue;
             };
@@ -173,11 +188,19 @@ impl ReloadLoop {
                 .map_err(|error| vec![format!("listeners: {address}: {error}")])?;
         }
         warnings.extend(needs_restart(&previous.settings, &next.settings));
-        let moved: Vec<DatabaseName> =
-            previous.placement.moved_in(&next.placement).cloned().collect();
-        self.runtime.sessions.set_capacity(next.settings.sessions.capacity);
+        let moved: Vec<DatabaseName> = previous
+            .placement
+            .moved_in(&next.placement)
+            .cloned()
+            .collect();
+        self.runtime
+            .sessions
+            .set_capacity(next.settings.sessions.capacity);
         // Health has another writer; its newest verdicts stay.
-        self.runtime.publish(|world| Snapshot { health: world.health.clone(), ..next.clone() });
+        self.runtime.publish(|world| Snapshot {
+            health: world.health.clone(),
+            ..next.clone()
+        });
         announce_certificates(&self.runtime);
         if !moved.is_empty() {
             info!(databases = ?moved, epoch = next.placement.epoch().0, "databases moved");
@@ -187,16 +210,30 @@ impl ReloadLoop {
     }
 
     fn report(&self, reloaded: &Reloaded) {
-        let Reloaded { generation, problems, .. } = reloaded;
-        let since = reloaded.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let Reloaded {
+            generation,
+            problems,
+            ..
+        } = reloaded;
+        let since = reloaded
+            .time
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         if reloaded.is_ok {
             problems.iter().for_each(|problem| warn!("{problem}"));
             info!(generation = generation.0, "configuration reloaded");
-            self.runtime.metrics.reloaded(ReloadEnd::Accepted, since.as_secs_f64());
+            self.runtime
+                .metrics
+                .reloaded(ReloadEnd::Accepted, since.as_secs_f64());
         } else {
             problems.iter().for_each(|problem| error!("{problem}"));
-            error!(generation = generation.0, "configuration refused, the old one stays in force");
-            self.runtime.metrics.reloaded(ReloadEnd::Rejected, since.as_secs_f64());
+            error!(
+                generation = generation.0,
+                "configuration refused, the old one stays in force"
+            );
+            self.runtime
+                .metrics
+                .reloaded(ReloadEnd::Rejected, since.as_secs_f64());
         }
         self.last.store(Arc::new(reloaded.clone()));
     }
@@ -248,7 +285,11 @@ fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
 /// Tells the metrics when the certificates in force expire.
 fn announce_certificates(runtime: &Runtime) {
     let snapshot = runtime.snapshot();
-    let certificates = snapshot.settings.listeners.iter().flat_map(|l| &l.certificates);
+    let certificates = snapshot
+        .settings
+        .listeners
+        .iter()
+        .flat_map(|l| &l.certificates);
     let named = certificates.filter_map(|c| Some((c.names.first()?.as_str(), c.not_after)));
     runtime.metrics.set_certificates(named);
 }

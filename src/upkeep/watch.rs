@@ -36,11 +36,7 @@ struct Shown {
 }
 
 impl Watch {
-    pub(super) fn new(
-        runtime: Arc<Runtime>,
-        seen: mpsc::Receiver<Sighting>,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(runtime: Arc<Runtime>, seen: mpsc::Receiver<Sighting>, now: Instant) -> Self {
         let snapshot = runtime.snapshot();
         let settings = &snapshot.settings;
         let table = HealthTable::new(&settings.health, weights(settings), now);
@@ -134,14 +130,18 @@ impl Watch {
         if shown != self.shown {
             self.shown = shown;
             let view = Arc::new(view);
-            self.runtime.publish(|world| Snapshot { health: Arc::clone(&view), ..world.clone() });
+            self.runtime.publish(|world| Snapshot {
+                health: Arc::clone(&view),
+                ..world.clone()
+            });
         }
     }
 
     fn reconfigure(&mut self, now: Instant) -> Interval {
         let snapshot = self.runtime.snapshot();
         let settings = &snapshot.settings;
-        self.table.reconfigure(&settings.health, weights(settings), now);
+        self.table
+            .reconfigure(&settings.health, weights(settings), now);
         self.publish();
         self.runtime.metrics.keep_servers(settings.servers.keys());
         for (name, health) in self.table.view().iter() {
@@ -152,7 +152,11 @@ impl Watch {
 }
 
 fn names(view: &HealthView, is_meant: impl Fn(&ServerName) -> bool) -> BTreeSet<ServerName> {
-    view.iter().map(|(name, _)| name).filter(|name| is_meant(name)).cloned().collect()
+    view.iter()
+        .map(|(name, _)| name)
+        .filter(|name| is_meant(name))
+        .cloned()
+        .collect()
 }
 
 fn rounds(interval: Duration) -> Interval {
@@ -162,7 +166,10 @@ fn rounds(interval: Duration) -> Interval {
 }
 
 fn weights(settings: &Settings) -> impl Iterator<Item = (ServerName, u32)> + '_ {
-    settings.servers.iter().map(|(name, server)| (name.clone(), server.health_weight))
+    settings
+        .servers
+        .iter()
+        .map(|(name, server)| (name.clone(), server.health_weight))
 }
 
 fn count(servers: &[Arc<BackServer>]) -> u32 {
@@ -171,7 +178,12 @@ fn count(servers: &[Arc<BackServer>]) -> u32 {
 
 /// Says once that a server changed sides.
 fn report(flip: &Flip) {
-    let Flip { server, reason, in_a_row, .. } = flip;
+    let Flip {
+        server,
+        reason,
+        in_a_row,
+        ..
+    } = flip;
     let after = humantime::format_duration(Duration::from_secs(flip.after.as_secs()));
     if flip.is_up {
         info!(%server, successes = in_a_row, down_for = %after, "server marked up");
