@@ -1,8 +1,8 @@
 //! The world now, and what outlives it.
 
 use crate::admission::Admission;
-use crate::auth::Authenticator;
 use crate::auth::handoff::HandOff;
+use crate::auth::Authenticator;
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::directory::Directory;
@@ -56,9 +56,7 @@ impl Snapshot {
         let auth = Authenticator::new(&settings.auth, previous.map(|world| &*world.auth))
             .map_err(|problem| note(&problem))
             .ok();
-        let handoff = HandOff::new(&settings.backend_identity)
-            .map_err(|problem| note(&problem))
-            .ok();
+        let handoff = HandOff::new(&settings.backend_identity).map_err(|problem| note(&problem)).ok();
         let directory = Directory::load(&settings.directory, settings.databases.keys())
             .map_err(|found| found.iter().for_each(|problem| note(problem)))
             .ok();
@@ -83,11 +81,7 @@ impl Snapshot {
             placement: Arc::new(placement),
             health: previous.map_or_else(Arc::default, |world| world.health.clone()),
             servers: Arc::new(servers),
-            sealer: settings
-                .sessions
-                .route_cookie
-                .as_ref()
-                .map(|cookie| Arc::new(Sealer::new(cookie))),
+            sealer: settings.sessions.route_cookie.as_ref().map(|cookie| Arc::new(Sealer::new(cookie))),
             settings: Arc::new(settings),
         })
     }
