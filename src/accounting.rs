@@ -3,9 +3,5 @@
 pub mod counting;
 pub mod meter;
 
-<<<<<<< HEAD
-pub use counting::{Bytes, Counting, Wire};
-=======
 pub use counting::{Counting, Wire, Bytes};
->>>>>>> main
 pub use meter::{Metered, cpu_so_far};

@@ -146,14 +146,7 @@ mod tests {
 
         assert_eq!(
             ours.wire().since(before),
-<<<<<<< HEAD
-            Bytes {
-                received: 2,
-                sent: 5
-            }
-=======
             Bytes { received: 2, sent: 5 }
->>>>>>> main
         );
     }
 }

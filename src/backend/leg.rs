@@ -1,11 +1,7 @@
 //! One connection to a mailbox server, plain or TLS.
 
 use super::ConnectError;
-<<<<<<< HEAD
-use crate::accounting::{Bytes, Counting, Wire};
-=======
 use crate::accounting::{Counting, Wire, Bytes};
->>>>>>> main
 use crate::config::settings::Server;
 use rustls::pki_types::ServerName as TlsName;
 use socket2::{SockRef, TcpKeepalive};
