@@ -5,7 +5,7 @@ use crate::auth::handoff::HandOff;
 use crate::auth::Authenticator;
 use crate::backend::Backends;
 use crate::config::Settings;
-use crate::directory::Directory;
+use crate::directory::{Directory, DirectoryProblem};
 use crate::health::{HealthView, Observation};
 use crate::ids::{Generation, RequestId, ServerName};
 use crate::journal::Journal;
@@ -57,8 +57,10 @@ impl Snapshot {
             .map_err(|problem| note(&problem))
             .ok();
         let handoff = HandOff::new(&settings.backend_identity).map_err(|problem| note(&problem)).ok();
-        let directory = Directory::load(&settings.directory, settings.databases.keys())
-            .map_err(|found| found.iter().for_each(|problem| note(problem)))
+        let basic = settings.auth.basic.as_ref();
+        let domain = basic.and_then(|basic| basic.default_domain.as_deref());
+        let directory = Directory::load(&settings.directory, &settings.databases, domain)
+            .map_err(|found| found.iter().for_each(|problem| note(&located(problem))))
             .ok();
         let servers = Backends::new(&settings.servers, previous.map(|world| &*world.servers))
             .map_err(|found| found.iter().for_each(|problem| note(problem)))
@@ -85,6 +87,12 @@ impl Snapshot {
             settings: Arc::new(settings),
         })
     }
+}
+
+/// A problem of the mailbox file with its place, as an editor jumps to it.
+fn located(problem: &DirectoryProblem) -> String {
+    let DirectoryProblem { file, line, column, what, cure } = problem;
+    format!("{}:{line}:{column}: {what}; {cure}", file.display())
 }
 
 /// What the outside may ask of every connection.
