@@ -36,10 +36,11 @@ async fn look(server: &BackServer, how: &HealthSettings) -> Observation {
             Err(trouble) => return trouble,
         }
     }
-    if how.page.is_none() && how.probe.is_none() {
-        if let Err(trouble) = connect(server, how).await {
-            return trouble;
-        }
+    if how.page.is_none()
+        && how.probe.is_none()
+        && let Err(trouble) = connect(server, how).await
+    {
+        return trouble;
     }
     Observation::CheckPassed
 }
