@@ -3,5 +3,5 @@
 pub mod counting;
 pub mod meter;
 
-pub use counting::{Counting, Wire, Bytes};
+pub use counting::{Bytes, Counting, Wire};
 pub use meter::{Metered, cpu_so_far};

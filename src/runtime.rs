@@ -1,11 +1,11 @@
 //! The world now, and what outlives it.
 
 use crate::admission::Admission;
-use crate::auth::handoff::HandOff;
 use crate::auth::Authenticator;
+use crate::auth::handoff::HandOff;
 use crate::backend::Backends;
 use crate::config::Settings;
-use crate::directory::{Directory, DirectoryProblem};
+use crate::directory::Directory;
 use crate::health::{HealthView, Observation};
 use crate::ids::{Generation, RequestId, ServerName};
 use crate::journal::Journal;
@@ -56,11 +56,16 @@ impl Snapshot {
         let auth = Authenticator::new(&settings.auth, previous.map(|world| &*world.auth))
             .map_err(|problem| note(&problem))
             .ok();
-        let handoff = HandOff::new(&settings.backend_identity).map_err(|problem| note(&problem)).ok();
-        let basic = settings.auth.basic.as_ref();
-        let domain = basic.and_then(|basic| basic.default_domain.as_deref());
-        let directory = Directory::load(&settings.directory, &settings.databases, domain)
-            .map_err(|found| found.iter().for_each(|problem| note(&located(problem))))
+        let handoff = HandOff::new(&settings.backend_identity)
+            .map_err(|problem| note(&problem))
+            .ok();
+        let default_domain = settings
+            .auth
+            .basic
+            .as_ref()
+            .and_then(|basic| basic.default_domain.as_deref());
+        let directory = Directory::load(&settings.directory, &settings.databases, default_domain)
+            .map_err(|found| found.iter().for_each(|problem| note(problem)))
             .ok();
         let servers = Backends::new(&settings.servers, previous.map(|world| &*world.servers))
             .map_err(|found| found.iter().for_each(|problem| note(problem)))
@@ -83,16 +88,14 @@ impl Snapshot {
             placement: Arc::new(placement),
             health: previous.map_or_else(Arc::default, |world| world.health.clone()),
             servers: Arc::new(servers),
-            sealer: settings.sessions.route_cookie.as_ref().map(|cookie| Arc::new(Sealer::new(cookie))),
+            sealer: settings
+                .sessions
+                .route_cookie
+                .as_ref()
+                .map(|cookie| Arc::new(Sealer::new(cookie))),
             settings: Arc::new(settings),
         })
     }
-}
-
-/// A problem of the mailbox file with its place, as an editor jumps to it.
-fn located(problem: &DirectoryProblem) -> String {
-    let DirectoryProblem { file, line, column, what, cure } = problem;
-    format!("{}:{line}:{column}: {what}; {cure}", file.display())
 }
 
 /// What the outside may ask of every connection.
@@ -178,6 +181,14 @@ impl Runtime {
     /// Tells upkeep what was seen of a server; never waits.
     pub fn observe(&self, server: &ServerName, observation: Observation) {
         let _full = self.sightings.try_send((server.clone(), observation));
+    }
+
+    /// Tells upkeep that a server answered. Good news is worth a message only where bad news came
+    /// before: nothing is sent while the server is up.
+    pub fn observe_answered(&self, server: &ServerName) {
+        if !self.current.load().health.is_up(server) {
+            self.observe(server, Observation::Answered);
+        }
     }
 
     /// What connections listen to.

@@ -146,7 +146,10 @@ mod tests {
 
         assert_eq!(
             ours.wire().since(before),
-            Bytes { received: 2, sent: 5 }
+            Bytes {
+                received: 2,
+                sent: 5
+            }
         );
     }
 }

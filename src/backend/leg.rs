@@ -1,7 +1,7 @@
 //! One connection to a mailbox server, plain or TLS.
 
 use super::ConnectError;
-use crate::accounting::{Counting, Wire, Bytes};
+use crate::accounting::{Bytes, Counting, Wire};
 use crate::config::settings::Server;
 use rustls::pki_types::ServerName as TlsName;
 use socket2::{SockRef, TcpKeepalive};

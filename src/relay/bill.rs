@@ -4,8 +4,7 @@ use crate::accounting::{Bytes, cpu_so_far};
 use crate::ids::{RequestId, UserName};
 use crate::journal::Entry;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
-use crate::metrics::requests::Finished;
-use crate::metrics::{Counted, Outcome};
+use crate::metrics::{Counted, Finished, Outcome};
 use crate::refusal::Refusal;
 use crate::runtime::Runtime;
 use std::net::SocketAddr;
@@ -110,16 +109,22 @@ impl<'d> Bill<'d> {
 
     /// `X-RequestId`, as the client wrote it.
     pub(crate) fn request_id(&self) -> &[u8] {
-        self.texts.get(..usize::from(self.ends[0])).unwrap_or_default()
+        self.texts
+            .get(..usize::from(self.ends[0]))
+            .unwrap_or_default()
     }
 
     /// `X-ClientInfo`, as the client wrote it.
     pub(crate) fn client_info(&self) -> &[u8] {
-        self.texts.get(usize::from(self.ends[0])..usize::from(self.ends[1])).unwrap_or_default()
+        self.texts
+            .get(usize::from(self.ends[0])..usize::from(self.ends[1]))
+            .unwrap_or_default()
     }
 
     fn mailbox(&self) -> &[u8] {
-        self.texts.get(usize::from(self.ends[1])..).unwrap_or_default()
+        self.texts
+            .get(usize::from(self.ends[1])..)
+            .unwrap_or_default()
     }
 
     /// Notes that we ended it ourselves.
@@ -138,7 +143,6 @@ impl<'d> Bill<'d> {
 }
 
 impl Drop for Bill<'_> {
-    #[expect(clippy::disallowed_methods, reason = "the bill is settled when the future ends, whoever ends it")]
     fn drop(&mut self) {
         let total = self.began.elapsed();
         let cpu = Duration::from_nanos(cpu_so_far().saturating_sub(self.cpu_before));
