@@ -6,6 +6,7 @@
 
 pub mod authority;
 pub mod checker;
+pub mod conformance;
 pub mod crowd;
 pub mod mailbox_server;
 pub mod outlook;

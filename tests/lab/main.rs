@@ -1,7 +1,10 @@
 //! The lab by itself: simulated Outlooks against simulated mailbox servers, over real sockets.
 
+mod conformance;
 mod faults;
+mod habits;
 mod recovery;
+mod replay;
 
 use std::time::Duration;
 

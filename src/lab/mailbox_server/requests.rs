@@ -28,6 +28,15 @@ const EC_LOGIN_FAILURE: u32 = 0x8004_0111;
 /// A request is held for this context already. `[MS-OXCRPC] 3.3.4.1`
 const EC_REJECTED: u32 = 0x7ee;
 
+/// What a server tells of itself when a mailbox is opened: organisation, client control, endpoint capabilities.
+/// `[MS-OXCRPC] 2.2.2.2`
+const CAPABILITIES: [u8; 36] = [
+    0, 0, 4, 0, 28, 0, 28, 0, // one plain block
+    8, 0, 1, 0x17, 3, 0, 0, 0, // AUX_EXORGINFO
+    12, 0, 1, 0x0a, 0x0c, 0, 0, 0, 0, 0x84, 0x0c, 0x24, // AUX_CLIENT_CONTROL
+    8, 0, 1, 0x48, 1, 0, 0, 0, // AUX_ENDPOINT_CAPABILITIES
+];
+
 /// A whole request of a known user.
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
@@ -200,7 +209,7 @@ impl Server {
                 retry_delay: if refused { 0 } else { 10_000 },
                 dn_prefix: Vec::new(),
                 display_name: wide(if refused { "" } else { local }),
-                auxiliary: Vec::new(),
+                auxiliary: CAPABILITIES.to_vec(),
             })
             .encode(),
             _ => Answer::Success(BindSuccess {
