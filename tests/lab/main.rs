@@ -1,4 +1,10 @@
 //! The lab by itself: simulated Outlooks against simulated mailbox servers, over real sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod conformance;
 mod faults;

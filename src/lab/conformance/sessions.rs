@@ -216,7 +216,7 @@ pub(super) async fn tc11_nobody_is_401(subject: &Subject) -> anyhow::Result<()> 
 pub(super) async fn a_wrong_password_is_401(subject: &Subject) -> anyhow::Result<()> {
     let mut talk = Talk::new(subject, EMSMDB);
     let mut line = talk.line().await?;
-    let ask = talk.opening().as_user(&subject.user, "not the password");
+    let ask = talk.opening().by(&subject.user, "not the password");
     let status = ask.send(&mut line).await?.head.status;
     ensure!(status == 401, "status {status}");
     Ok(())
@@ -224,7 +224,7 @@ pub(super) async fn a_wrong_password_is_401(subject: &Subject) -> anyhow::Result
 
 pub(super) async fn another_users_context_is_refused(subject: &Subject) -> anyhow::Result<()> {
     let (mut talk, mut line) = Talk::opened(subject, EMSMDB).await?;
-    let ask = talk.execute().as_user(&subject.stranger, &subject.password);
+    let ask = talk.execute().by(&subject.stranger, &subject.password);
     let answer = ask.send(&mut line).await?;
     let code = talk.code(&answer)?;
     let wanted = if subject.is_proxied { 10 } else { 11 };

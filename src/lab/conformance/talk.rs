@@ -201,7 +201,7 @@ impl Ask {
         self
     }
 
-    pub(super) fn as_user(self, user: &str, password: &str) -> Self {
+    pub(super) fn by(self, user: &str, password: &str) -> Self {
         self.without("Authorization")
             .with("Authorization", &basic(&format!("{user}:{password}")))
     }

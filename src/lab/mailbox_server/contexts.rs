@@ -349,7 +349,7 @@ impl Drop for InFlight {
 pub(super) fn new_cookie(flavour: Flavour) -> String {
     match flavour {
         Flavour::Gromox => (0..32)
-            .map(|_| char::from(fastrand::alphanumeric().to_ascii_lowercase()))
+            .map(|_| fastrand::alphanumeric().to_ascii_lowercase())
             .collect(),
         Flavour::Exchange => {
             use base64::Engine as _;

@@ -114,7 +114,9 @@ impl Server {
             head.extend(pieces.concat());
             for byte in head {
                 self.send(to, &[byte]).await?;
-                sleep(self.options.drip_interval).await;
+                if !self.options.drip_interval.is_zero() {
+                    sleep(self.options.drip_interval).await;
+                }
             }
         } else {
             // The head and the first piece leave together, as real servers send them.
