@@ -2,6 +2,12 @@
 //!
 //! `cargo bench --bench rules`; beside the times it prints what a session costs in memory.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench may fail aloud, and prints what it measured"
+)]
+
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use mapigate::config::settings::{Database, HealthSettings, RouteCookie, SealKey};
 use mapigate::health::{HealthTable, HealthView};
@@ -82,7 +88,7 @@ fn routing(bench: &mut Criterion) {
         ..pinned
     };
     bench.bench_function("decide_moved", |timer| {
-        timer.iter(|| decide(black_box(&moved)))
+        timer.iter(|| decide(black_box(&moved)));
     });
 }
 

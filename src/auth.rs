@@ -22,7 +22,7 @@ mod verify;
 pub use crate::config::settings::Scheme;
 pub use cache::Memo;
 pub use handoff::{HandOff, HandOffError};
-pub use names::{NAME_BYTES_MAX, canonical};
+pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
 pub use verify::{Tally, Verification};
 
 use crate::config::settings::{AuthSettings, BasicAuth};

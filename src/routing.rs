@@ -18,7 +18,8 @@ pub struct Question<'a> {
     /// It carries a context cookie.
     pub carries_context: bool,
     /// Where its session lives, as the session table or an opened route cookie says. Already proven to
-    /// be this user's.
+    /// be this user's. For `Connect` and `Bind` only the table's word is to be taken: a route cookie
+    /// outlives the context, and a server that no longer has it would reject the request.
     pub session: Option<Pin<'a>>,
     /// The database of the mailbox in the URL, as the directory says.
     pub database: Option<&'a DatabaseName>,

@@ -178,6 +178,14 @@ impl Runtime {
         let _full = self.sightings.try_send((server.clone(), observation));
     }
 
+    /// Tells upkeep that a server answered. Good news is worth a message only where bad news came
+    /// before: nothing is sent while the server is up.
+    pub fn observe_answered(&self, server: &ServerName) {
+        if !self.current.load().health.is_up(server) {
+            self.observe(server, Observation::Answered);
+        }
+    }
+
     /// What connections listen to.
     pub fn asks(&self) -> watch::Receiver<Ask> {
         self.asks.subscribe()

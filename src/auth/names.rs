@@ -12,17 +12,32 @@ use crate::ids::UserName;
 /// `None` for what nobody can be called: nothing, more than [`NAME_BYTES_MAX`] bytes, control
 /// characters, a space at either end. A canonical name is therefore safe inside a header.
 pub fn canonical(login: &str, default_domain: Option<&str>) -> Option<UserName> {
-    if login.is_empty() || login.trim() != login || login.chars().any(char::is_control) {
+    let mut name = String::new();
+    append_canonical(login, default_domain, &mut name)?;
+    Some(UserName::new(name))
+}
+
+/// Writes what [`canonical`] gives to the end of `to`; `None`, and nothing written, where there is none.
+pub fn append_canonical(login: &str, default_domain: Option<&str>, to: &mut String) -> Option<()> {
+    let is_padded = login.starts_with(char::is_whitespace) || login.ends_with(char::is_whitespace);
+    if login.is_empty() || is_padded || login.chars().any(char::is_control) {
         return None;
     }
-    let mut name = login.to_ascii_lowercase();
-    if let Some(domain) = default_domain
-        && !name.contains(['@', '\\'])
-    {
-        name.push('@');
-        name.push_str(&domain.to_ascii_lowercase());
+    let domain =
+        default_domain.filter(|_| memchr::memchr2(b'@', b'\\', login.as_bytes()).is_none());
+    if login.len() + domain.map_or(0, |domain| 1 + domain.len()) > NAME_BYTES_MAX {
+        return None;
     }
-    (name.len() <= NAME_BYTES_MAX).then(|| UserName::new(name))
+    let start = to.len();
+    to.push_str(login);
+    if let Some(domain) = domain {
+        to.push('@');
+        to.push_str(domain);
+    }
+    if let Some(name) = to.get_mut(start..) {
+        name.make_ascii_lowercase();
+    }
+    Some(())
 }
 
 /// The longest name, in bytes: the local part and domain of an address with their `@`. RFC 5321 4.5.3.1

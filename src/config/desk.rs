@@ -45,6 +45,18 @@ impl Source {
         self.path.parent().unwrap_or(Path::new("")).join(path)
     }
 
+    /// Where the file begins to say something; for what it does not say.
+    pub(super) fn start(&self) -> Span {
+        match self.root.entries().first() {
+            Some(entry) => entry.key_span,
+            None => Span {
+                line: 1,
+                column: 1,
+                width: 1,
+            },
+        }
+    }
+
     pub(super) fn place(&self, span: Span, path: impl Into<String>) -> Place<'_> {
         Place {
             source: self,

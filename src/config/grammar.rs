@@ -12,12 +12,7 @@ use std::collections::HashMap;
 /// Reports everything in the main file that the table of keys does not allow.
 pub(super) fn check(desk: &Desk<'_>, source: &Source) {
     let reader = Grammar { desk, source };
-    let at = Span {
-        line: 1,
-        column: 1,
-        width: 1,
-    };
-    reader.section(&source.root, "", "", at);
+    reader.section(&source.root, "", "", source.start());
 }
 
 /// The same for a file that holds one key and nothing else, as a file of databases does.
@@ -36,16 +31,11 @@ pub(super) fn check_included(desk: &Desk<'_>, source: &Source, key: &'static Key
         }
     }
     if source.root.get(key.path).is_none() {
-        let at = Span {
-            line: 1,
-            column: 1,
-            width: 1,
-        };
         let complaint = Complaint::new(
             format!("the key `{}` is missing in this file", key.path),
             format!("begin it with `{}:`", key.path),
         );
-        desk.error(&source.place(at, key.path), complaint);
+        desk.error(&source.place(source.start(), key.path), complaint);
     }
 }
 

@@ -32,11 +32,7 @@ impl<'a> Section<'a> {
             desk,
             source,
             entries: source.root.entries(),
-            span: Span {
-                line: 1,
-                column: 1,
-                width: 1,
-            },
+            span: source.start(),
             pattern: String::new(),
             path: String::new(),
         }

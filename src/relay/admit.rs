@@ -3,9 +3,8 @@
 use super::bill::{Bill, Routed};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
 use super::target::{Place, Target};
-use crate::admission::Permit;
-use crate::auth::verify::Verification;
-use crate::auth::{AuthStep, Identity, Memo};
+use crate::admission::{Permit, Quota};
+use crate::auth::{AuthStep, Identity, Memo, Verification};
 use crate::backend::BackServer;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::mapi::{Endpoint, RequestType};
@@ -92,6 +91,8 @@ pub(crate) struct Shape {
     pub(crate) keep_alive: bool,
     /// The answer goes without its body.
     pub(crate) is_head: bool,
+    /// Which of the configured names was asked for.
+    pub(crate) name: Option<usize>,
 }
 
 /// Reads the head in `bytes` and decides. `Ok(None)`: the head is not complete. `shape` is set as soon
@@ -116,23 +117,29 @@ pub(crate) fn admit(
     };
     let mut room = Fields::new();
     let Some(head) = head::read(bytes, gate, &mut room)? else { return Ok(None) };
+    let mut names = world.settings.names.iter();
+    let name = names.position(|name| name.host.eq_ignore_ascii_case(head.host));
     *shape = Some(Shape {
         length: head.length,
         body: head.body,
         expects_continue: head.expects_continue,
         keep_alive: head.keep_alive,
         is_head: head.method == head::Method::Head,
+        name,
     });
     let Place::Mapi(endpoint) = head.target.place else {
         return Ok(Some(Admitted::Local(Local::Health)));
     };
     note(&head, endpoint, bill);
+    if name.is_none() {
+        return Err(Refusal::UnknownHost);
+    }
     let identity = match who(&head, world, caller.memo, caller.verified, now, runtime)? {
         Ok(identity) => identity,
         Err(verification) => return Ok(Some(Admitted::Verify(verification))),
     };
     bill.user = Some(identity.user.clone());
-    route(&head, endpoint, runtime, world, &identity, &caller.address, caller.scheme, caller.tried, now, bill, out)
+    route(&head, endpoint, runtime, world, &identity, caller.address, caller.scheme, caller.tried, now, bill, out)
         .map(Some)
 }
 
@@ -156,9 +163,6 @@ fn who(
     now: Instant,
     runtime: &Runtime,
 ) -> Result<Result<Arc<Identity>, Verification>, Refusal> {
-    if !world.settings.names.iter().any(|name| name.host.eq_ignore_ascii_case(head.host)) {
-        return Err(Refusal::UnknownHost);
-    }
     if let Some(identity) = verified {
         return Ok(Ok(identity));
     }
@@ -184,6 +188,7 @@ struct Found {
     key: Option<SessionKey>,
     database: DatabaseName,
     server: ServerName,
+    /// It is in the table; else our own cookie told.
     is_known: bool,
 }
 
@@ -202,13 +207,6 @@ fn route(
 ) -> Result<Admitted, Refusal> {
     let (mailbox, home) = whose(&head.target, world, &identity.user)?;
     let found = session(head, endpoint, runtime, world, &identity.user, now)?;
-    if let Some(found) = found.as_ref().filter(|found| found.database != home) {
-        // The directory moved the mailbox to another database: the session's server has it no more.
-        if !head.request_type.opens_session() && !head.request_type.closes_session() {
-            forget(found, runtime);
-            return Err(Refusal::SessionGone("mailbox moved to another database"));
-        }
-    }
     let question = Question {
         request_type: head.request_type,
         carries_context: head.contexts.iter().any(Option::is_some),
@@ -248,12 +246,8 @@ fn route(
         why: "its server is not configured",
     })?;
     let limits = &world.settings.limits;
-    let permit = runtime.admission.admit(
-        &identity.user,
-        server,
-        limits.requests_per_user,
-        backend.settings().requests_max,
-    )?;
+    let quota = Quota { per_user: limits.requests_per_user, per_server: backend.settings().requests_max };
+    let permit = runtime.admission.admit(&identity.user, server, quota)?;
     let authorization = world.handoff.authorization(head.authorization);
     let user = world.handoff.user_header().zip(world.handoff.user_value(identity));
     head.write(

@@ -126,7 +126,7 @@ impl Buffer {
         if self.start > 0 {
             self.memory.copy_within(self.start..self.end, 0);
         } else {
-            let size = if here < BIG { BIG } else { limit };
+            let size = if here < BIG { BIG } else { limit.min(2 * here) };
             let mut bigger = take(size);
             if let (Some(to), Some(from)) = (bigger.get_mut(..here), self.memory.get(..here)) {
                 to.copy_from_slice(from);

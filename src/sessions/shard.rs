@@ -162,7 +162,7 @@ struct AlreadyDigested(u64);
 
 impl Hasher for AlreadyDigested {
     fn write_u128(&mut self, digest: u128) {
-        self.0 = (digest & u128::from(u64::MAX)) as u64;
+        self.0 = u64::try_from(digest & u128::from(u64::MAX)).unwrap_or_default();
     }
 
     fn write(&mut self, bytes: &[u8]) {

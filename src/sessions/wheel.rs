@@ -16,7 +16,7 @@ pub(super) struct Wheel {
 impl Wheel {
     pub(super) fn new() -> Self {
         Self {
-            slots: vec![Vec::new(); SLOTS].into(),
+            slots: vec![Vec::new(); SLOTS as usize].into(),
             tick: 0,
             records: 0,
         }
@@ -32,9 +32,9 @@ impl Wheel {
     pub(super) fn file(&mut self, key: u128, deadline: u32) -> u32 {
         // A deadline behind us would wait for a whole turn, one beyond the wheel would be taken for
         // one of the turn before.
-        let last = self.tick.saturating_add(SLOTS as u32 - 1);
+        let last = self.tick.saturating_add(SLOTS - 1);
         let tick = (deadline / SLOT_SECONDS).clamp(self.tick, last);
-        if let Some(slot) = self.slots.get_mut(tick as usize % SLOTS) {
+        if let Some(slot) = self.slots.get_mut((tick % SLOTS) as usize) {
             push(slot, key);
             self.records += 1;
         }
@@ -46,10 +46,10 @@ impl Wheel {
     pub(super) fn turn(&mut self, now: u32) -> Vec<(u32, u128)> {
         let present = (now / SLOT_SECONDS).max(self.tick);
         // After a pause longer than a turn, one turn meets every record.
-        let last = present.min(self.tick.saturating_add(SLOTS as u32 - 1));
+        let last = present.min(self.tick.saturating_add(SLOTS - 1));
         let mut due = Vec::new();
         for tick in self.tick..=last {
-            let slot = self.slots.get_mut(tick as usize % SLOTS);
+            let slot = self.slots.get_mut((tick % SLOTS) as usize);
             let records = slot.map(std::mem::take).unwrap_or_default();
             due.extend(records.into_iter().map(|key| (tick, key)));
         }
@@ -81,4 +81,4 @@ fn push(slot: &mut Vec<u128>, key: u128) {
 /// How finely expiry is planned. Being found depends on the deadline itself, not on this.
 const SLOT_SECONDS: u32 = 5;
 /// Twenty-one minutes: the usual lifetime, fifteen minutes and grace, fits in one turn.
-const SLOTS: usize = 256;
+const SLOTS: u32 = 256;
