@@ -241,6 +241,16 @@ pub struct DirectoryProblem {
     pub cure: String,
 }
 
+impl std::fmt::Display for DirectoryProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        write!(f, ": {}; {}", self.what, self.cure)
+    }
+}
+
 /// Checks entries and files them.
 struct Builder<'s> {
     directory: Directory,

@@ -59,7 +59,12 @@ impl Snapshot {
         let handoff = HandOff::new(&settings.backend_identity)
             .map_err(|problem| note(&problem))
             .ok();
-        let directory = Directory::load(&settings.directory, settings.databases.keys())
+        let default_domain = settings
+            .auth
+            .basic
+            .as_ref()
+            .and_then(|basic| basic.default_domain.as_deref());
+        let directory = Directory::load(&settings.directory, &settings.databases, default_domain)
             .map_err(|found| found.iter().for_each(|problem| note(problem)))
             .ok();
         let servers = Backends::new(&settings.servers, previous.map(|world| &*world.servers))

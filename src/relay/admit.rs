@@ -116,7 +116,9 @@ pub(crate) fn admit(
         route_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
     };
     let mut room = Fields::new();
-    let Some(head) = head::read(bytes, gate, &mut room)? else { return Ok(None) };
+    let Some(head) = head::read(bytes, gate, &mut room)? else {
+        return Ok(None);
+    };
     let mut names = world.settings.names.iter();
     let name = names.position(|name| name.host.eq_ignore_ascii_case(head.host));
     *shape = Some(Shape {
@@ -139,8 +141,20 @@ pub(crate) fn admit(
         Err(verification) => return Ok(Some(Admitted::Verify(verification))),
     };
     bill.user = Some(identity.user.clone());
-    route(&head, endpoint, runtime, world, &identity, caller.address, caller.scheme, caller.tried, now, bill, out)
-        .map(Some)
+    route(
+        &head,
+        endpoint,
+        runtime,
+        world,
+        &identity,
+        caller.address,
+        caller.scheme,
+        caller.tried,
+        now,
+        bill,
+        out,
+    )
+    .map(Some)
 }
 
 fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
@@ -168,7 +182,9 @@ fn who(
     }
     match world.auth.step(head.authorization, memo, now) {
         AuthStep::Granted(identity) => {
-            runtime.metrics.auth(Some(identity.scheme), AuthOutcome::Remembered);
+            runtime
+                .metrics
+                .auth(Some(identity.scheme), AuthOutcome::Remembered);
             Ok(Ok(identity))
         }
         AuthStep::Verify(verification) => Ok(Err(verification)),
@@ -206,22 +222,40 @@ fn route(
     out: &mut Vec<u8>,
 ) -> Result<Admitted, Refusal> {
     let (mailbox, home) = whose(&head.target, world, &identity.user)?;
-    let found = session(head, endpoint, runtime, world, &identity.user, now)?;
+    let found = session(
+        head,
+        endpoint,
+        runtime,
+        world,
+        &identity.user,
+        &mailbox,
+        now,
+    )?;
     let question = Question {
         request_type: head.request_type,
         carries_context: head.contexts.iter().any(Option::is_some),
-        session: found.as_ref().map(|found| Pin { database: &found.database, server: &found.server }),
+        session: found.as_ref().map(|found| Pin {
+            database: &found.database,
+            server: &found.server,
+        }),
         database: Some(&home),
         tried,
     };
     let capable = |server: &ServerName| {
-        world.settings.servers.get(server).is_some_and(|settings| settings.mapi_http)
+        world
+            .settings
+            .servers
+            .get(server)
+            .is_some_and(|settings| settings.mapi_http)
     };
     let (server, database, reason, strip) =
         match routing::decide(&question, &world.placement, &world.health, capable) {
-            Decision::Forward { server, database, reason, strip_session_cookies } => {
-                (server, database, reason, strip_session_cookies)
-            }
+            Decision::Forward {
+                server,
+                database,
+                reason,
+                strip_session_cookies,
+            } => (server, database, reason, strip_session_cookies),
             Decision::EndSession => {
                 if let Some(found) = &found {
                     forget(found, runtime);
@@ -246,10 +280,16 @@ fn route(
         why: "its server is not configured",
     })?;
     let limits = &world.settings.limits;
-    let quota = Quota { per_user: limits.requests_per_user, per_server: backend.settings().requests_max };
+    let quota = Quota {
+        per_user: limits.requests_per_user,
+        per_server: backend.settings().requests_max,
+    };
     let permit = runtime.admission.admit(&identity.user, server, quota)?;
     let authorization = world.handoff.authorization(head.authorization);
-    let user = world.handoff.user_header().zip(world.handoff.user_value(identity));
+    let user = world
+        .handoff
+        .user_header()
+        .zip(world.handoff.user_value(identity));
     head.write(
         &Forwarding {
             client: address,
@@ -273,7 +313,10 @@ fn route(
             session: found.as_ref().and_then(|found| found.key),
             is_known: found.as_ref().is_some_and(|found| found.is_known),
         },
-        route_cookie: head.route_cookie.filter(|value| value.len() <= ROUTE_COOKIE_MAX).map(Into::into),
+        route_cookie: head
+            .route_cookie
+            .filter(|value| value.len() <= ROUTE_COOKIE_MAX)
+            .map(Into::into),
         _permit: permit,
         _in_flight: runtime.metrics.server(server).request_started(),
         server: backend.clone(),
@@ -286,7 +329,12 @@ fn whose(
     world: &Snapshot,
     user: &UserName,
 ) -> Result<(MailboxId, DatabaseName), Refusal> {
+    let unescaped;
     let home = match target.mailbox {
+        Some(id) if id.contains('%') => {
+            unescaped = id.replacen("%40", "@", 1);
+            world.directory.mailbox(&unescaped)
+        }
         Some(id) => world.directory.mailbox(id),
         None => world.directory.own_mailbox(user),
     }
@@ -294,7 +342,7 @@ fn whose(
     if !world.directory.may_open(&home, user) {
         return Err(Refusal::MailboxForbidden);
     }
-    Ok((home.id().clone(), home.database().clone()))
+    Ok((home.id(), home.database().clone()))
 }
 
 /// Finds the session by its cookie in the table, else by our own cookie.
@@ -304,13 +352,16 @@ fn session(
     runtime: &Runtime,
     world: &Snapshot,
     user: &UserName,
+    mailbox: &MailboxId,
     now: Instant,
 ) -> Result<Option<Found>, Refusal> {
     let mut key = None;
     for context in head.contexts.iter().flatten() {
         let this = runtime.sessions.key(endpoint, context);
         key.get_or_insert(this);
-        let Some(session) = runtime.sessions.find(this, now) else { continue };
+        let Some(session) = runtime.sessions.find(this, now) else {
+            continue;
+        };
         if session.user == *user {
             return Ok(Some(Found {
                 key: Some(this),
@@ -325,11 +376,17 @@ fn session(
         }
         return Ok(None);
     }
+    // A ticket outlives the context it tells of: a server that lost it would refuse every Connect that
+    // brought the old cookie along. A new session goes by the directory alone.
+    if head.request_type.opens_session() {
+        return Ok(None);
+    }
     let ticket = world
         .sealer
         .as_ref()
         .zip(head.route_cookie)
-        .and_then(|(sealer, value)| sealer.open(value, endpoint, user));
+        .and_then(|(sealer, value)| sealer.open(value, endpoint, user))
+        .filter(|ticket| ticket.mailbox == *mailbox);
     Ok(ticket.map(|ticket| Found {
         key,
         database: ticket.database,

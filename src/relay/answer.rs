@@ -102,7 +102,7 @@ pub(crate) fn read<'h, 'b>(
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
             10 if is("connection") => {
-                head.reusable &= !value.to_ascii_lowercase().ends_with(b"close")
+                head.reusable &= !says_close(value);
             }
             10 if is("set-cookie") => {
                 if let Some((_, value)) = set_cookie(value).filter(|(name, _)| *name == context) {
@@ -142,6 +142,12 @@ pub(crate) fn read<'h, 'b>(
     };
     head.reusable &= head.body != Body::UntilClose;
     Ok(Some(head))
+}
+
+fn says_close(value: &[u8]) -> bool {
+    value
+        .split(|byte| *byte == b',')
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 fn milliseconds(value: &[u8]) -> Option<Duration> {

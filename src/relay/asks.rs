@@ -17,14 +17,19 @@ pub(crate) struct Asks {
 
 impl std::fmt::Debug for Asks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asks").field("now", &self.now).finish_non_exhaustive()
+        f.debug_struct("Asks")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
     }
 }
 
 impl Asks {
     pub(crate) fn new(mut receiver: watch::Receiver<Ask>) -> Self {
         let now = *receiver.borrow_and_update();
-        Self { changed: wait(receiver), now }
+        Self {
+            changed: wait(receiver),
+            now,
+        }
     }
 
     /// The latest that was heard.

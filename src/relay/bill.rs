@@ -109,16 +109,22 @@ impl<'d> Bill<'d> {
 
     /// `X-RequestId`, as the client wrote it.
     pub(crate) fn request_id(&self) -> &[u8] {
-        self.texts.get(..usize::from(self.ends[0])).unwrap_or_default()
+        self.texts
+            .get(..usize::from(self.ends[0]))
+            .unwrap_or_default()
     }
 
     /// `X-ClientInfo`, as the client wrote it.
     pub(crate) fn client_info(&self) -> &[u8] {
-        self.texts.get(usize::from(self.ends[0])..usize::from(self.ends[1])).unwrap_or_default()
+        self.texts
+            .get(usize::from(self.ends[0])..usize::from(self.ends[1]))
+            .unwrap_or_default()
     }
 
     fn mailbox(&self) -> &[u8] {
-        self.texts.get(usize::from(self.ends[1])..).unwrap_or_default()
+        self.texts
+            .get(usize::from(self.ends[1])..)
+            .unwrap_or_default()
     }
 
     /// Notes that we ended it ourselves.
@@ -137,7 +143,6 @@ impl<'d> Bill<'d> {
 }
 
 impl Drop for Bill<'_> {
-    #[expect(clippy::disallowed_methods, reason = "the bill is settled when the future ends, whoever ends it")]
     fn drop(&mut self) {
         let total = self.began.elapsed();
         let cpu = Duration::from_nanos(cpu_so_far().saturating_sub(self.cpu_before));

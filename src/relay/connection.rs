@@ -122,13 +122,18 @@ impl<S: Stream> Connection<S> {
     }
 
     /// One request and its answer.
-    #[expect(clippy::disallowed_methods, reason = "a request begins here: this is where its clock is read")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a request begins here: this is where its clock is read"
+    )]
     async fn exchange(&mut self, runtime: &Runtime) -> Next {
         let now = (Instant::now(), SystemTime::now());
         let world = runtime.snapshot();
         let mut bill = Bill::open(runtime, self.client, self.is_used, self.stream.wire(), now);
         let mut shape = None;
-        let outcome = self.serve_request(runtime, world, &mut shape, &mut bill).await;
+        let outcome = self
+            .serve_request(runtime, world, &mut shape, &mut bill)
+            .await;
         let next = match outcome {
             Ok(next) => next,
             Err(Stop::Refuse(refusal)) => self.refuse(refusal, shape, runtime, &mut bill).await,
@@ -156,15 +161,26 @@ impl<S: Stream> Connection<S> {
         let mut unreachable = None;
         loop {
             let mut out = Scratch::new();
-            let plan = match self.admit(runtime, &world, &tried, shape, bill, &mut out).await {
+            let plan = match self
+                .admit(runtime, &world, &tried, shape, bill, &mut out)
+                .await
+            {
                 Ok(Admitted::Forward(plan)) => plan,
-                Ok(Admitted::Local(local)) => return self.answer_locally(local, &world, runtime, *shape, bill).await,
+                Ok(Admitted::Local(local)) => {
+                    return self
+                        .answer_locally(local, &world, runtime, *shape, bill)
+                        .await;
+                }
                 // Where the map still names the server that cannot be reached, that is the reason.
                 Err(Stop::Refuse(Refusal::NoEligibleCopy { .. })) if unreachable.is_some() => {
-                    return Err(Stop::Refuse(unreachable.unwrap_or(Refusal::TooBusy("retry"))));
+                    return Err(Stop::Refuse(
+                        unreachable.unwrap_or(Refusal::TooBusy("retry")),
+                    ));
                 }
                 // Admit verifies by itself.
-                Ok(Admitted::Verify(_)) => return Err(Stop::Refuse(Refusal::TooBusy("verification"))),
+                Ok(Admitted::Verify(_)) => {
+                    return Err(Stop::Refuse(Refusal::TooBusy("verification")));
+                }
                 Err(stop) => return Err(stop),
             };
             let this = shape.ok_or(Refusal::Malformed("head"))?;
@@ -172,12 +188,17 @@ impl<S: Stream> Connection<S> {
             if !tried.is_empty() {
                 runtime.metrics.retried(RetryReason::ConnectFailed);
             }
-            match self.forward(runtime, &world, &plan, this, &mut out, bill).await? {
+            match self
+                .forward(runtime, &world, &plan, this, &mut out, bill)
+                .await?
+            {
                 Ok(sent) => {
                     drop(out);
                     // From here on the request's bytes are going or gone: nobody can pass over them.
                     *shape = None;
-                    return self.answer(runtime, &world, plan, this.keep_alive, sent, bill).await;
+                    return self
+                        .answer(runtime, &world, plan, this.keep_alive, sent, bill)
+                        .await;
                 }
                 Err(refusal) => {
                     // No byte of it left us: another look at the world may find another server.
@@ -190,7 +211,10 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Reads the head and decides, verifying a password where that is needed.
-    #[expect(clippy::disallowed_methods, reason = "times of the phases are read where the phases change")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "times of the phases are read where the phases change"
+    )]
     async fn admit(
         &mut self,
         runtime: &Runtime,
@@ -213,7 +237,16 @@ impl<S: Stream> Connection<S> {
                 verified: verified.take(),
                 tried,
             };
-            match admit(self.input.data(), runtime, world, caller, bill.began, shape, bill, &mut out.0)? {
+            match admit(
+                self.input.data(),
+                runtime,
+                world,
+                caller,
+                bill.began,
+                shape,
+                bill,
+                &mut out.0,
+            )? {
                 Some(Admitted::Verify(verification)) => {
                     let began = Instant::now();
                     let outcome = verification.run().await;
@@ -244,15 +277,20 @@ impl<S: Stream> Connection<S> {
     async fn more_head(&mut self, head_max: usize) -> Result<(), Stop> {
         // One byte beyond the limit may come in, so that the gate sees that it was passed.
         let limit = head_max + 1;
-        poll_fn(|cx| match self.input.poll_fill(&mut self.stream, limit, cx) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(Stop::ClientGone)),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
-                Poll::Ready(Err(Refusal::HeadTooLarge { limit: head_max }.into()))
-            }
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::ClientGone)),
-            Poll::Pending => self.late.poll(cx).map(|()| Err(Refusal::HeadTimeout.into())),
-        })
+        poll_fn(
+            |cx| match self.input.poll_fill(&mut self.stream, limit, cx) {
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(Stop::ClientGone)),
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    Poll::Ready(Err(Refusal::HeadTooLarge { limit: head_max }.into()))
+                }
+                Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::ClientGone)),
+                Poll::Pending => self
+                    .late
+                    .poll(cx)
+                    .map(|()| Err(Refusal::HeadTimeout.into())),
+            },
+        )
         .await
     }
 
@@ -268,9 +306,20 @@ impl<S: Stream> Connection<S> {
         let mut out = Scratch::new();
         match local {
             Local::Health => {
-                let some_server = world.servers.iter().any(|server| world.health.is_eligible(server.name()));
-                let host = world.settings.names.first().map_or("", |name| name.host.as_str());
-                bill.status = if some_server && runtime.is_ready() { 200 } else { 503 };
+                let some_server = world
+                    .servers
+                    .iter()
+                    .any(|server| world.health.is_eligible(server.name()));
+                let host = world
+                    .settings
+                    .names
+                    .first()
+                    .map_or("", |name| name.host.as_str());
+                bill.status = if some_server && runtime.is_ready() {
+                    200
+                } else {
+                    503
+                };
                 refuse::health(bill.status == 200, host, manner, &mut out.0);
             }
             Local::SessionEnded => {
@@ -302,13 +351,16 @@ impl<S: Stream> Connection<S> {
         refuse::refusal(&refusal, &challenges, bill, manner, &mut out.0);
         bill.refuse(refusal);
         bill.head.sent = out.0.len() as u64;
-        self.finish(&out.0, shape, manner).await.unwrap_or(Next::Close)
+        self.finish(&out.0, shape, manner)
+            .await
+            .unwrap_or(Next::Close)
     }
 
     fn manner(&self, shape: Option<Shape>, ends: bool) -> Manner {
         // Where the body is long or of unknown length, a new connection is cheaper than reading it.
         let skippable = |shape: Shape| matches!(shape.body, BodyLength::Counted(length) if length <= SKIPPED_MAX);
-        let stays = shape.is_some_and(|shape| shape.keep_alive && skippable(shape) && !shape.expects_continue);
+        let stays = shape
+            .is_some_and(|shape| shape.keep_alive && skippable(shape) && !shape.expects_continue);
         Manner {
             close: ends || !stays || self.asks.now().leaving,
             is_head: shape.is_some_and(|shape| shape.is_head),
@@ -316,18 +368,27 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Writes an answer of ours and passes over the request's body.
-    async fn finish(&mut self, out: &[u8], shape: Option<Shape>, manner: Manner) -> Result<Next, Stop> {
+    async fn finish(
+        &mut self,
+        out: &[u8],
+        shape: Option<Shape>,
+        manner: Manner,
+    ) -> Result<Next, Stop> {
         self.late.set(after(LAST_WORDS));
         self.write(out).await?;
         let Some(shape) = shape.filter(|_| !manner.close) else {
             self.linger().await;
             return Ok(Next::Close);
         };
-        let BodyLength::Counted(length) = shape.body else { return Ok(Next::Close) };
+        let BodyLength::Counted(length) = shape.body else {
+            return Ok(Next::Close);
+        };
         self.input.consume(shape.length);
         let mut body = Body::of_length(length);
         loop {
-            let taken = body.follow(self.input.data(), |_| {}).map_err(|_counted| Stop::ClientGone)?;
+            let taken = body
+                .follow(self.input.data(), |_| {})
+                .map_err(|_counted| Stop::ClientGone)?;
             self.input.consume(taken.wire);
             if body.is_done() {
                 return Ok(Next::Request);
@@ -356,11 +417,16 @@ impl<S: Stream> Connection<S> {
 
     /// Reads more of a request's body under the deadline.
     pub(super) async fn more_body(&mut self) -> Result<(), Stop> {
-        poll_fn(|cx| match self.input.poll_fill(&mut self.stream, usize::MAX, cx) {
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Stop::ClientGone)),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
-            Poll::Pending => self.late.poll(cx).map(|()| Err(Refusal::BodyTimeout.into())),
-        })
+        poll_fn(
+            |cx| match self.input.poll_fill(&mut self.stream, usize::MAX, cx) {
+                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Stop::ClientGone)),
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+                Poll::Pending => self
+                    .late
+                    .poll(cx)
+                    .map(|()| Err(Refusal::BodyTimeout.into())),
+            },
+        )
         .await
     }
 
@@ -384,7 +450,11 @@ impl<S: Stream> Connection<S> {
 /// The challenges of a 401, in the order of the name that was asked for.
 pub(super) fn challenges(world: &Snapshot, shape: Option<Shape>) -> impl Iterator<Item = &str> {
     let name = shape.and_then(|shape| shape.name).unwrap_or(0);
-    let schemes = world.settings.names.get(name).map_or(&[][..], |name| &name.authentication);
+    let schemes = world
+        .settings
+        .names
+        .get(name)
+        .map_or(&[][..], |name| &name.authentication);
     world.auth.challenges(schemes)
 }
 
@@ -396,7 +466,10 @@ struct AddressText {
 
 impl AddressText {
     fn new() -> Self {
-        Self { text: [0; 48], length: 0 }
+        Self {
+            text: [0; 48],
+            length: 0,
+        }
     }
 
     fn write(&mut self, address: SocketAddr) -> &str {
@@ -406,11 +479,17 @@ impl AddressText {
         // 48 bytes hold any address.
         let _infallible = write!(room, "{}", address.ip());
         self.length = before - room.len();
-        self.text.get(..self.length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+        self.text
+            .get(..self.length)
+            .and_then(|text| std::str::from_utf8(text).ok())
+            .unwrap_or_default()
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "deadlines of a door are reckoned at the door")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "deadlines of a door are reckoned at the door"
+)]
 pub(super) fn after(duration: Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + duration
 }
@@ -427,4 +506,3 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// A refused request's body up to this is read and dropped, so that the connection can stay.
 const SKIPPED_MAX: u64 = 64 * 1024;
-

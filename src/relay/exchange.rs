@@ -88,7 +88,9 @@ impl<'c, S: Stream> Exchange<'c, S> {
                 (self.piece, self.at) = (0, 0);
             }
             if self.request.is_done() {
-                return Pin::new(&mut self.leg).poll_flush(cx).map_err(Event::LegFailed);
+                return Pin::new(&mut self.leg)
+                    .poll_flush(cx)
+                    .map_err(Event::LegFailed);
             }
             if self.input.is_empty() {
                 match ready!(self.input.poll_fill(self.stream, usize::MAX, cx)) {
@@ -118,7 +120,9 @@ impl<'c, S: Stream> Exchange<'c, S> {
             // Nothing is owed to us now: a close is an abort. Early bytes are the next request and wait
             // here, once; from then on an abort is seen when the answer is written.
             Poll::Ready(Ok(())) if self.input.is_empty() => {
-                if let Poll::Ready(Ok(0) | Err(_)) = self.input.poll_fill(self.stream, usize::MAX, cx) {
+                if let Poll::Ready(Ok(0) | Err(_)) =
+                    self.input.poll_fill(self.stream, usize::MAX, cx)
+                {
                     return Poll::Ready(Event::ClientGone);
                 }
             }
@@ -134,7 +138,8 @@ impl<'c, S: Stream> Exchange<'c, S> {
     pub(super) async fn rest(&mut self) -> bool {
         poll_fn(|cx| {
             if self.input.is_empty()
-                && let Poll::Ready(Ok(0) | Err(_)) = self.input.poll_fill(self.stream, usize::MAX, cx)
+                && let Poll::Ready(Ok(0) | Err(_)) =
+                    self.input.poll_fill(self.stream, usize::MAX, cx)
             {
                 return Poll::Ready(false);
             }

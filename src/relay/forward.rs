@@ -48,11 +48,14 @@ impl<S: Stream> Connection<S> {
             BodyLength::Counted(length) => {
                 finish(length, &mut out.0);
                 self.invite(shape, length).await?;
-                self.first_piece(shape, length, limits.body_timeout, out).await?
+                self.first_piece(shape, length, limits.body_timeout, out)
+                    .await?
             }
             // Servers want a length, so a chunked body is measured first.
             BodyLength::Chunked => {
-                let measured = self.measure(shape, limits.chunked_body, limits.body_timeout).await?;
+                let measured = self
+                    .measure(shape, limits.chunked_body, limits.body_timeout)
+                    .await?;
                 finish(measured.payload.len() as u64, &mut out.0);
                 out.0.extend_from_slice(&measured.payload);
                 (Body::Done, measured.wire)
@@ -100,7 +103,9 @@ impl<S: Stream> Connection<S> {
         }
         let mut body = Body::of_length(length);
         let piece = self.input.data().get(shape.length..).unwrap_or_default();
-        let taken = body.follow(piece, |run| out.0.extend_from_slice(run)).unwrap_or_default();
+        let taken = body
+            .follow(piece, |run| out.0.extend_from_slice(run))
+            .unwrap_or_default();
         Ok((body, shape.length + taken.wire))
     }
 
@@ -115,7 +120,10 @@ impl<S: Stream> Connection<S> {
         if shape.expects_continue {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
-        let mut measured = Measured { payload: Vec::new(), wire: shape.length };
+        let mut measured = Measured {
+            payload: Vec::new(),
+            wire: shape.length,
+        };
         let mut body = Body::CHUNKED;
         loop {
             let piece = self.input.data().get(measured.wire..).unwrap_or_default();
@@ -125,14 +133,20 @@ impl<S: Stream> Connection<S> {
                 .map_err(|bad| Refusal::Malformed(bad.0))?;
             measured.wire += taken.wire;
             if measured.payload.len() > limit {
-                return Err(Refusal::BodyTooLarge { limit: limit as u64 }.into());
+                return Err(Refusal::BodyTooLarge {
+                    limit: limit as u64,
+                }
+                .into());
             }
             if body.is_done() {
                 return Ok(measured);
             }
             // Framing may be larger than what it frames; past this it is only framing.
             if measured.wire > shape.length + 2 * limit + INPUT_AHEAD {
-                return Err(Refusal::BodyTooLarge { limit: limit as u64 }.into());
+                return Err(Refusal::BodyTooLarge {
+                    limit: limit as u64,
+                }
+                .into());
             }
             self.more_body().await?;
         }
@@ -140,7 +154,10 @@ impl<S: Stream> Connection<S> {
 
     /// Gets a leg and writes. A kept leg that turns out to be dead before it took a byte is replaced by
     /// a new one, once.
-    #[expect(clippy::disallowed_methods, reason = "a kept connection is judged by the time it is now")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a kept connection is judged by the time it is now"
+    )]
     async fn first_write(
         &mut self,
         runtime: &Runtime,
@@ -192,7 +209,9 @@ impl<S: Stream> Connection<S> {
                     bill.sent = Some(Instant::now());
                     return Ok(Ok((leg, before)));
                 }
-                Err(_) if sent == 0 && was_used => runtime.metrics.retried(RetryReason::StaleConnection),
+                Err(_) if sent == 0 && was_used => {
+                    runtime.metrics.retried(RetryReason::StaleConnection)
+                }
                 Err(error) if sent == 0 => {
                     runtime.observe(server.name(), Observation::Reset);
                     return Ok(Err(Refusal::ServerUnreachable {
@@ -223,7 +242,10 @@ impl<S: Stream> Connection<S> {
             };
             match written {
                 Poll::Ready(outcome) => Poll::Ready(outcome),
-                Poll::Pending => self.late.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                Poll::Pending => self
+                    .late
+                    .poll(cx)
+                    .map(|()| Err(io::ErrorKind::TimedOut.into())),
             }
         })
         .await

@@ -217,7 +217,7 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
             11 if is("x-requestid") => once(&mut facts.request_id, value, "X-RequestId twice")?,
             12 if is("x-clientinfo") => once(&mut facts.client_info, value, "X-ClientInfo twice")?,
             13 if is("authorization") => {
-                once(&mut facts.authorization, value, "Authorization twice")?
+                once(&mut facts.authorization, value, "Authorization twice")?;
             }
             13 if is("x-requesttype") => {
                 once(

@@ -45,10 +45,16 @@ impl Hold {
 
     /// Looks at the world as it is now: is the database where this poll is held?
     pub(super) fn look(&mut self, scene: &Scene<'_>) {
-        let Some(held) = self.held.as_mut().filter(|held| held.ending.is_none()) else { return };
+        let Some(held) = self.held.as_mut().filter(|held| held.ending.is_none()) else {
+            return;
+        };
         let (now, server) = (scene.runtime.snapshot(), scene.plan.server.name());
         let is_here = now.placement.is_active(&scene.plan.pin.database, server);
-        let reason = match (is_here, now.health.is_eligible(server), scene.runtime.is_leaving()) {
+        let reason = match (
+            is_here,
+            now.health.is_eligible(server),
+            scene.runtime.is_leaving(),
+        ) {
             (false, _, _) => PollEnd::Moved,
             (true, false, _) => PollEnd::ServerLost,
             (true, true, true) => PollEnd::Drain,
@@ -74,10 +80,16 @@ impl Hold {
 
     /// The next deadline, given when silence becomes too long.
     pub(super) fn deadline(&self, silence: Instant) -> Instant {
-        let Some(held) = &self.held else { return silence };
+        let Some(held) = &self.held else {
+            return silence;
+        };
         let ending = held.ending.map_or(held.limit, |(at, _)| at.min(held.limit));
         // Where its time is up in mid-chunk, the rest of that chunk is waited for, not for long.
-        let now_or_soon = if held.last_sign < ending { ending } else { held.last_sign + MID_CHUNK };
+        let now_or_soon = if held.last_sign < ending {
+            ending
+        } else {
+            held.last_sign + MID_CHUNK
+        };
         silence.min(now_or_soon)
     }
 
@@ -97,7 +109,9 @@ impl Hold {
 
     /// True for a moment after the end was due in mid-chunk.
     pub(super) fn waits_for_boundary(&mut self, now: Instant) -> bool {
-        let Some(held) = &mut self.held else { return false };
+        let Some(held) = &mut self.held else {
+            return false;
+        };
         let due = held.ending.map_or(held.limit, |(at, _)| at.min(held.limit));
         if now < due || held.last_sign >= due {
             return false;
@@ -111,7 +125,10 @@ impl Hold {
     pub(super) fn pending(&mut self, scene: &Scene<'_>, now: Instant) {
         if let Some(held) = &mut self.held {
             let gap = now.saturating_duration_since(held.last_sign);
-            scene.runtime.metrics.pending_gap(scene.plan.pin.endpoint, gap);
+            scene
+                .runtime
+                .metrics
+                .pending_gap(scene.plan.pin.endpoint, gap);
             held.last_sign = now;
         }
     }
@@ -126,7 +143,12 @@ impl Hold {
 
 /// Thousands of polls do not end in the same instant.
 fn jitter(scene: &Scene<'_>) -> Duration {
-    scene.world.settings.limits.move_jitter.mul_f64(fastrand::f64())
+    scene
+        .world
+        .settings
+        .limits
+        .move_jitter
+        .mul_f64(fastrand::f64())
 }
 
 /// How long the rest of a chunk is waited for.

@@ -45,7 +45,11 @@ pub(crate) fn refusal(
         out.extend_from_slice(challenge.as_bytes());
     }
     if let Some(seconds) = refusal.retry_after_seconds() {
-        line(out, b"Retry-After", itoa::Buffer::new().format(seconds).as_bytes());
+        line(
+            out,
+            b"Retry-After",
+            itoa::Buffer::new().format(seconds).as_bytes(),
+        );
     }
     if matches!(refusal, Refusal::MethodNotAllowed) {
         line(out, b"Allow", b"POST");
@@ -65,13 +69,21 @@ pub(crate) fn session_ended(bill: &Bill<'_>, manner: Manner, out: &mut Vec<u8>) 
     line(out, b"Cache-Control", b"private");
     line(out, b"Content-Type", b"application/mapi-http");
     mapi_fields(ResponseCode::SUCCESS, bill, out);
-    let tagged = [&b"PROCESSING\r\nDONE\r\nX-ElapsedTime: 0\r\n\r\n"[..], &body].concat();
+    let tagged = [
+        &b"PROCESSING\r\nDONE\r\nX-ElapsedTime: 0\r\n\r\n"[..],
+        &body,
+    ]
+    .concat();
     end(&tagged, manner, out);
 }
 
 /// Appends the health page, as a load balancer in front expects it of Exchange.
 pub(crate) fn health(is_healthy: bool, host: &str, manner: Manner, out: &mut Vec<u8>) {
-    let (status, words) = if is_healthy { (200, "200 OK") } else { (503, "503 Service Unavailable") };
+    let (status, words) = if is_healthy {
+        (200, "200 OK")
+    } else {
+        (503, "503 Service Unavailable")
+    };
     status_line(status, out);
     line(out, b"Cache-Control", b"no-cache");
     line(out, b"Content-Type", b"text/html");
@@ -82,17 +94,28 @@ fn mapi_fields(code: ResponseCode, bill: &Bill<'_>, out: &mut Vec<u8>) {
     if let Some(kind) = bill.request_type {
         line(out, b"X-RequestType", kind.as_str().as_bytes());
     }
-    for (name, value) in [(&b"X-RequestId"[..], bill.request_id()), (b"X-ClientInfo", bill.client_info())] {
+    for (name, value) in [
+        (&b"X-RequestId"[..], bill.request_id()),
+        (b"X-ClientInfo", bill.client_info()),
+    ] {
         if !value.is_empty() {
             line(out, name, value);
         }
     }
-    line(out, b"X-ResponseCode", itoa::Buffer::new().format(code.0).as_bytes());
+    line(
+        out,
+        b"X-ResponseCode",
+        itoa::Buffer::new().format(code.0).as_bytes(),
+    );
     line(out, b"X-ServerApplication", SERVER_APPLICATION.as_bytes());
 }
 
 fn end(body: &[u8], manner: Manner, out: &mut Vec<u8>) {
-    line(out, b"Content-Length", itoa::Buffer::new().format(body.len()).as_bytes());
+    line(
+        out,
+        b"Content-Length",
+        itoa::Buffer::new().format(body.len()).as_bytes(),
+    );
     if manner.close {
         line(out, b"Connection", b"close");
     }

@@ -55,7 +55,12 @@ impl<S: Stream> Connection<S> {
         sent: Sent,
         bill: &mut Bill<'_>,
     ) -> Result<Next, Stop> {
-        let scene = Scene { runtime, world, plan: &plan, keep_alive };
+        let scene = Scene {
+            runtime,
+            world,
+            plan: &plan,
+            keep_alive,
+        };
         let mut exchange = Exchange::new(self, sent.leg, sent.body);
         let outcome = scene.stream(&mut exchange, bill).await;
         bill.body.received += exchange.moved;
@@ -77,9 +82,14 @@ impl Scene<'_> {
         self.plan.server.settings().flavour
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a connection is kept from the moment it is given back")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a connection is kept from the moment it is given back"
+    )]
     fn give_back<S: Stream>(&self, exchange: Exchange<'_, S>) {
-        self.plan.server.give_back(exchange.into_leg(), self.plan.lane, Instant::now());
+        self.plan
+            .server
+            .give_back(exchange.into_leg(), self.plan.lane, Instant::now());
     }
 
     /// The answer from its first byte to its last. Second of the outcome: the leg may carry another.
@@ -107,9 +117,15 @@ impl Scene<'_> {
             self.extend_silence(exchange, &under, &mut hold);
             match exchange.next(hold.listens()).await {
                 Event::Answer(0) if under.body == Body::UntilClose => break,
-                Event::Answer(0) => return self.lost(exchange, &under, &mut hold, bill, "closed in mid-answer").await,
+                Event::Answer(0) => {
+                    return self
+                        .lost(exchange, &under, &mut hold, bill, "closed in mid-answer")
+                        .await;
+                }
                 Event::LegFailed(error) => {
-                    return self.lost(exchange, &under, &mut hold, bill, &error.to_string()).await;
+                    return self
+                        .lost(exchange, &under, &mut hold, bill, &error.to_string())
+                        .await;
                 }
                 Event::Answer(_) => {
                     let mut out = Scratch::new();
@@ -122,7 +138,11 @@ impl Scene<'_> {
                     return Err(Stop::ClientGone);
                 }
                 Event::Late => match hold.due(self.now(), under.body.at_chunk_boundary()) {
-                    Some(reason) => return self.end_in_band(exchange, &under, &mut hold, reason, bill).await,
+                    Some(reason) => {
+                        return self
+                            .end_in_band(exchange, &under, &mut hold, reason, bill)
+                            .await;
+                    }
                     None if hold.waits_for_boundary(self.now()) => {}
                     None => return self.silent(exchange, &under, &mut hold, bill).await,
                 },
@@ -130,7 +150,11 @@ impl Scene<'_> {
         }
         self.completed(&under, &tags, &mut hold, bill);
         let clean = exchange.is_request_done() && exchange.output.is_empty() && under.reusable;
-        let next = if under.closes || !exchange.is_request_done() { Next::Close } else { Next::Request };
+        let next = if under.closes || !exchange.is_request_done() {
+            Next::Close
+        } else {
+            Next::Request
+        };
         Ok((next, clean))
     }
 
@@ -143,11 +167,19 @@ impl Scene<'_> {
     ) -> Result<Option<Under>, Stop> {
         loop {
             let mut room = Fields::new();
-            let head = answer::read(exchange.output.data(), self.flavour(), &mut room)
-                .map_err(|what| Refusal::ServerNonsense { server: self.server_name(), what })?;
+            let head = answer::read(exchange.output.data(), self.flavour(), &mut room).map_err(
+                |what| Refusal::ServerNonsense {
+                    server: self.server_name(),
+                    what,
+                },
+            )?;
             let Some(head) = head else { return Ok(None) };
             if head.status == 101 {
-                return Err(Refusal::ServerNonsense { server: self.server_name(), what: "101" }.into());
+                return Err(Refusal::ServerNonsense {
+                    server: self.server_name(),
+                    what: "101",
+                }
+                .into());
             }
             let length = head.length;
             if head.status < 200 {
@@ -155,7 +187,13 @@ impl Scene<'_> {
                 exchange.output.consume(length);
                 continue;
             }
-            let under = self.pass_head(&head, exchange.asks.now().leaving, exchange.is_request_done(), bill, out)?;
+            let under = self.pass_head(
+                &head,
+                exchange.asks.now().leaving,
+                exchange.is_request_done(),
+                bill,
+                out,
+            )?;
             exchange.output.consume(length);
             return Ok(Some(under));
         }
@@ -177,8 +215,7 @@ impl Scene<'_> {
         let session = learn::from_head(head, code, pin, &server.name, self.runtime, world, now);
         let sealed = self.route_cookie(head, code);
         let keep = self.keep_alive && !leaving && (request_is_done || !head.body.is_done());
-        let challenges =
-            (head.status == 401).then(|| challenges(world, None).collect::<String>());
+        let challenges = (head.status == 401).then(|| challenges(world, None).collect::<String>());
         let rewrite = Rewrite {
             code: code.filter(|_| server.normalize && code != head.code),
             echo: head.code.filter(|_| server.normalize).map(|_| Echo {
@@ -200,7 +237,9 @@ impl Scene<'_> {
         bill.code = code;
         bill.head.sent = out.len() as u64;
         let periods = world.settings.limits.pending_missed;
-        let period = head.pending_period.unwrap_or(world.settings.limits.default_pending_period);
+        let period = head
+            .pending_period
+            .unwrap_or(world.settings.limits.default_pending_period);
         Ok(Under {
             body: head.body,
             reusable: head.reusable,
@@ -216,9 +255,11 @@ impl Scene<'_> {
     fn check_status(&self, head: &AnswerHead<'_, '_>) -> Result<(), Stop> {
         let server = || self.server_name();
         match (head.status, &self.world.settings.backend_identity) {
-            (401, BackendIdentity::BasicService { .. }) => {
-                Err(Refusal::ServerNonsense { server: server(), what: "our service account was refused" }.into())
+            (401, BackendIdentity::BasicService { .. }) => Err(Refusal::ServerNonsense {
+                server: server(),
+                what: "our service account was refused",
             }
+            .into()),
             (401, BackendIdentity::Passthrough) => {
                 // The server knows another password by now: what we remember is stale.
                 self.world.auth.revoke(&self.plan.pin.user);
@@ -226,26 +267,38 @@ impl Scene<'_> {
             }
             // A server's word to its front end: the mailbox is elsewhere. It did nothing, but the
             // request has been sent, and what has been sent is not sent again.
-            (555, _) if self.plan.pin.request_type.opens_session() => Err(Refusal::NoEligibleCopy {
-                database: self.plan.pin.database.clone(),
-                why: "its server says that the mailbox is elsewhere",
+            (555, _) if self.plan.pin.request_type.opens_session() => {
+                Err(Refusal::NoEligibleCopy {
+                    database: self.plan.pin.database.clone(),
+                    why: "its server says that the mailbox is elsewhere",
+                }
+                .into())
             }
-            .into()),
-            (555, _) => Err(Refusal::SessionGone("the server says that the mailbox is elsewhere").into()),
+            (555, _) => {
+                Err(Refusal::SessionGone("the server says that the mailbox is elsewhere").into())
+            }
             _ => Ok(()),
         }
     }
 
     /// Our cookie, where the answer sets the session's own: clients send back the cookies of the last
     /// answer that set any. A new one for a new session, else the client's own again.
-    fn route_cookie(&self, head: &AnswerHead<'_, '_>, code: Option<ResponseCode>) -> Option<Vec<u8>> {
+    fn route_cookie(
+        &self,
+        head: &AnswerHead<'_, '_>,
+        code: Option<ResponseCode>,
+    ) -> Option<Vec<u8>> {
         let sealer = self.world.sealer.as_ref()?;
         head.context.filter(|value| !value.is_empty())?;
         if code != Some(ResponseCode::SUCCESS) || self.plan.pin.request_type.closes_session() {
             return None;
         }
         let pin = &self.plan.pin;
-        let again = self.plan.route_cookie.as_ref().filter(|_| !pin.request_type.opens_session());
+        let again = self
+            .plan
+            .route_cookie
+            .as_ref()
+            .filter(|_| !pin.request_type.opens_session());
         Some(match again {
             Some(value) => value.to_vec(),
             None => {
@@ -287,7 +340,12 @@ impl Scene<'_> {
         let server = self.server_name();
         self.runtime.observe(&server, Observation::Reset);
         let written = exchange.leg.wire().sent;
-        Refusal::ServerFailed { server, written, cause: cause.to_owned() }.into()
+        Refusal::ServerFailed {
+            server,
+            written,
+            cause: cause.to_owned(),
+        }
+        .into()
     }
 
     /// Takes what is here of the answer's body into `out`, as it is.
@@ -302,9 +360,15 @@ impl Scene<'_> {
     ) -> Result<(), Stop> {
         let pending = tags.pending();
         let data = exchange.output.data();
-        let taken = under.body.follow(data, |run| tags.read(run)).map_err(|bad| {
-            Stop::Cut(Refusal::ServerNonsense { server: self.server_name(), what: bad.0 })
-        })?;
+        let taken = under
+            .body
+            .follow(data, |run| tags.read(run))
+            .map_err(|bad| {
+                Stop::Cut(Refusal::ServerNonsense {
+                    server: self.server_name(),
+                    what: bad.0,
+                })
+            })?;
         out.extend_from_slice(data.get(..taken.wire).unwrap_or_default());
         exchange.output.consume(taken.wire);
         bill.body.sent += taken.wire as u64;
@@ -315,19 +379,32 @@ impl Scene<'_> {
     }
 
     /// The server must be heard of within its own period, times the number that may be missed.
-    fn extend_silence<S: Stream>(&self, exchange: &mut Exchange<'_, S>, under: &Under, hold: &mut Hold) {
+    fn extend_silence<S: Stream>(
+        &self,
+        exchange: &mut Exchange<'_, S>,
+        under: &Under,
+        hold: &mut Hold,
+    ) {
         let silence = self.now() + under.silence;
         exchange.late.set(hold.deadline(silence).into());
     }
 
     /// Both messages are complete.
     fn completed(&self, under: &Under, tags: &Tags, hold: &mut Hold, bill: &mut Bill<'_>) {
-        let code = tags.code().map_or(under.code, |code| Some(self.flavour().normal(code)));
+        let code = tags
+            .code()
+            .map_or(under.code, |code| Some(self.flavour().normal(code)));
         if let Some(code) = tags.code() {
             learn::from_final_code(self.flavour().normal(code), under.session, self.runtime);
         }
         if self.plan.pin.request_type.is_held() {
-            learn::from_end_of_wait(under.session, under.expiration, self.runtime, self.world, self.now());
+            learn::from_end_of_wait(
+                under.session,
+                under.expiration,
+                self.runtime,
+                self.world,
+                self.now(),
+            );
         }
         hold.ended(self, PollEnd::Answered);
         bill.code = code;
@@ -382,16 +459,24 @@ impl Scene<'_> {
         self.runtime.observe(&server, Observation::Reset);
         if hold.is_held() && under.body.at_chunk_boundary() {
             hold.lost(self);
-            exchange.late.set(hold.deadline(self.now() + under.silence).into());
+            exchange
+                .late
+                .set(hold.deadline(self.now() + under.silence).into());
             if !exchange.rest().await {
                 hold.ended(self, PollEnd::ClientLeft);
                 return Err(Stop::ClientGone);
             }
-            return self.end_in_band(exchange, under, hold, PollEnd::ServerLost, bill).await;
+            return self
+                .end_in_band(exchange, under, hold, PollEnd::ServerLost, bill)
+                .await;
         }
         hold.ended(self, PollEnd::ServerLost);
         let written = exchange.leg.wire().sent;
-        Err(Stop::Cut(Refusal::ServerFailed { server, written, cause: cause.to_owned() }))
+        Err(Stop::Cut(Refusal::ServerFailed {
+            server,
+            written,
+            cause: cause.to_owned(),
+        }))
     }
 
     /// Nothing was heard for too long.
@@ -405,20 +490,30 @@ impl Scene<'_> {
         let server = self.server_name();
         self.runtime.observe(&server, Observation::Deadline);
         if hold.is_held() && under.body.at_chunk_boundary() {
-            return self.end_in_band(exchange, under, hold, PollEnd::Silent, bill).await;
+            return self
+                .end_in_band(exchange, under, hold, PollEnd::Silent, bill)
+                .await;
         }
         hold.ended(self, PollEnd::Silent);
         Err(Stop::Cut(Refusal::ServerSilent { server }))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "an answer's deadlines are reckoned where it passes")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an answer's deadlines are reckoned where it passes"
+    )]
     pub(super) fn now(&self) -> Instant {
         Instant::now()
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a ticket says when it was sealed")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a ticket says when it was sealed"
+    )]
     fn unix_seconds(&self) -> u64 {
-        std::time::SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        std::time::SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
     }
 }
 
