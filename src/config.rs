@@ -24,6 +24,9 @@ mod yaml;
 pub use problem::{Problem, Problems, Severity};
 pub use settings::Settings;
 
+#[cfg(test)]
+mod tests;
+
 use desk::{Desk, Source};
 use section::Section;
 use std::path::Path;
@@ -56,7 +59,10 @@ pub fn load_with(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Problems> {
     let desk = Desk::new(i64::try_from(now).unwrap_or(i64::MAX), environment);
-    let settings = desk.source(file, None).map(|main| {
+    let main = desk
+        .source(file, None)
+        .filter(|main| is_section(&desk, main));
+    let settings = main.map(|main| {
         grammar::check(&desk, &main);
         let (own_file, databases) = databases_file(&desk, &main);
         let mut settings = assemble::settings(&Section::top(&desk, &main), databases.as_ref());
@@ -75,6 +81,23 @@ pub fn load_with(
         }
         _ => Err(problems),
     }
+}
+
+/// Without a section at the top there is nothing to hold against the table of keys.
+fn is_section(desk: &Desk<'_>, main: &Source) -> bool {
+    let complaint = match &main.root.value {
+        yaml::Value::Map(_) => return true,
+        yaml::Value::Nothing => problem::Complaint::new(
+            "the file says nothing",
+            "begin with `version: 1`; `mapigate schema --reference` prints all keys",
+        ),
+        _ => problem::Complaint::new(
+            format!("expected a section of keys, found {}", main.root.what()),
+            "write keys with values, beginning with `version: 1`",
+        ),
+    };
+    desk.error(&main.place(main.start(), ""), complaint);
+    false
 }
 
 /// The file that `databases: { file: … }` names, and what it holds.

@@ -37,7 +37,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
             .read("address", address_or_off)
             .flatten(),
     };
-    edge::judge_addresses(top, &listeners, &admin);
+    edge::judge_addresses(top, &admin);
     let servers = site::servers(top);
     let own_file = databases.map(|source| Section::top(top.desk, source));
     let holder = own_file.as_ref().unwrap_or(top);

@@ -86,6 +86,9 @@ impl<'e> Desk<'e> {
     }
 
     fn report(&self, severity: Severity, place: &Place<'_>, complaint: Complaint) {
+        if self.counts_only(severity) {
+            return;
+        }
         let Place { source, span, path } = place;
         let line = source.text.lines().nth(span.line.saturating_sub(1));
         let snippet = line.map(|line| snippet(span.line, line, span.column, span.width));
@@ -110,6 +113,9 @@ impl<'e> Desk<'e> {
         path: &str,
         complaint: Complaint,
     ) {
+        if self.counts_only(severity) {
+            return;
+        }
         let snippet = (line > 0).then(|| snippet(line, shown, 1, shown.chars().count()));
         self.keep(Problem {
             severity,
@@ -122,6 +128,21 @@ impl<'e> Desk<'e> {
             did_you_mean: complaint.did_you_mean,
             snippet,
         });
+    }
+
+    /// True where no more problems are kept; what is costly to say need not be made.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= PROBLEMS_MAX
+    }
+
+    /// Counts a problem that will not be kept, before its words and its line are looked for.
+    fn counts_only(&self, severity: Severity) -> bool {
+        let is_warning = |(_, kept): &(usize, Problem)| kept.severity == Severity::Warning;
+        let takes_place =
+            severity == Severity::Error && self.problems.borrow().iter().any(is_warning);
+        let counts = self.is_full() && !takes_place;
+        *self.left_off.borrow_mut() += usize::from(counts);
+        counts
     }
 
     fn keep(&self, problem: Problem) {
@@ -318,10 +339,13 @@ impl<'e> Desk<'e> {
     /// Puts the environment in place of `${NAME}` in all scalars; `$${NAME}` stays as `${NAME}`.
     fn expand(&self, node: &mut Node, path: &str, flaws: &mut Vec<(Span, String, Complaint)>) {
         match &mut node.value {
-            Value::Nothing => {}
+            Value::Nothing | Value::Reported => {}
             Value::Scalar(text) if text.contains("${") => match self.expanded(text) {
                 Ok(expanded) => *text = expanded,
-                Err(complaint) => flaws.push((node.span, path.to_owned(), complaint)),
+                Err(complaint) => {
+                    flaws.push((node.span, path.to_owned(), complaint));
+                    node.value = Value::Reported;
+                }
             },
             Value::Scalar(_) => {}
             Value::List(items) => {

@@ -62,6 +62,34 @@ impl<'a> Section<'a> {
             .is_some_and(|entry| !matches!(entry.node.value, Value::Nothing))
     }
 
+    /// True where this word, which is no key here, is written as one.
+    pub(super) fn has_unknown(&self, word: &str) -> bool {
+        self.entry(word).is_some()
+    }
+
+    /// True where the key is absent, or its single value is one of its kind.
+    pub(super) fn is_sound(&self, leaf: &str) -> bool {
+        match self.entry(leaf).map(|entry| &entry.node.value) {
+            None => true,
+            Some(Value::Scalar(text)) => self
+                .key(leaf)
+                .is_some_and(|key| super::grammar::scalar(&key.kind, text).is_ok()),
+            Some(_) => false,
+        }
+    }
+
+    /// True where a list is written without an item.
+    pub(super) fn is_empty_list(&self, leaf: &str) -> bool {
+        let value = self.entry(leaf).map(|entry| &entry.node.value);
+        matches!(value, Some(Value::List(items)) if items.is_empty())
+    }
+
+    /// True where names are expected and none is written.
+    pub(super) fn is_empty_map(&self, leaf: &str) -> bool {
+        let value = self.entry(leaf).map(|entry| &entry.node.value);
+        matches!(value, Some(Value::Map(entries)) if entries.is_empty())
+    }
+
     /// The section of this key, empty where it is not written.
     pub(super) fn section(&self, leaf: &str) -> Section<'a> {
         let entry = self.entry(leaf);
@@ -93,7 +121,7 @@ impl<'a> Section<'a> {
             desk: self.desk,
             source: self.source,
             entries: node.entries(),
-            span: node.span,
+            span: node.head(),
             pattern: format!("{pattern}[]"),
             path: format!("{}[{index}]", joined(&self.path, leaf)),
         };

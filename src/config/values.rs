@@ -34,7 +34,13 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, Complaint> 
     if is_number(text) {
         return Err(Complaint::new(
             format!("{} has no unit", quoted(text)),
-            format!("write the unit, as in `{text}B`, `{text}KiB` or `{text}MiB`"),
+            "write the unit: B, KiB, MiB or GiB",
+        )
+        .rather(
+            text.parse()
+                .ok()
+                .filter(|bytes| *bytes >= 1024)
+                .map(size_words),
         ));
     }
     let size: bytesize::ByteSize = text.parse().map_err(|cause| {
