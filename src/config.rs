@@ -1,6 +1,6 @@
 //! The configuration: text as operators write it in, settings that are true out, or every problem at once.
 //!
-//! A file becomes a tree whose nodes know their place (`yaml`), the environment is put in (`desk`),
+//! A file becomes a tree whose nodes know their place (`yaml`), the environment is put in (`environment`),
 //! the tree is held against the table of [`keys`] (`grammar`), and settings are made of it
 //! (`assemble`), which judges what values mean together. Each step reports to one desk; nothing
 //! stops at the first problem. Time is an argument, so that the same works at start, at a reload
@@ -15,6 +15,7 @@ pub mod settings;
 mod assemble;
 mod certificates;
 mod desk;
+mod environment;
 mod grammar;
 mod secrets;
 mod section;

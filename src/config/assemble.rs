@@ -141,13 +141,13 @@ fn health(top: &Section<'_>, servers: &site::Servers) -> HealthSettings {
     let lacks = |server: &&std::sync::Arc<super::settings::Server>| {
         server.flavour == crate::mapi::Flavour::Gromox
     };
-    if let (Some(page), Some(server)) = (&page, servers.values().find(lacks)) {
-        if page.ends_with("healthcheck.htm") {
-            let what = format!("gromox ({}) has no page {}", server.name, quoted(page));
-            let cure = "write `page: off`; a connection is then the check";
-            top.desk
-                .warning(&section.place("page"), Complaint::new(what, cure));
-        }
+    if let (Some(page), Some(server)) = (&page, servers.values().find(lacks))
+        && page.ends_with("healthcheck.htm")
+    {
+        let what = format!("gromox ({}) has no page {}", server.name, quoted(page));
+        let cure = "write `page: off`; a connection is then the check";
+        let complaint = Complaint::new(what, cure);
+        top.desk.warning(&section.place("page"), complaint);
     }
     HealthSettings {
         interval,

@@ -246,18 +246,18 @@ fn key_line(line: &[u8]) -> Result<SealKey, Complaint> {
     let Some((id, encoded)) = text.split_once([' ', '\t']) else {
         return Err(Complaint::new("a line that is not `ID BASE64`", CURE));
     };
-    let id = id.parse().map_err(|_: std::num::ParseIntError| {
+    let id = id.parse().map_err(|_no_number: std::num::ParseIntError| {
         Complaint::new("the key's number is not from 0 to 255", CURE)
     })?;
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(encoded.trim())
         .map(Zeroizing::new)
-        .map_err(|_: base64::DecodeError| Complaint::new("the key is not base64", CURE))?;
+        .map_err(|_why: base64::DecodeError| Complaint::new("the key is not base64", CURE))?;
     let key: [u8; 32] =
         bytes
             .as_slice()
             .try_into()
-            .map_err(|_: std::array::TryFromSliceError| {
+            .map_err(|_why: std::array::TryFromSliceError| {
                 Complaint::new(format!("the key has {} bytes, not 32", bytes.len()), CURE)
             })?;
     Ok(SealKey {

@@ -91,12 +91,12 @@ impl<'a> Section<'a> {
     }
 
     /// The section of this key, empty where it is not written.
-    pub(super) fn section(&self, leaf: &str) -> Section<'a> {
+    pub(super) fn section(&self, leaf: &str) -> Self {
         let entry = self.entry(leaf);
         let pattern = self
             .key(leaf)
             .map_or_else(String::new, |key| key.path.to_owned());
-        Section {
+        Self {
             desk: self.desk,
             source: self.source,
             entries: entry.map_or(&[], |entry| entry.node.entries()),
@@ -107,17 +107,17 @@ impl<'a> Section<'a> {
     }
 
     /// The section of this key, where it is written.
-    pub(super) fn written_section(&self, leaf: &str) -> Option<Section<'a>> {
+    pub(super) fn written_section(&self, leaf: &str) -> Option<Self> {
         matches!(self.entry(leaf)?.node.value, Value::Map(_)).then(|| self.section(leaf))
     }
 
     /// The sections of a list.
-    pub(super) fn items(&self, leaf: &str) -> Vec<Section<'a>> {
+    pub(super) fn items(&self, leaf: &str) -> Vec<Self> {
         let Some(Value::List(items)) = self.entry(leaf).map(|entry| &entry.node.value) else {
             return Vec::new();
         };
         let pattern = self.key(leaf).map_or("", |key| key.path);
-        let section = |(index, node): (usize, &'a Node)| Section {
+        let section = |(index, node): (usize, &'a Node)| Self {
             desk: self.desk,
             source: self.source,
             entries: node.entries(),
@@ -130,7 +130,7 @@ impl<'a> Section<'a> {
 
     /// The sections of a key that holds names, each with its name's place. A name that is there
     /// twice comes once.
-    pub(super) fn named(&self, leaf: &str) -> Vec<(Placed<'a>, Section<'a>)> {
+    pub(super) fn named(&self, leaf: &str) -> Vec<(Placed<'a>, Self)> {
         let mut seen = std::collections::HashSet::new();
         let pattern = self.key(leaf).map_or("", |key| key.path);
         let path = joined(&self.path, leaf);
@@ -143,7 +143,7 @@ impl<'a> Section<'a> {
                 continue;
             }
             let path = joined(&path, &entry.key);
-            let section = Section {
+            let section = Self {
                 desk: self.desk,
                 source: self.source,
                 entries: entry.node.entries(),

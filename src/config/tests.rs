@@ -349,7 +349,7 @@ fn a_file_of_ten_mebibytes_is_too_much() {
 
 #[test]
 fn a_missing_file_is_one_problem_without_a_place() {
-    let problems = load(std::path::Path::new("/no/such/file.yaml"), NOW).unwrap_err();
+    let problems = load(Path::new("/no/such/file.yaml"), NOW).unwrap_err();
 
     assert_eq!((problems.0.len(), problems.0[0].line), (1, 0));
     assert!(
