@@ -7,11 +7,11 @@ mod words;
 use crate::admin::{Admin, Door};
 use crate::config::{self, Loaded, Problem, Settings, Severity};
 use crate::journal::Journal;
-use crate::listener::Listener;
+use crate::listener::{Fronts, Listener, Sockets};
 use crate::metrics::Metrics;
 use crate::runtime::{Runtime, Sighting, Snapshot};
 use crate::sessions::SessionTable;
-use crate::upkeep::{Loader, Reloader, Upkeep};
+use crate::upkeep::{Doors, Loader, Upkeep};
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use departure::Departure;
@@ -20,12 +20,12 @@ use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sockets::{Sockets, make_folder, upgrade_socket};
+use sockets::{make_folder, upgrade_socket};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
 /// How a process is started.
@@ -108,9 +108,19 @@ fn serve(
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(options, conf);
-    let listener = Listener::new(Arc::clone(&runtime)).context("listeners")?;
+    let fronts = Arc::new(Fronts::new(&world.settings).context("listeners")?);
+    let (sockets, (started, has_started)) = (Sockets::default(), oneshot::channel());
+    let workers = world.settings.workers;
+    let listener = Listener::new(
+        Arc::clone(&runtime),
+        Arc::clone(&fronts),
+        Arc::clone(&sockets),
+        workers,
+        started,
+    );
     let load = loader(start.config.clone());
-    let (upkeep, reloader) = Upkeep::new(Arc::clone(&runtime), seen, load, listener.fronts(), now);
+    let doors = Arc::new(OurDoors(Arc::clone(&fronts)));
+    let (upkeep, reloader) = Upkeep::new(Arc::clone(&runtime), seen, load, doors, now);
     let (drain, door_closing) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     if let Some(address) = world.settings.admin.address {
         let admin = Admin::new(Arc::clone(&runtime), reloader.clone(), Arc::clone(&drain));
@@ -119,8 +129,6 @@ fn serve(
         info!(address = %door.address(), "admin address open");
         server.add_service(door);
     }
-    let sockets = Sockets::default();
-    server.add_service(sockets.clone());
     server.add_service(listener);
     server.add_service(background_service(
         "upkeep",
@@ -144,14 +152,18 @@ fn serve(
         info!(socket = %upgrade_socket.display(), "waiting for the sockets of the running process");
     }
     server.bootstrap();
-    let departure = departure(
-        &runtime,
-        &reloader,
+    let failure = Arc::new(Mutex::new(None));
+    let departure = Departure {
+        runtime: Arc::clone(&runtime),
+        reloader,
+        fronts,
         sockets,
         upgrade_socket,
         drain,
+        started: Mutex::new(Some(has_started)),
+        failure: Arc::clone(&failure),
         door_closing,
-    );
+    };
     server.run(RunArgs {
         shutdown_signal: Box::new(departure),
     });
@@ -161,25 +173,31 @@ fn serve(
             "access lines could not all be written"
         );
     }
+    if let Some(error) = failure.lock().take() {
+        return Err(error).context("listeners");
+    }
     info!("stopped");
     Ok(())
 }
 
-fn departure(
-    runtime: &Arc<Runtime>,
-    reloader: &Reloader,
-    sockets: Sockets,
-    upgrade_socket: PathBuf,
-    drain: Arc<Notify>,
-    door_closing: Arc<Notify>,
-) -> Departure {
-    Departure {
-        runtime: Arc::clone(runtime),
-        reloader: reloader.clone(),
-        sockets,
-        upgrade_socket,
-        drain,
-        door_closing,
+/// What the listeners do with a new configuration.
+struct OurDoors(Arc<Fronts>);
+
+impl Doors for OurDoors {
+    fn adopt(&self, settings: &Settings) -> Result<Vec<String>, Vec<String>> {
+        let fixed = self.0.fixed(settings);
+        if !fixed.is_empty() {
+            // The rest of the file may be a failover that cannot wait for a restart.
+            return Ok(fixed);
+        }
+        let swapped = self.0.swap_certificates(settings);
+        swapped
+            .map(|()| Vec::new())
+            .map_err(|error| vec![format!("listeners: {error}")])
+    }
+
+    fn rotate_tickets(&self) -> Result<(), String> {
+        self.0.rotate_tickets().map_err(|error| error.to_string())
     }
 }
 

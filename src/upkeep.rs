@@ -8,25 +8,44 @@ mod watch;
 
 pub use reload::{Loader, Reloaded, Reloader};
 
-use crate::certs::FrontTls;
+use crate::config::Settings;
 use crate::runtime::{Runtime, Sighting};
 use reload::ReloadLoop;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch as channel};
 use watch::Watch;
 
-/// The TLS sides of the listeners, by address: their certificates and ticket keys change under way.
-pub type Fronts = Vec<(SocketAddr, Arc<FrontTls>)>;
+/// What the doors have to do with a new configuration. Upkeep cannot know them: they are above it.
+pub trait Doors: Send + Sync {
+    /// Takes over what a running door can take over, before any request sees the configuration. Says
+    /// what it could not.
+    ///
+    /// # Errors
+    /// Why the configuration is not to be put in force.
+    fn adopt(&self, settings: &Settings) -> Result<Vec<String>, Vec<String>>;
+
+    /// Begins new keys for TLS tickets.
+    ///
+    /// # Errors
+    /// Why the old ones stay.
+    fn rotate_tickets(&self) -> Result<(), String>;
+}
 
 /// All loops, ready to run.
-#[derive(Debug)]
 pub struct Upkeep {
     runtime: Arc<Runtime>,
     watch: Watch,
     reload: ReloadLoop,
-    fronts: Fronts,
+    doors: Arc<dyn Doors>,
+}
+
+impl std::fmt::Debug for Upkeep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upkeep")
+            .field("watch", &self.watch)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Upkeep {
@@ -36,15 +55,15 @@ impl Upkeep {
         runtime: Arc<Runtime>,
         seen: mpsc::Receiver<Sighting>,
         load: Loader,
-        fronts: Fronts,
+        doors: Arc<dyn Doors>,
         now: Instant,
     ) -> (Self, Reloader) {
-        let (reload, reloader) = ReloadLoop::new(Arc::clone(&runtime), load, fronts.clone());
+        let (reload, reloader) = ReloadLoop::new(Arc::clone(&runtime), load, Arc::clone(&doors));
         let upkeep = Self {
             watch: Watch::new(Arc::clone(&runtime), seen, now),
             runtime,
             reload,
-            fronts,
+            doors,
         };
         (upkeep, reloader)
     }
@@ -56,7 +75,7 @@ impl Upkeep {
             () = self.watch.run(generation) => {}
             () = self.reload.run(announce) => {}
             () = sweep::sessions(Arc::clone(&self.runtime)) => {}
-            () = sweep::tickets(self.runtime, self.fronts) => {}
+            () = sweep::tickets(self.runtime, self.doors) => {}
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::Settings;
-use crate::upkeep::world::{runtime, settings};
-use crate::upkeep::{Fronts, Loader, Upkeep};
+use crate::upkeep::world::{NoDoors, runtime, settings};
+use crate::upkeep::{Loader, Upkeep};
 use parking_lot::Mutex;
 use pingora_core::services::Service;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ impl House {
             Arc::clone(&runtime),
             seen,
             load,
-            Fronts::new(),
+            Arc::new(NoDoors),
             Instant::now(),
         );
         tokio::spawn(upkeep.run());

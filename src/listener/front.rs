@@ -159,6 +159,12 @@ impl Fronts {
             .try_for_each(FrontTls::rotate_tickets)
     }
 
+    /// Closes the sockets, once nobody accepts from them any more: a client is to be refused at once
+    /// rather than wait in a queue that nobody serves. A process that took them over has its own.
+    pub fn close(&self) {
+        self.sockets.lock().clear();
+    }
+
     pub(super) fn keep(&self, sockets: Vec<TcpListener>) {
         *self.sockets.lock() = sockets;
     }

@@ -1,6 +1,6 @@
 //! What has to happen from time to time: expired sessions go, ticket keys are replaced.
 
-use super::Fronts;
+use super::Doors;
 use crate::runtime::Runtime;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,14 +25,12 @@ pub(super) async fn sessions(runtime: Arc<Runtime>) {
 }
 
 /// Replaces the keys of TLS tickets as often as the settings say, for ever.
-pub(super) async fn tickets(runtime: Arc<Runtime>, fronts: Fronts) {
+pub(super) async fn tickets(runtime: Arc<Runtime>, doors: Arc<dyn Doors>) {
     loop {
         let rotation = runtime.snapshot().settings.tls.ticket_rotation;
         tokio::time::sleep(rotation.max(ROTATION_MIN)).await;
-        for (listener, front) in &fronts {
-            if let Err(error) = front.rotate_tickets() {
-                tracing::warn!(%listener, %error, "ticket key not replaced, the old one stays");
-            }
+        if let Err(error) = doors.rotate_tickets() {
+            tracing::warn!(%error, "ticket keys not replaced, the old ones stay");
         }
     }
 }
