@@ -108,16 +108,10 @@ fn serve(
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(options, conf);
-    let fronts = Arc::new(Fronts::new(&world.settings).context("listeners")?);
-    let (sockets, (started, has_started)) = (Sockets::default(), oneshot::channel());
-    let workers = world.settings.workers;
-    let listener = Listener::new(
-        Arc::clone(&runtime),
-        Arc::clone(&fronts),
-        Arc::clone(&sockets),
-        workers,
-        started,
-    );
+    let mut listener = Listener::new(Arc::clone(&runtime)).context("listeners")?;
+    if !start.takes_over {
+        listener.bind()?;
+    }
     let load = loader(start.config.clone());
     let doors = Arc::new(OurDoors(Arc::clone(&fronts)));
     let (upkeep, reloader) = Upkeep::new(Arc::clone(&runtime), seen, load, doors, now);
