@@ -7,11 +7,11 @@ mod words;
 use crate::admin::{Admin, Door};
 use crate::config::{self, Loaded, Problem, Settings, Severity};
 use crate::journal::Journal;
-use crate::listener::{Fronts, Listener, Sockets};
+use crate::listener::Listener;
 use crate::metrics::Metrics;
 use crate::runtime::{Runtime, Sighting, Snapshot};
 use crate::sessions::SessionTable;
-use crate::upkeep::{Doors, Loader, Upkeep};
+use crate::upkeep::{Loader, Reloader, Upkeep};
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use departure::Departure;
@@ -20,12 +20,12 @@ use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sockets::{make_folder, upgrade_socket};
+use sockets::{Sockets, make_folder, upgrade_socket};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 /// How a process is started.
@@ -113,8 +113,7 @@ fn serve(
         listener.bind()?;
     }
     let load = loader(start.config.clone());
-    let doors = Arc::new(OurDoors(Arc::clone(&fronts)));
-    let (upkeep, reloader) = Upkeep::new(Arc::clone(&runtime), seen, load, doors, now);
+    let (upkeep, reloader) = Upkeep::new(Arc::clone(&runtime), seen, load, listener.fronts(), now);
     let (drain, door_closing) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     if let Some(address) = world.settings.admin.address {
         let admin = Admin::new(Arc::clone(&runtime), reloader.clone(), Arc::clone(&drain));
@@ -123,6 +122,8 @@ fn serve(
         info!(address = %door.address(), "admin address open");
         server.add_service(door);
     }
+    let sockets = Sockets::default();
+    server.add_service(sockets.clone());
     server.add_service(listener);
     server.add_service(background_service(
         "upkeep",
@@ -146,18 +147,14 @@ fn serve(
         info!(socket = %upgrade_socket.display(), "waiting for the sockets of the running process");
     }
     server.bootstrap();
-    let failure = Arc::new(Mutex::new(None));
-    let departure = Departure {
-        runtime: Arc::clone(&runtime),
-        reloader,
-        fronts,
+    let departure = departure(
+        &runtime,
+        &reloader,
         sockets,
         upgrade_socket,
         drain,
-        started: Mutex::new(Some(has_started)),
-        failure: Arc::clone(&failure),
         door_closing,
-    };
+    );
     server.run(RunArgs {
         shutdown_signal: Box::new(departure),
     });
@@ -167,31 +164,25 @@ fn serve(
             "access lines could not all be written"
         );
     }
-    if let Some(error) = failure.lock().take() {
-        return Err(error).context("listeners");
-    }
     info!("stopped");
     Ok(())
 }
 
-/// What the listeners do with a new configuration.
-struct OurDoors(Arc<Fronts>);
-
-impl Doors for OurDoors {
-    fn adopt(&self, settings: &Settings) -> Result<Vec<String>, Vec<String>> {
-        let fixed = self.0.fixed(settings);
-        if !fixed.is_empty() {
-            // The rest of the file may be a failover that cannot wait for a restart.
-            return Ok(fixed);
-        }
-        let swapped = self.0.swap_certificates(settings);
-        swapped
-            .map(|()| Vec::new())
-            .map_err(|error| vec![format!("listeners: {error}")])
-    }
-
-    fn rotate_tickets(&self) -> Result<(), String> {
-        self.0.rotate_tickets().map_err(|error| error.to_string())
+fn departure(
+    runtime: &Arc<Runtime>,
+    reloader: &Reloader,
+    sockets: Sockets,
+    upgrade_socket: PathBuf,
+    drain: Arc<Notify>,
+    door_closing: Arc<Notify>,
+) -> Departure {
+    Departure {
+        runtime: Arc::clone(runtime),
+        reloader: reloader.clone(),
+        sockets,
+        upgrade_socket,
+        drain,
+        door_closing,
     }
 }
 

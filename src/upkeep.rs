@@ -8,44 +8,25 @@ mod watch;
 
 pub use reload::{Loader, Reloaded, Reloader};
 
-use crate::config::Settings;
+use crate::certs::FrontTls;
 use crate::runtime::{Runtime, Sighting};
 use reload::ReloadLoop;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch as channel};
 use watch::Watch;
 
-/// What the doors have to do with a new configuration. Upkeep cannot know them: they are above it.
-pub trait Doors: Send + Sync {
-    /// Takes over what a running door can take over, before any request sees the configuration. Says
-    /// what it could not.
-    ///
-    /// # Errors
-    /// Why the configuration is not to be put in force.
-    fn adopt(&self, settings: &Settings) -> Result<Vec<String>, Vec<String>>;
-
-    /// Begins new keys for TLS tickets.
-    ///
-    /// # Errors
-    /// Why the old ones stay.
-    fn rotate_tickets(&self) -> Result<(), String>;
-}
+/// The TLS sides of the listeners, by address: their certificates and ticket keys change under way.
+pub type Fronts = Vec<(SocketAddr, Arc<FrontTls>)>;
 
 /// All loops, ready to run.
+#[derive(Debug)]
 pub struct Upkeep {
     runtime: Arc<Runtime>,
     watch: Watch,
     reload: ReloadLoop,
-    doors: Arc<dyn Doors>,
-}
-
-impl std::fmt::Debug for Upkeep {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upkeep")
-            .field("watch", &self.watch)
-            .finish_non_exhaustive()
-    }
+    fronts: Fronts,
 }
 
 impl Upkeep {
@@ -55,15 +36,15 @@ impl Upkeep {
         runtime: Arc<Runtime>,
         seen: mpsc::Receiver<Sighting>,
         load: Loader,
-        doors: Arc<dyn Doors>,
+        fronts: Fronts,
         now: Instant,
     ) -> (Self, Reloader) {
-        let (reload, reloader) = ReloadLoop::new(Arc::clone(&runtime), load, Arc::clone(&doors));
+        let (reload, reloader) = ReloadLoop::new(Arc::clone(&runtime), load, fronts.clone());
         let upkeep = Self {
             watch: Watch::new(Arc::clone(&runtime), seen, now),
             runtime,
             reload,
-            doors,
+            fronts,
         };
         (upkeep, reloader)
     }
@@ -75,7 +56,7 @@ impl Upkeep {
             () = self.watch.run(generation) => {}
             () = self.reload.run(announce) => {}
             () = sweep::sessions(Arc::clone(&self.runtime)) => {}
-            () = sweep::tickets(self.runtime, self.doors) => {}
+            () = sweep::tickets(self.runtime, self.fronts) => {}
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::Settings;
-use crate::upkeep::world::{NoDoors, runtime, settings};
-use crate::upkeep::{Loader, Upkeep};
+use crate::upkeep::world::{runtime, settings};
+use crate::upkeep::{Fronts, Loader, Upkeep};
 use parking_lot::Mutex;
 use pingora_core::services::Service;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ impl House {
             Arc::clone(&runtime),
             seen,
             load,
-            Arc::new(NoDoors),
+            Fronts::new(),
             Instant::now(),
         );
         tokio::spawn(upkeep.run());

@@ -4,12 +4,10 @@
 //! connections are asked to leave at their next good moment, held polls end in-band, and the process
 //! goes as soon as the last of them has gone.
 
-use super::sockets;
-use crate::listener::{Fronts, Sockets};
+use super::sockets::Sockets;
 use crate::runtime::Runtime;
 use crate::upkeep::Reloader;
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use sd_notify::NotifyState;
 use std::io;
@@ -17,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{error, info, warn};
@@ -26,21 +24,13 @@ use tracing::{error, info, warn};
 pub(super) struct Departure {
     pub(super) runtime: Arc<Runtime>,
     pub(super) reloader: Reloader,
-    pub(super) fronts: Arc<Fronts>,
     pub(super) sockets: Sockets,
     pub(super) upgrade_socket: PathBuf,
     /// An administrator asks us to leave.
     pub(super) drain: Arc<Notify>,
-    /// Hears once whether clients can reach us.
-    pub(super) started: Mutex<Option<Started>>,
-    /// Why they never could.
-    pub(super) failure: Arc<Mutex<Option<io::Error>>>,
     /// Closes the admin address, where another process of ours has it too.
     pub(super) door_closing: Arc<Notify>,
 }
-
-/// What the listener says of its sockets.
-pub(super) type Started = oneshot::Receiver<io::Result<()>>;
 
 /// The signals we answer to.
 struct Signals {
@@ -76,19 +66,18 @@ impl ShutdownSignalWatch for Departure {
 
 impl Departure {
     async fn stay_and_leave(&self, signals: &mut Signals) {
-        let mut started = self.started.lock().take();
+        let mut readiness = interval(READINESS);
+        let mut is_ready = false;
         let mut hand_over = None;
         loop {
             tokio::select! {
-                outcome = once(started.as_mut()) => {
-                    started = None;
-                    if let Err(error) = outcome {
-                        *self.failure.lock() = Some(error);
-                        return;
+                _ = readiness.tick(), if !is_ready => {
+                    is_ready = self.runtime.is_ready();
+                    if is_ready {
+                        info!("ready");
+                        // A process that took over is not the one the service manager started.
+                        tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
                     }
-                    info!("ready");
-                    // A process that took over is not the one the service manager started.
-                    tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
                 }
                 _ = signals.hangup.recv() => {
                     info!("reload asked for by signal");
@@ -128,7 +117,6 @@ impl Departure {
             }
         }
         self.runtime.leave();
-        self.fronts.close();
         self.wait_for_the_last(signals).await;
     }
 
@@ -137,7 +125,7 @@ impl Departure {
     fn begin_hand_over(&self) -> HandOver {
         info!(socket = %self.upgrade_socket.display(), "handing the sockets over");
         let (sockets, path) = (self.sockets.clone(), self.upgrade_socket.clone());
-        tokio::task::spawn_blocking(move || sockets::send(&sockets, &path))
+        tokio::task::spawn_blocking(move || sockets.send(&path))
     }
 
     /// Waits until every listener and connection is gone, or `limits.drain` is over, or somebody
@@ -180,17 +168,6 @@ impl Departure {
 
 type HandOver = JoinHandle<anyhow::Result<()>>;
 
-/// Whether clients can reach us, told once.
-async fn once(started: Option<&mut Started>) -> io::Result<()> {
-    match started {
-        // A listener that is gone without a word has nothing open.
-        Some(told) => told
-            .await
-            .unwrap_or_else(|gone| Err(io::Error::other(gone))),
-        None => std::future::pending().await,
-    }
-}
-
 /// How the hand-over ended; waits for ever where none was begun.
 async fn outcome(hand_over: Option<&mut HandOver>) -> anyhow::Result<()> {
     match hand_over {
@@ -211,6 +188,8 @@ fn tell(words: &[NotifyState<'_>]) {
     }
 }
 
+/// How soon after the listener the service manager knows.
+const READINESS: Duration = Duration::from_millis(10);
 /// How soon after the last connection the process is gone.
 const LOOK: Duration = Duration::from_millis(20);
 /// How often a drain says how far it is.

@@ -1,22 +1,58 @@
 //! The listening sockets, on their way to a process that takes over from us.
 
-use crate::listener::Sockets;
 use anyhow::{Context, ensure};
+use async_trait::async_trait;
+use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::services::Service;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-/// Sends all listening sockets to the process that waits at `path`. Blocks for seconds while nobody
-/// waits there.
-pub(super) fn send(sockets: &Sockets, path: &Path) -> anyhow::Result<()> {
-    let fds = sockets.get().context("no sockets yet")?.lock();
-    ensure!(!fds.is_empty(), "no sockets to hand over");
-    let path = path.to_str().context("the path is not text")?;
-    fds.send_to_sock(path)
-        .map(drop)
-        .context("nobody took the sockets")
+/// Keeps hold of the table of listening sockets that Pingora gives to services only.
+#[derive(Clone, Default)]
+pub(super) struct Sockets(Arc<OnceLock<ListenFds>>);
+
+impl Sockets {
+    /// Sends all listening sockets to the process that waits at `path`. Blocks for seconds while
+    /// nobody waits there.
+    pub(super) fn send(&self, path: &Path) -> anyhow::Result<()> {
+        let fds = self.0.get().context("no sockets yet")?.lock();
+        ensure!(!fds.is_empty(), "no sockets to hand over");
+        let path = path.to_str().context("the path is not text")?;
+        fds.send_to_sock(path)
+            .map(drop)
+            .context("nobody took the sockets")
+    }
+}
+
+#[async_trait]
+impl Service for Sockets {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        _shutdown: ShutdownWatch,
+        _listeners_per_fd: usize,
+    ) {
+        if let Some(fds) = fds {
+            // It is started once.
+            let _ = self.0.set(fds);
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "sockets"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
 }
 
 /// Where sockets are handed over. Whoever can put a socket there can have ours, so that the default

@@ -1,6 +1,6 @@
 //! The one writer of the configuration's part of the world: read, build, swap or keep.
 
-use super::Doors;
+use super::Fronts;
 use super::files::FileWatch;
 use crate::config::Settings;
 use crate::ids::{DatabaseName, Generation};
@@ -68,7 +68,7 @@ impl Reloader {
 pub(super) struct ReloadLoop {
     runtime: Arc<Runtime>,
     load: Loader,
-    doors: Arc<dyn Doors>,
+    fronts: Fronts,
     asks: mpsc::Receiver<oneshot::Sender<Reloaded>>,
     last: Arc<ArcSwap<Reloaded>>,
 }
@@ -82,11 +82,7 @@ impl std::fmt::Debug for ReloadLoop {
 }
 
 impl ReloadLoop {
-    pub(super) fn new(
-        runtime: Arc<Runtime>,
-        load: Loader,
-        doors: Arc<dyn Doors>,
-    ) -> (Self, Reloader) {
+    pub(super) fn new(runtime: Arc<Runtime>, load: Loader, fronts: Fronts) -> (Self, Reloader) {
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let first = Reloaded {
             is_ok: true,
@@ -105,7 +101,7 @@ impl ReloadLoop {
             Self {
                 runtime,
                 load,
-                doors,
+                fronts,
                 asks: asked,
                 last,
             },
@@ -171,14 +167,26 @@ impl ReloadLoop {
         reloaded
     }
 
-    /// Puts the new world in force: the doors first, because they alone may still say no.
+    /// Puts the new world in force. Nothing can fail after the first certificate was swapped but the
+    /// certificates themselves, and those were found to match their keys when they were read.
     fn swap(
         &self,
         previous: &Snapshot,
         next: Snapshot,
         mut warnings: Vec<String>,
     ) -> Result<Vec<String>, Vec<String>> {
-        warnings.extend(self.doors.adopt(&next.settings)?);
+        for (address, front) in &self.fronts {
+            let listeners = &next.settings.listeners;
+            let Some(listener) = listeners
+                .iter()
+                .find(|listener| listener.address == *address)
+            else {
+                continue;
+            };
+            front
+                .swap_certificates(&listener.certificates)
+                .map_err(|error| vec![format!("listeners: {address}: {error}")])?;
+        }
         warnings.extend(needs_restart(&previous.settings, &next.settings));
         let moved: Vec<DatabaseName> = previous
             .placement
@@ -250,23 +258,22 @@ fn build(load: &Loader, previous: &Snapshot) -> Result<(Snapshot, Vec<String>), 
 
 /// What is fixed when the process starts.
 fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
+    let sockets = |settings: &Settings| {
+        let mut sockets: Vec<_> = settings
+            .listeners
+            .iter()
+            .map(|listener| (listener.address, listener.plain_http))
+            .collect();
+        sockets.sort();
+        sockets
+    };
+    let versions = |settings: &Settings| settings.tls.allow_tls12;
     [
+        ("listeners", sockets(old) != sockets(new)),
         ("workers", old.workers != new.workers),
-        ("tls.versions", old.tls.allow_tls12 != new.tls.allow_tls12),
-        (
-            "tls.handshake_timeout",
-            old.tls.handshake_timeout != new.tls.handshake_timeout,
-        ),
-        (
-            "tls.handshakes_max",
-            old.tls.handshakes_max != new.tls.handshakes_max,
-        ),
-        (
-            "limits.connections",
-            old.limits.connections != new.limits.connections,
-        ),
+        ("tls.versions", versions(old) != versions(new)),
         ("admin.address", old.admin != new.admin),
-        ("logging.format", old.logging.json != new.logging.json),
+        ("logging.json", old.logging.json != new.logging.json),
         ("logging.level", old.logging.level != new.logging.level),
     ]
     .into_iter()

@@ -1,6 +1,6 @@
 //! What has to happen from time to time: expired sessions go, ticket keys are replaced.
 
-use super::Doors;
+use super::Fronts;
 use crate::runtime::Runtime;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,12 +25,14 @@ pub(super) async fn sessions(runtime: Arc<Runtime>) {
 }
 
 /// Replaces the keys of TLS tickets as often as the settings say, for ever.
-pub(super) async fn tickets(runtime: Arc<Runtime>, doors: Arc<dyn Doors>) {
+pub(super) async fn tickets(runtime: Arc<Runtime>, fronts: Fronts) {
     loop {
         let rotation = runtime.snapshot().settings.tls.ticket_rotation;
         tokio::time::sleep(rotation.max(ROTATION_MIN)).await;
-        if let Err(error) = doors.rotate_tickets() {
-            tracing::warn!(%error, "ticket keys not replaced, the old ones stay");
+        for (listener, front) in &fronts {
+            if let Err(error) = front.rotate_tickets() {
+                tracing::warn!(%listener, %error, "ticket key not replaced, the old one stays");
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 #![expect(clippy::disallowed_methods, reason = "tests begin somewhere in time")]
 
-use super::world::{NoDoors, runtime, server, settings};
+use super::world::{runtime, server, settings};
 use super::*;
+use crate::config::Settings;
 use crate::config::settings::{AccessLog, HealthProbe, Secret};
 use crate::health::Observation;
 use crate::ids::{DatabaseName, Epoch, Generation, ServerName};
 use parking_lot::Mutex;
-use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -30,7 +30,7 @@ impl House {
             Arc::clone(&runtime),
             seen,
             load,
-            Arc::new(NoDoors),
+            Fronts::new(),
             Instant::now(),
         );
         tokio::spawn(upkeep.run());

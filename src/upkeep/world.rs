@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests begin somewhere in time")]
 
-use super::Doors;
 use crate::config::Settings;
 use crate::config::settings::{
     Access, AccessLog, Admin, AuthSettings, Authenticates, BackendIdentity, Database,
@@ -20,19 +19,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
-
-/// A process without doors.
-pub(crate) struct NoDoors;
-
-impl Doors for NoDoors {
-    fn adopt(&self, _settings: &Settings) -> Result<Vec<String>, Vec<String>> {
-        Ok(Vec::new())
-    }
-
-    fn rotate_tickets(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
 
 pub(crate) fn runtime(settings: Settings) -> (Arc<Runtime>, mpsc::Receiver<Sighting>) {
     let metrics = Metrics::new("test");
