@@ -126,10 +126,16 @@ impl Service for Listener {
             );
         let is_listening = started.count() > 0 && !sockets.is_empty();
         self.runtime.set_listening(is_listening);
-        // The sockets stay open here for as long as the process lives: they are what it hands over.
-        let _closed = shutdown.changed().await;
+        // The sockets stay open here until we leave: they are what we hand over. Then they close, so
+        // that a client is refused at once instead of waiting in a queue that nobody serves; a process
+        // that took them over has its own.
+        let mut asks = self.runtime.asks();
+        tokio::select! {
+            _closed = shutdown.changed() => self.runtime.leave(),
+            _leaving = asks.wait_for(|ask| ask.leaving) => {}
+        }
         self.runtime.set_listening(false);
-        self.runtime.leave();
+        drop(sockets);
     }
 
     fn name(&self) -> &'static str {

@@ -184,9 +184,9 @@ impl Runtime {
     }
 
     /// Tells upkeep that a server answered. Good news is worth a message only where bad news came
-    /// before: nothing is sent while the server is up.
+    /// before: nothing is sent while the server is up and has no failure to make up for.
     pub fn observe_answered(&self, server: &ServerName) {
-        if !self.current.load().health.is_up(server) {
+        if !self.current.load().health.is_steady(server) {
             self.observe(server, Observation::Answered);
         }
     }

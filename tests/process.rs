@@ -230,6 +230,64 @@ fn a_wrong_configuration_is_told_with_its_place_and_exit_code_one() {
 }
 
 #[test]
+fn an_address_that_is_taken_is_told_and_ends_the_process() {
+    let site = Site::new();
+    let _taken = TcpListener::bind(site.mapi).unwrap();
+
+    let (code, log) = site.start(&[]).ended();
+
+    assert_eq!(code, Some(1));
+    assert!(log.contains(&site.mapi.to_string()), "{log}");
+}
+
+#[test]
+fn an_idle_client_does_not_hold_up_the_end() {
+    let site = Site::new();
+    let process = site.serving();
+    let mut client = TcpStream::connect(site.mapi).unwrap();
+    write!(
+        client,
+        "GET /mapi/healthcheck.htm HTTP/1.1\r\nHost: mail.contoso.test\r\n\r\n"
+    )
+    .unwrap();
+    let mut first = [0; 1];
+    client.read_exact(&mut first).unwrap();
+    let told = Instant::now();
+
+    process.signal(Signal::TERM);
+
+    assert_eq!(process.ended().0, Some(0));
+    assert!(
+        told.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        told.elapsed()
+    );
+}
+
+#[test]
+fn once_it_leaves_new_clients_are_refused_and_readiness_says_so() {
+    let site = Site::new();
+    let process = site.serving();
+    let mut client = TcpStream::connect(site.mapi).unwrap();
+    // Half a request: the connection is busy until the head's deadline.
+    write!(
+        client,
+        "POST /mapi/emsmdb/ HTTP/1.1\r\nHost: mail.contoso.test\r\n"
+    )
+    .unwrap();
+    eventually("accepted", || site.status()["connections"] == 1);
+
+    process.signal(Signal::TERM);
+
+    eventually("refused", || TcpStream::connect(site.mapi).is_err());
+    if let Some(answer) = site.ask("GET", "/ready") {
+        assert!(answer.contains(" 503 "), "{answer}");
+    }
+    drop(client);
+    assert_eq!(process.ended().0, Some(0));
+}
+
+#[test]
 fn a_reload_by_command_moves_the_database_and_says_so() {
     let site = Site::new();
     let _process = site.serving();

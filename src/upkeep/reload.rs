@@ -8,6 +8,7 @@ use crate::metrics::ReloadEnd;
 use crate::runtime::{Runtime, Snapshot};
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -258,23 +259,29 @@ fn build(load: &Loader, previous: &Snapshot) -> Result<(Snapshot, Vec<String>), 
 
 /// What is fixed when the process starts.
 fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
-    let sockets = |settings: &Settings| {
-        let mut sockets: Vec<_> = settings
-            .listeners
-            .iter()
-            .map(|listener| (listener.address, listener.plain_http))
-            .collect();
-        sockets.sort();
-        sockets
+    // Certificates are swapped by address; the rest of a listener is as it was opened.
+    let fixed = |settings: &Settings| {
+        let listeners = settings.listeners.iter();
+        let parts = listeners.map(|l| (l.address, (l.plain_http, l.proxy_protocol_from.clone())));
+        parts.collect::<BTreeMap<_, _>>()
     };
-    let versions = |settings: &Settings| settings.tls.allow_tls12;
+    let tls = |settings: &Settings| {
+        let tls = &settings.tls;
+        (tls.allow_tls12, tls.handshake_timeout, tls.handshakes_max)
+    };
     [
-        ("listeners", sockets(old) != sockets(new)),
+        ("listeners", fixed(old) != fixed(new)),
         ("workers", old.workers != new.workers),
-        ("tls.versions", versions(old) != versions(new)),
+        ("tls", tls(old) != tls(new)),
+        (
+            "limits.connections",
+            old.limits.connections != new.limits.connections,
+        ),
         ("admin.address", old.admin != new.admin),
-        ("logging.json", old.logging.json != new.logging.json),
-        ("logging.level", old.logging.level != new.logging.level),
+        (
+            "logging",
+            (old.logging.json, &old.logging.level) != (new.logging.json, &new.logging.level),
+        ),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)
