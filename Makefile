@@ -3,7 +3,7 @@
 # nginx and HAProxy are what we are compared with. Without root or a package mirror the bench goes on without them.
 .PHONY: bench bench-smoke bench-peers
 bench-peers:
-	@for peer in nginx:nginx-light haproxy:haproxy; do \
+	@for peer in nginx:nginx haproxy:haproxy; do \
 	  program=$${peer%%:*}; package=$${peer##*:}; \
 	  if ! PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v $$program >/dev/null; then \
 	    echo "installing $$package, which mapigate is compared with"; \

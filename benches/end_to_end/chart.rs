@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 120.0;
 const RIGHT: f64 = 190.0;
+const LABELS: f64 = WIDTH - RIGHT + 16.0;
 const TOP: f64 = 92.0;
 const BAR: f64 = 22.0;
 const STEP: f64 = 28.0;
@@ -278,13 +279,8 @@ impl Group {
             for end in [from, to] {
                 line(svg, (end, middle - 4.0), (end, middle + 4.0), whisker);
             }
-            text(
-                svg,
-                (to.max(LEFT + width) + 8.0, middle + 4.5),
-                "start",
-                &style,
-                &bar.label,
-            );
+            // All labels in a column of their own, where no line crosses them.
+            text(svg, (LABELS, middle + 4.5), "start", &style, &bar.label);
             y += STEP;
         }
         if let Some(target) = self.target {
@@ -295,14 +291,9 @@ impl Group {
                 (at, y - 2.0),
                 "stroke=\"#c2410c\" stroke-width=\"1.6\" stroke-dasharray=\"4 3\"",
             );
-            let words = format!("target {target}");
-            text(
-                svg,
-                (at, first - 8.0),
-                "middle",
-                "font-size=\"11\" fill=\"#c2410c\"",
-                &words,
-            );
+            let style = "font-size=\"12.5\" fill=\"#c2410c\"";
+            let words = format!("target: at most {target}");
+            text(svg, (LABELS, first - 13.0), "start", style, &words);
         }
         y
     }

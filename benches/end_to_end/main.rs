@@ -33,6 +33,7 @@ mod polls;
 mod report;
 mod rounds;
 mod site;
+mod tables;
 mod upstream;
 
 use anyhow::Context as _;
@@ -82,9 +83,9 @@ fn bench() -> ExitCode {
         .context("preparing")
         .and_then(|site| rounds::run(&plan, &site))
         .and_then(|results| {
-            report::print(&plan, &results);
+            tables::print(&plan, &results);
             chart::write(&plan, &results)?;
-            report::write_json(&plan, &results)?;
+            tables::write_json(&plan, &results)?;
             Ok(results.errors())
         });
     match done {

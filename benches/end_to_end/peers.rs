@@ -5,6 +5,8 @@ use crate::launch::{Process, Start};
 use crate::plan::MAPIGATE;
 use crate::site::{Site, free_address};
 use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -255,7 +257,11 @@ admin: {{ address: {admin} }}
 "
     );
     let file = site.write("mapigate.yaml", &config)?;
-    site.write("cookie.keys", &format!("1:{}\n", "5a".repeat(32)))?;
+    // Lines `ID BASE64`; this key guards nothing.
+    site.write(
+        "cookie.keys",
+        &format!("1 {}\n", STANDARD.encode([0x5a; 32])),
+    )?;
     Ok(Recipe {
         command: command(MAPIGATE, &["run", "--config", &file.display().to_string()])?,
         gently: false,

@@ -51,9 +51,8 @@ impl Bench<'_> {
         let mut names = Vec::new();
         for name in &self.plan.peers {
             if peers::program(name).is_none() {
-                let package = if name == "nginx" { "nginx-light" } else { name };
                 self.note(format!(
-                    "{name} is not installed; for its figures: apt-get install {package}"
+                    "{name} is not installed; for its figures: apt-get install {name}"
                 ));
                 continue;
             }
