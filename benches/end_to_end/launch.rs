@@ -9,6 +9,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// First argument that makes this program pin itself and become another one.
@@ -141,6 +142,7 @@ impl Process {
             if let Some(status) = self.child.try_wait()? {
                 break status;
             }
+            check_interrupted()?;
             if Instant::now() > deadline {
                 bail!("{} did not end within {limit:?}", self.name);
             }
@@ -234,6 +236,37 @@ pub(crate) fn raise_file_limit() -> u64 {
     rustix::process::getrlimit(Resource::Nofile)
         .current
         .unwrap_or(u64::MAX)
+}
+
+/// Set by the first SIGINT or SIGTERM.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on an interrupt ends the bench in good order: the proxies first, then the temporary folder.
+pub(crate) fn notice_interrupts() {
+    std::thread::spawn(|| {
+        use tokio::signal::unix::{SignalKind, signal};
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            INTERRUPTED.store(true, Ordering::Relaxed);
+            std::io::Result::Ok(())
+        })
+    });
+}
+
+/// An error once somebody wants the bench to end.
+pub(crate) fn check_interrupted() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
 }
 
 fn read_all(output: ChildStdout) -> String {

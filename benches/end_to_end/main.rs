@@ -79,6 +79,11 @@ fn bench() -> ExitCode {
             };
         }
     };
+    if plan.peers.is_empty() || plan.parts.is_empty() {
+        eprintln!("nothing to run: no part and proxy fits these arguments");
+        return ExitCode::from(2);
+    }
+    launch::notice_interrupts();
     let done = site::Site::build(&plan)
         .context("preparing")
         .and_then(|site| rounds::run(&plan, &site))
@@ -91,7 +96,7 @@ fn bench() -> ExitCode {
     match done {
         Ok(0) => ExitCode::SUCCESS,
         Ok(errors) => {
-            eprintln!("{errors} requests failed under load");
+            eprintln!("{errors} failures under load");
             ExitCode::FAILURE
         }
         Err(cause) => {

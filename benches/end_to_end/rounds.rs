@@ -50,6 +50,12 @@ impl Bench<'_> {
     fn installed(&mut self) -> Vec<String> {
         let mut names = Vec::new();
         for name in &self.plan.peers {
+            if !["nginx", "haproxy", MAPIGATE].contains(&name.as_str()) {
+                self.note(format!(
+                    "no recipe for {name}; there are nginx, haproxy and mapigate"
+                ));
+                continue;
+            }
             if peers::program(name).is_none() {
                 self.note(format!(
                     "{name} is not installed; for its figures: apt-get install {name}"
@@ -102,6 +108,7 @@ impl Bench<'_> {
             for round in 1..=self.plan.rounds {
                 fastrand::shuffle(&mut running);
                 for peer in &running {
+                    launch::check_interrupted()?;
                     peer.forget_log();
                     let question = load::Question {
                         address: peer.address,
@@ -136,6 +143,7 @@ impl Bench<'_> {
             for round in 1..=rounds {
                 fastrand::shuffle(&mut running);
                 for peer in &running {
+                    launch::check_interrupted()?;
                     let question = handshakes::Question {
                         address: peer.address,
                         pid: peer.process.pid(),
@@ -186,6 +194,7 @@ impl Bench<'_> {
         for round in 1..=self.plan.poll_rounds {
             fastrand::shuffle(&mut names);
             for name in &names {
+                launch::check_interrupted()?;
                 match self.polls_of(name, polls) {
                     Ok(found) => {
                         println!(

@@ -32,7 +32,7 @@ pub(crate) fn print(plan: &Plan, results: &Results) {
     tables(after_polls);
     let verdicts = verdicts(results);
     if !verdicts.is_empty() {
-        println!("## Targets\n\n{}", verdict_table(&verdicts));
+        println!("## Targets\n\n{}", verdict_table(&verdicts, plan.smoke));
     }
     for note in &results.notes {
         println!("note: {note}");
@@ -163,10 +163,14 @@ fn poll_table(results: &Results) -> String {
     format!("## C: held polls\n\n{}", aligned(&lines))
 }
 
-fn verdict_table(verdicts: &[Verdict]) -> String {
+fn verdict_table(verdicts: &[Verdict], smoke: bool) -> String {
     let mut lines = vec![cells(&["target", "found", ""])];
     for verdict in verdicts {
-        let mark = if verdict.kept { "pass" } else { "MISSED" };
+        let mark = match verdict.kept {
+            _ if smoke => "too short to judge",
+            true => "pass",
+            false => "MISSED",
+        };
         lines.push(vec![
             verdict.promise.clone(),
             format!("{:.2}", verdict.found),
