@@ -1,1 +1,346 @@
 //! rustls configurations from the certificates of the settings.
+//!
+//! One crypto provider serves the whole binary. A front configuration lives as long as its listener;
+//! certificates and ticket keys inside it are swapped, so that a reload touches no connection.
+
+use crate::config::settings::{Certificate, ServerTls, Tls};
+use arc_swap::ArcSwap;
+use rustls::RootCertStore;
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig,
+};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+/// Why a TLS configuration could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CertError {
+    /// rustls refused it.
+    #[error("{what}: {cause}")]
+    Refused {
+        /// Which file or setting.
+        what: String,
+        /// What rustls said.
+        cause: rustls::Error,
+    },
+    /// The system has no list of authorities.
+    #[error("no system certificate authorities found; name one with tls.ca")]
+    NoSystemAuthorities,
+}
+
+/// The one provider of the process.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    PROVIDER.clone()
+}
+
+fn certified(certificate: &Certificate) -> Result<Arc<CertifiedKey>, CertError> {
+    let refused = |cause| CertError::Refused {
+        what: certificate.chain_file.display().to_string(),
+        cause,
+    };
+    let chain = certificate
+        .chain
+        .iter()
+        .map(|der| CertificateDer::from(der.clone()))
+        .collect();
+    let key = private_key(certificate)?;
+    let key = provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(refused)?;
+    let pair = CertifiedKey::new(chain, key);
+    pair.keys_match().or_else(|error| match error {
+        // Some key types cannot tell; the configuration has already compared what can be compared.
+        rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown) => Ok(()),
+        other => Err(refused(other)),
+    })?;
+    Ok(Arc::new(pair))
+}
+
+fn private_key(certificate: &Certificate) -> Result<PrivateKeyDer<'static>, CertError> {
+    PrivateKeyDer::try_from(certificate.key.to_vec()).map_err(|what| CertError::Refused {
+        what: certificate.key_file.display().to_string(),
+        cause: rustls::Error::General(what.to_owned()),
+    })
+}
+
+/// Certificates by the name a client asks for. Swapped whole.
+#[derive(Debug)]
+struct ByName {
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By the part after `*.`.
+    wildcard: HashMap<String, Arc<CertifiedKey>>,
+    /// For clients that name nobody we know: the first certificate.
+    other: Option<Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    fn new(certificates: &[Arc<Certificate>]) -> Result<Self, CertError> {
+        let mut by = Self {
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            other: None,
+        };
+        for certificate in certificates {
+            let pair = certified(certificate)?;
+            for name in &certificate.names {
+                let (map, name) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut by.wildcard, parent),
+                    None => (&mut by.exact, name.as_str()),
+                };
+                map.entry(name.to_owned()).or_insert_with(|| pair.clone());
+            }
+            by.other.get_or_insert(pair);
+        }
+        Ok(by)
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        self.exact
+            .get(name)
+            .or_else(|| self.wildcard.get(name.split_once('.')?.1))
+    }
+}
+
+#[derive(Debug)]
+struct Resolver(Arc<ArcSwap<ByName>>);
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let by = self.0.load();
+        // rustls hands the name over in lower case.
+        let named = hello.server_name().and_then(|name| by.find(name));
+        named.or(by.other.as_ref()).cloned()
+    }
+}
+
+/// Two generations of ticket keys: the current one seals, both open.
+#[derive(Debug)]
+struct Tickets(Arc<ArcSwap<[Arc<dyn ProducesTickets>; 2]>>);
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        let [current, _] = &**self.0.load();
+        current.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let [current, _] = &**self.0.load();
+        current.encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let [current, previous] = &**self.0.load();
+        current.decrypt(cipher).or_else(|| previous.decrypt(cipher))
+    }
+}
+
+/// The TLS side of one listener.
+#[derive(Debug)]
+pub struct FrontTls {
+    config: Arc<ServerConfig>,
+    certificates: Arc<ArcSwap<ByName>>,
+    tickets: Arc<ArcSwap<[Arc<dyn ProducesTickets>; 2]>>,
+}
+
+impl FrontTls {
+    /// Makes the configuration of a listener: certificates by name, tickets only, HTTP/1.1 only,
+    /// because the protocol is and connection-bound authentication needs it.
+    ///
+    /// # Errors
+    /// A key that rustls refuses, or the system gives no random bytes.
+    pub fn new(settings: &Tls, certificates: &[Arc<Certificate>]) -> Result<Self, CertError> {
+        let certificates = Arc::new(ArcSwap::from_pointee(ByName::new(certificates)?));
+        let first = ticketer()?;
+        let tickets = Arc::new(ArcSwap::from_pointee([first.clone(), first]));
+        let versions: &[_] = if settings.allow_tls12 {
+            &[&TLS13, &TLS12]
+        } else {
+            &[&TLS13]
+        };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .map_err(|cause| CertError::Refused {
+                what: "tls.versions".to_owned(),
+                cause,
+            })?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Resolver(certificates.clone())));
+        config.ticketer = Arc::new(Tickets(tickets.clone()));
+        // A store of sessions would be memory that a restart loses; tickets are the client's to keep.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.send_tls13_tickets = 2;
+        Ok(Self {
+            config: Arc::new(config),
+            certificates,
+            tickets,
+        })
+    }
+
+    /// What handshakes use.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
+
+    /// Replaces the certificates; connections are not touched.
+    ///
+    /// # Errors
+    /// A key that rustls refuses; the old certificates stay.
+    pub fn swap_certificates(&self, certificates: &[Arc<Certificate>]) -> Result<(), CertError> {
+        self.certificates
+            .store(Arc::new(ByName::new(certificates)?));
+        Ok(())
+    }
+
+    /// Begins a new ticket key; tickets of the last one stay good for one more turn.
+    ///
+    /// # Errors
+    /// The system gives no random bytes; the old keys stay.
+    pub fn rotate_tickets(&self) -> Result<(), CertError> {
+        let next = ticketer()?;
+        self.tickets.rcu(|now| {
+            let [current, _] = &**now;
+            [next.clone(), current.clone()]
+        });
+        Ok(())
+    }
+}
+
+fn ticketer() -> Result<Arc<dyn ProducesTickets>, CertError> {
+    Ticketer::new().map_err(|cause| CertError::Refused {
+        what: "ticket key".to_owned(),
+        cause,
+    })
+}
+
+/// The TLS configuration towards one server: its authority, its name, our certificate. Sessions are
+/// resumed for as long as the configuration lives.
+///
+/// # Errors
+/// An authority or key that rustls refuses, or no system authorities.
+pub fn client_config(tls: &ServerTls) -> Result<Arc<ClientConfig>, CertError> {
+    let refused = |what: &str| {
+        let what = what.to_owned();
+        move |cause| CertError::Refused { what, cause }
+    };
+    let mut roots = RootCertStore::empty();
+    match &tls.ca {
+        Some(ders) => {
+            for der in ders {
+                roots
+                    .add(CertificateDer::from(der.clone()))
+                    .map_err(refused("tls.ca"))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(CertError::NoSystemAuthorities);
+            }
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(refused("tls"))?
+        .with_root_certificates(roots);
+    let mut config = match &tls.client_certificate {
+        Some(own) => {
+            let chain = own
+                .chain
+                .iter()
+                .map(|der| CertificateDer::from(der.clone()))
+                .collect();
+            builder
+                .with_client_auth_cert(chain, private_key(own)?)
+                .map_err(refused("tls.client_certificate"))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(256);
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use zeroize::Zeroizing;
+
+    fn certificate(names: &[&str]) -> Arc<Certificate> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names.clone()).unwrap();
+        Arc::new(Certificate {
+            chain_file: PathBuf::from("mail.pem"),
+            key_file: PathBuf::from("mail.key"),
+            chain: vec![made.cert.der().to_vec()],
+            key: Zeroizing::new(made.signing_key.serialize_der()),
+            names,
+            not_after: 0,
+        })
+    }
+
+    fn tls() -> Tls {
+        Tls {
+            allow_tls12: true,
+            handshake_timeout: std::time::Duration::from_secs(10),
+            handshakes_max: 1,
+            ticket_rotation: std::time::Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn a_name_finds_its_certificate_and_a_stranger_the_first() {
+        let (mail, wild) = (
+            certificate(&["mail.contoso.test"]),
+            certificate(&["*.fabrikam.test"]),
+        );
+        let by = ByName::new(&[mail.clone(), wild.clone()]).unwrap();
+
+        let leaf = |name: &str| by.find(name).map(|pair| pair.cert[0].to_vec());
+        assert_eq!(leaf("mail.contoso.test"), Some(mail.chain[0].clone()));
+        assert_eq!(leaf("a.fabrikam.test"), Some(wild.chain[0].clone()));
+        assert_eq!(leaf("a.b.fabrikam.test"), None);
+        assert_eq!(leaf("fabrikam.test"), None);
+        assert_eq!(by.other.as_ref().unwrap().cert[0].to_vec(), mail.chain[0]);
+    }
+
+    #[test]
+    fn a_ticket_outlives_one_rotation_and_not_two() {
+        let front = FrontTls::new(&tls(), &[certificate(&["a.test"])]).unwrap();
+        let tickets = Tickets(front.tickets.clone());
+        let sealed = tickets.encrypt(b"session").unwrap();
+
+        front.rotate_tickets().unwrap();
+        assert_eq!(tickets.decrypt(&sealed).as_deref(), Some(&b"session"[..]));
+        front.rotate_tickets().unwrap();
+        assert_eq!(tickets.decrypt(&sealed), None);
+    }
+
+    #[test]
+    fn a_foreign_key_is_refused_and_the_old_certificate_stays() {
+        let good = certificate(&["a.test"]);
+        let front = FrontTls::new(&tls(), std::slice::from_ref(&good)).unwrap();
+        let mut wrong = Certificate::clone(&good);
+        wrong.key = certificate(&["b.test"]).key.clone();
+
+        assert!(front.swap_certificates(&[Arc::new(wrong)]).is_err());
+        assert_eq!(
+            front.certificates.load().find("a.test").unwrap().cert[0].to_vec(),
+            good.chain[0]
+        );
+    }
+}

@@ -1,8 +1,46 @@
 //! What the command line can do.
 
+pub mod check;
+pub mod schema;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// The front door of a mail site: MAPI over HTTP, routed to the active copy of each mailbox database.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mapigate",
+    version,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true
+)]
+struct CommandLine {
+    /// Check a configuration file and exit, as `check` does
+    #[arg(short = 't', value_name = "FILE")]
+    test: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a configuration file: all problems at once, each with its place and its cure
+    Check(check::CheckArgs),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema(schema::SchemaArgs),
+}
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let line = CommandLine::parse();
+    match (line.test, line.command) {
+        (_, Some(Command::Check(args))) => check::run(&args),
+        (_, Some(Command::Schema(args))) => schema::run(args),
+        (Some(file), None) => check::run(&check::CheckArgs {
+            file,
+            format: check::Format::Text,
+        }),
+        (None, None) => ExitCode::FAILURE,
+    }
 }

@@ -1,1 +1,68 @@
-//! Simulated mailbox servers and Outlooks, for demo, tests and benches.
+//! Simulated mailbox servers and Outlooks, and the judge who compares their books.
+//!
+//! The same code serves the demo, the tests and the benches. It shares the wire's *words* with the rest
+//! of the house ([`crate::mapi`]), but none of its HTTP: two readings of one protocol find more mistakes
+//! than one.
+
+pub mod authority;
+pub mod checker;
+//pub mod conformance;
+pub mod mailbox_server;
+pub mod outlook;
+pub mod wire;
+
+pub use authority::Authority;
+pub use mailbox_server::MailboxServer;
+pub use outlook::Outlook;
+
+/// Microseconds since 1970: the one clock the journals of servers and clients share.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "journals of several processes meet in the checker, so they need the wall clock"
+)]
+pub fn unix_micros() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        })
+}
+
+/// The first 16 bytes of the SHA-256 of a body: what an answer must repeat to prove whose answer it is.
+pub fn digest(bytes: &[u8]) -> [u8; 16] {
+    let whole = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut half = [0; 16];
+    for (to, from) in half.iter_mut().zip(whole.as_ref()) {
+        *to = *from;
+    }
+    half
+}
+
+/// Bytes in lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// A random GUID, as the protocol writes it without braces.
+pub(crate) fn guid() -> String {
+    let bits = fastrand::u128(..);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        bits >> 96,
+        (bits >> 80) & 0xffff,
+        (bits >> 64) & 0xffff,
+        (bits >> 48) & 0xffff,
+        bits & 0xffff_ffff_ffff,
+    )
+}
+
+/// The operation the lab's own Executes consist of: reserved by the protocol, so no server takes it for another.
+/// Behind it stands whatever the caller wants executed. The answer carries it again, then the [`digest`] of the
+/// request's body, then the server's name behind its length, then filler up to the size asked for.
+pub const LAB_OPERATION: u8 = 0xf5;

@@ -5,6 +5,7 @@ pub mod cookies;
 pub mod framing;
 pub mod request;
 pub mod response;
+pub mod tags;
 
 pub use cookies::CookieNames;
 pub use request::{Endpoint, RequestType};

@@ -1,1 +1,537 @@
 //! Every Prometheus family, a field with typed methods.
+//!
+//! A label comes from a closed list or from the configuration; a user, a mailbox or an address is
+//! never one. What a request touches is resolved to its counters beforehand, so that it costs a few
+//! atomic additions and no look-up.
+
+mod labels;
+mod process;
+mod requests;
+mod servers;
+
+pub use labels::{
+    AuthOutcome, ConnectOutcome, HandshakeOutcome, Label, Outcome, PollEnd, ReloadOutcome,
+    RetryReason,
+};
+pub use requests::Finished;
+pub use servers::ServerMeters;
+
+pub use crate::accounting::Bytes;
+use crate::config::settings::Scheme;
+use crate::ids::{Epoch, Generation, ServerName};
+use crate::mapi::Endpoint;
+use crate::refusal::Refusal;
+use prometheus::core::Collector;
+use prometheus::{
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use requests::RequestMeters;
+use servers::ServerFamilies;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// All families of the process. One per process; shared by reference.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: RequestMeters,
+    pending_gap: PerEndpoint<Histogram>,
+    sessions: IntGauge,
+    session_moves: IntCounter,
+    session_table_full: IntCounter,
+    refusals: Vec<IntCounter>,
+    requests_in_flight: IntGauge,
+    connections_open: IntGauge,
+    connections_accepted: IntCounter,
+    handshakes: [Counters<HandshakeOutcome>; 2],
+    handshake_seconds: Histogram,
+    auth: [Counters<AuthOutcome>; 2],
+    auth_verifications: IntCounter,
+    fence_trips: IntCounter,
+    servers: ServerFamilies,
+    retries: Counters<RetryReason>,
+    held_polls: IntGauge,
+    polls_ended: Counters<PollEnd>,
+    placement_epoch: IntGauge,
+    config_generation: IntGauge,
+    reload_successful: IntGauge,
+    reload_success_time: Gauge,
+    reloads: Counters<ReloadOutcome>,
+    certificates: IntGaugeVec,
+    access_dropped: IntCounter,
+    client_bytes: [IntCounter; 2],
+    backend_bytes: [IntCounter; 2],
+    process: process::ProcessFamilies,
+}
+
+/// One of something per endpoint.
+type PerEndpoint<T> = [T; 2];
+
+impl Metrics {
+    /// All families at zero. `version` is what `mapigate_build_info` says.
+    pub fn new(version: &str) -> Self {
+        let families = Families {
+            registry: Registry::new(),
+        };
+        let build = families.gauges("build_info", "Always 1; what is running.", &["version"]);
+        build.with_label_values(&[version]).set(1);
+        let handshakes = families.counters(
+            "tls_handshakes_total",
+            "TLS handshakes with clients.",
+            &["outcome", "resumed"],
+        );
+        let auth = families.counters(
+            "auth_total",
+            "Requests by how the client proved who it is.",
+            &["scheme", "outcome"],
+        );
+        let refusals = families.counters(
+            "refusals_total",
+            "Requests we ended ourselves, by reason.",
+            &["reason"],
+        );
+        let client_bytes = families.counters(
+            "client_bytes_total",
+            "Bytes exchanged with clients, TLS records included.",
+            &["direction"],
+        );
+        let backend_bytes = families.counters(
+            "backend_bytes_total",
+            "Bytes of HTTP exchanged with mailbox servers.",
+            &["direction"],
+        );
+        let gap = families.histograms(
+            "mapi_pending_gap_seconds",
+            "Time between two signs of life of a held poll.",
+            &["endpoint"],
+            &[1.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0],
+        );
+        Self {
+            requests: RequestMeters::new(&families),
+            pending_gap: Endpoint::ALL.map(|e| gap.with_label_values(&[e.as_str()])),
+            sessions: families.gauge("mapi_sessions", "Sessions in the table."),
+            session_moves: families.counter(
+                "mapi_session_moves_total",
+                "Sessions told to connect again because their database moved.",
+            ),
+            session_table_full: families.counter(
+                "mapi_session_table_full_total",
+                "Sessions not remembered because the table was at sessions.capacity.",
+            ),
+            refusals: Refusal::LABELS
+                .iter()
+                .map(|label| refusals.with_label_values(&[label]))
+                .collect(),
+            requests_in_flight: families.gauge("requests_in_flight", "Requests under way."),
+            connections_open: families.gauge("connections_open", "Client connections open."),
+            connections_accepted: families
+                .counter("connections_accepted_total", "Client connections accepted."),
+            handshakes: ["false", "true"]
+                .map(|resumed| Counters::of(|o| handshakes.with_label_values(&[o, resumed]))),
+            handshake_seconds: families.histogram(
+                "tls_handshake_seconds",
+                "Time from accept to a finished TLS handshake.",
+                &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0],
+            ),
+            auth: ["none", "basic"]
+                .map(|scheme| Counters::of(|o| auth.with_label_values(&[scheme, o]))),
+            auth_verifications: families.counter(
+                "auth_verifications_total",
+                "Password hashes computed because no cache knew the credentials.",
+            ),
+            fence_trips: families.counter(
+                "identity_fence_trips_total",
+                "Server connections closed because a second identity was about to use them. Never 0 means a bug.",
+            ),
+            servers: ServerFamilies::new(&families),
+            retries: families.counters_of(
+                "retries_total",
+                "Requests sent on another connection, no byte having been written.",
+                "reason",
+            ),
+            held_polls: families.gauge("held_polls", "NotificationWaits held open."),
+            polls_ended: families.counters_of("polls_ended_total", "How held polls ended.", "reason"),
+            placement_epoch: families.gauge(
+                "placement_epoch",
+                "Changes of the database map since the start.",
+            ),
+            config_generation: families
+                .gauge("config_generation", "Configurations accepted since the start."),
+            reload_successful: families.gauge(
+                "config_last_reload_successful",
+                "1 if the last reload was accepted, 0 if the old configuration was kept.",
+            ),
+            reload_success_time: families.float(
+                "config_last_reload_success_timestamp_seconds",
+                "When a configuration was last accepted, in seconds since 1970.",
+            ),
+            reloads: families.counters_of("reloads_total", "Reloads asked for.", "outcome"),
+            certificates: families.gauges(
+                "tls_certificate_not_after_timestamp_seconds",
+                "When a listener's certificate expires, in seconds since 1970.",
+                &["name"],
+            ),
+            access_dropped: families.counter(
+                "access_log_dropped_total",
+                "Access lines lost because the disk or the pipe did not keep up.",
+            ),
+            client_bytes: DIRECTIONS.map(|way| client_bytes.with_label_values(&[way])),
+            backend_bytes: DIRECTIONS.map(|way| backend_bytes.with_label_values(&[way])),
+            process: process::ProcessFamilies::new(&families),
+            registry: families.registry,
+        }
+    }
+
+    /// The text a Prometheus server reads. The process' own figures are read now.
+    pub fn render(&self) -> String {
+        self.process.refresh();
+        let mut text = String::with_capacity(256 * 1024);
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            // Every family is well formed by construction; what was written so far is still of use.
+            tracing::error!(%error, "metrics could not be rendered in full");
+        }
+        text
+    }
+
+    /// The media type of [`Self::render`].
+    pub const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
+
+    // requests
+
+    /// A request is under way until the guard is dropped.
+    pub fn request_started(&self) -> Counted {
+        Counted::new(&self.requests_in_flight)
+    }
+
+    /// Books a request that has ended, however it ended.
+    pub fn request_finished(&self, facts: &Finished<'_>) {
+        self.requests.book(facts);
+        self.bytes(facts.client_bytes, facts.backend_bytes);
+        if let Some(refusal) = facts.refusal {
+            self.refused(refusal);
+        }
+    }
+
+    /// Counts a refusal that has no MAPI request around it, as a malformed head has none.
+    pub fn refused(&self, refusal: &Refusal) {
+        let label = refusal.label();
+        let position = Refusal::LABELS.iter().position(|known| *known == label);
+        if let Some(counter) = position.and_then(|index| self.refusals.get(index)) {
+            counter.inc();
+        }
+    }
+
+    /// Bytes outside of a booked request: handshakes, refused heads, health checks.
+    pub fn bytes(&self, client: Bytes, backend: Bytes) {
+        for (counters, bytes) in [(&self.client_bytes, client), (&self.backend_bytes, backend)] {
+            let [received, sent] = counters;
+            received.inc_by(bytes.received);
+            sent.inc_by(bytes.sent);
+        }
+    }
+
+    /// Time since the last sign of life of a held poll.
+    pub fn pending_gap(&self, endpoint: Endpoint, gap: Duration) {
+        if let Some(histogram) = self.pending_gap.get(endpoint.index()) {
+            histogram.observe(gap.as_secs_f64());
+        }
+    }
+
+    /// A request goes to another connection, no byte of it having been written.
+    pub fn retried(&self, reason: RetryReason) {
+        self.retries.inc(reason);
+    }
+
+    // held polls
+
+    /// A NotificationWait is held open until the guard is dropped.
+    pub fn poll_held(&self) -> Counted {
+        Counted::new(&self.held_polls)
+    }
+
+    /// How a held poll ended.
+    pub fn poll_ended(&self, reason: PollEnd) {
+        self.polls_ended.inc(reason);
+    }
+
+    /// NotificationWaits held open now.
+    pub fn held_polls(&self) -> u64 {
+        count(&self.held_polls)
+    }
+
+    // sessions
+
+    /// Sessions in the table now.
+    pub fn set_sessions(&self, sessions: usize) {
+        self.sessions.set(clamp(sessions));
+    }
+
+    /// A session was told to connect again because its database moved.
+    pub fn session_moved(&self) {
+        self.session_moves.inc();
+    }
+
+    /// A session was not remembered because the table is full.
+    pub fn session_table_full(&self) {
+        self.session_table_full.inc();
+    }
+
+    // connections
+
+    /// A client connection was accepted; it is open until the guard is dropped.
+    pub fn connection_accepted(&self) -> Counted {
+        self.connections_accepted.inc();
+        Counted::new(&self.connections_open)
+    }
+
+    /// Client connections open now.
+    pub fn connections_open(&self) -> u64 {
+        count(&self.connections_open)
+    }
+
+    /// Requests under way now.
+    pub fn requests_in_flight(&self) -> u64 {
+        count(&self.requests_in_flight)
+    }
+
+    /// A TLS handshake with a client ended after `took`.
+    pub fn handshake(&self, outcome: HandshakeOutcome, resumed: bool, took: Duration) {
+        if let Some(counters) = self.handshakes.get(usize::from(resumed)) {
+            counters.inc(outcome);
+        }
+        if outcome == HandshakeOutcome::Ok {
+            self.handshake_seconds.observe(took.as_secs_f64());
+        }
+    }
+
+    // authentication
+
+    /// How a request proved who asks; `None` where it carried no credentials of a known scheme.
+    pub fn auth(&self, scheme: Option<Scheme>, outcome: AuthOutcome) {
+        let index = match scheme {
+            None => 0,
+            Some(Scheme::Basic) => 1,
+        };
+        if let Some(counters) = self.auth.get(index) {
+            counters.inc(outcome);
+        }
+    }
+
+    /// A password hash was computed.
+    pub fn auth_verified(&self) {
+        self.auth_verifications.inc();
+    }
+
+    /// A server connection was about to carry a second identity and was closed instead.
+    pub fn identity_fence_tripped(&self) {
+        self.fence_trips.inc();
+    }
+
+    // servers
+
+    /// The counters of one mailbox server; resolve once per configuration, not per request.
+    pub fn server(&self, name: &ServerName) -> ServerMeters {
+        self.servers.meters(name)
+    }
+
+    /// Forgets the servers that are not in `names`, so that a removed server is not reported for ever.
+    pub fn keep_servers<'a>(&self, names: impl IntoIterator<Item = &'a ServerName>) {
+        self.servers.keep(names);
+    }
+
+    /// Whether a server counts as up.
+    pub fn set_server_up(&self, name: &ServerName, up: bool) {
+        self.servers.set_up(name, up);
+    }
+
+    /// Requests under way to a server now.
+    pub fn server_inflight(&self, name: &ServerName) -> u64 {
+        self.servers.inflight(name)
+    }
+
+    // configuration
+
+    /// The generation that new requests see.
+    pub fn set_generation(&self, generation: Generation) {
+        self.config_generation.set(clamp(generation.0));
+    }
+
+    /// The epoch of the database map that new requests see.
+    pub fn set_placement_epoch(&self, epoch: Epoch) {
+        self.placement_epoch.set(clamp(epoch.0));
+    }
+
+    /// A reload ended; `now` is in seconds since 1970.
+    pub fn reloaded(&self, outcome: ReloadOutcome, now: f64) {
+        self.reloads.inc(outcome);
+        let accepted = outcome != ReloadOutcome::Rejected;
+        self.reload_successful.set(i64::from(accepted));
+        if accepted {
+            self.reload_success_time.set(now);
+        }
+    }
+
+    /// The first configuration was accepted, in seconds since 1970; not counted as a reload.
+    pub fn started(&self, now: f64) {
+        self.reload_successful.set(1);
+        self.reload_success_time.set(now);
+        self.process.set_start(now);
+    }
+
+    /// Names and expiry of the listeners' certificates, replacing what was known before.
+    pub fn set_certificates<'a>(&self, certificates: impl IntoIterator<Item = (&'a str, i64)>) {
+        self.certificates.reset();
+        for (name, not_after) in certificates {
+            self.certificates.with_label_values(&[name]).set(not_after);
+        }
+    }
+
+    // access log
+
+    /// The counter of lost access lines, for the journal.
+    pub fn access_log_dropped(&self) -> Tally {
+        Tally(self.access_dropped.clone())
+    }
+}
+
+/// A counter that another room increases.
+#[derive(Clone, Debug)]
+pub struct Tally(IntCounter);
+
+impl Tally {
+    /// Adds to it.
+    pub fn add(&self, more: u64) {
+        self.0.inc_by(more);
+    }
+
+    /// Its value now.
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// Counts as one in a gauge until it is dropped.
+#[derive(Debug)]
+pub struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The counters of a family with one closed label, by the label's position.
+#[derive(Debug)]
+struct Counters<L> {
+    counters: Vec<IntCounter>,
+    label: PhantomData<L>,
+}
+
+impl<L: Label> Counters<L> {
+    fn of(resolve: impl Fn(&str) -> IntCounter) -> Self {
+        Self {
+            counters: L::ALL.iter().map(|label| resolve(label.as_str())).collect(),
+            label: PhantomData,
+        }
+    }
+
+    fn inc(&self, label: L) {
+        if let Some(counter) = self.counters.get(label.index()) {
+            counter.inc();
+        }
+    }
+}
+
+/// Makes families under our prefix and registers them.
+struct Families {
+    registry: Registry,
+}
+
+impl Families {
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.registered(IntCounter::with_opts(options(name, help)))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.registered(IntCounterVec::new(options(name, help), labels))
+    }
+
+    fn counters_of<L: Label>(&self, name: &str, help: &str, label: &str) -> Counters<L> {
+        let family = self.counters(name, help, &[label]);
+        Counters::of(|word| family.with_label_values(&[word]))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.registered(IntGauge::with_opts(options(name, help)))
+    }
+
+    fn float_counter(&self, name: &str, help: &str) -> Counter {
+        self.registered(Counter::with_opts(options(name, help)))
+    }
+
+    fn float(&self, name: &str, help: &str) -> Gauge {
+        self.registered(Gauge::with_opts(options(name, help)))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.registered(IntGaugeVec::new(options(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        self.registered(Histogram::with_opts(bucketed(name, help, buckets)))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        self.registered(HistogramVec::new(bucketed(name, help, buckets), labels))
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "names and labels are literals; the test renders every family"
+    )]
+    fn registered<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let family = made.expect("family names and labels are literals that Prometheus accepts");
+        self.registry
+            .register(Box::new(family.clone()))
+            .expect("no family is registered twice");
+        family
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    // The names every dashboard knows for the process itself carry no product's prefix.
+    match name.starts_with("process_") {
+        true => Opts::new(name, help),
+        false => Opts::new(name, help).namespace(PREFIX),
+    }
+}
+
+fn bucketed(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::new(name, help)
+        .namespace(PREFIX)
+        .buckets(buckets.to_vec())
+}
+
+fn clamp(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+fn count(gauge: &IntGauge) -> u64 {
+    u64::try_from(gauge.get()).unwrap_or(0)
+}
+
+/// What every family's name begins with.
+const PREFIX: &str = "mapigate";
+/// Label values of [`Bytes`], received first.
+const DIRECTIONS: [&str; 2] = ["received", "sent"];
+
+#[cfg(test)]
+mod tests;

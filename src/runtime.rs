@@ -1,1 +1,233 @@
-//! The world now, and the tables that outlive it.
+//! The world now, and what outlives it.
+
+use crate::admission::Admission;
+use crate::auth::Authenticator;
+use crate::auth::handoff::HandOff;
+use crate::backend::Backends;
+use crate::config::Settings;
+use crate::directory::Directory;
+use crate::health::{HealthView, Observation};
+use crate::ids::{Generation, RequestId, ServerName};
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::placement::Placement;
+use crate::seal::Sealer;
+use crate::sessions::SessionTable;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+use tokio::sync::{mpsc, watch};
+
+/// Everything a decision reads, frozen. A request takes one and keeps it to its last byte.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Which configuration this is.
+    pub generation: Generation,
+    /// What it says.
+    pub settings: Arc<Settings>,
+    /// Who a client is.
+    pub auth: Arc<Authenticator>,
+    /// Whose credentials servers see.
+    pub handoff: Arc<HandOff>,
+    /// Where mailboxes live.
+    pub directory: Arc<Directory>,
+    /// Where databases are active.
+    pub placement: Arc<Placement>,
+    /// Which servers are up; upkeep alone replaces it.
+    pub health: Arc<HealthView>,
+    /// The servers.
+    pub servers: Arc<Backends>,
+    /// The route cookie, where it is switched on.
+    pub sealer: Option<Arc<Sealer>>,
+}
+
+impl Snapshot {
+    /// The world that a configuration describes. What did not change is carried over from `previous`:
+    /// verified credentials, kept connections, the placement's epoch, the servers' health.
+    ///
+    /// Reads the files that the configuration names: not for a worker thread.
+    ///
+    /// # Errors
+    /// Every reason why not, each a sentence that names its file. Nothing of it takes effect.
+    pub fn build(settings: Settings, previous: Option<&Self>) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut note = |problem: &dyn std::fmt::Display| problems.push(problem.to_string());
+        let auth = Authenticator::new(&settings.auth, previous.map(|world| &*world.auth))
+            .map_err(|problem| note(&problem))
+            .ok();
+        let handoff = HandOff::new(&settings.backend_identity)
+            .map_err(|problem| note(&problem))
+            .ok();
+        let default_domain = settings
+            .auth
+            .basic
+            .as_ref()
+            .and_then(|basic| basic.default_domain.as_deref());
+        let directory = Directory::load(&settings.directory, &settings.databases, default_domain)
+            .map_err(|found| found.iter().for_each(|problem| note(problem)))
+            .ok();
+        let servers = Backends::new(&settings.servers, previous.map(|world| &*world.servers))
+            .map_err(|found| found.iter().for_each(|problem| note(problem)))
+            .ok();
+        let (Some(auth), Some(handoff), Some(directory), Some(servers)) =
+            (auth, handoff, directory, servers)
+        else {
+            return Err(problems);
+        };
+        let placement = match previous {
+            Some(world) => world.placement.next(&settings.databases),
+            None => Placement::new(&settings.databases),
+        };
+        let generation = previous.map_or(0, |world| world.generation.0) + 1;
+        Ok(Self {
+            generation: Generation(generation),
+            auth: Arc::new(auth),
+            handoff: Arc::new(handoff),
+            directory: Arc::new(directory),
+            placement: Arc::new(placement),
+            health: previous.map_or_else(Arc::default, |world| world.health.clone()),
+            servers: Arc::new(servers),
+            sealer: settings
+                .sessions
+                .route_cookie
+                .as_ref()
+                .map(|cookie| Arc::new(Sealer::new(cookie))),
+            settings: Arc::new(settings),
+        })
+    }
+}
+
+/// What the outside may ask of every connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Counts the times held polls were asked to look whether their database is where it was.
+    pub turn: u64,
+    /// We are going away.
+    pub leaving: bool,
+}
+
+/// One thing seen of a server, on its way to the health table.
+pub type Sighting = (ServerName, Observation);
+
+/// Everything that outlives a reload.
+#[derive(Debug)]
+pub struct Runtime {
+    current: ArcSwap<Snapshot>,
+    /// Which session is where.
+    pub sessions: SessionTable,
+    /// How many requests run for whom.
+    pub admission: Admission,
+    /// The metric families.
+    pub metrics: Metrics,
+    /// The access log.
+    pub journal: Journal,
+    sightings: mpsc::Sender<Sighting>,
+    asks: watch::Sender<Ask>,
+    last_request: AtomicU64,
+    listening: AtomicBool,
+    started: (Instant, SystemTime),
+}
+
+/// Observations that may wait for upkeep; more are lost, because the next request makes another.
+const SIGHTINGS_MAX: usize = 4096;
+
+impl Runtime {
+    /// Begins with the first world. The receiver is for the health loop alone.
+    pub fn new(
+        first: Snapshot,
+        sessions: SessionTable,
+        metrics: Metrics,
+        journal: Journal,
+        started: (Instant, SystemTime),
+    ) -> (Arc<Self>, mpsc::Receiver<Sighting>) {
+        let (sightings, seen) = mpsc::channel(SIGHTINGS_MAX);
+        metrics.set_generation(first.generation);
+        metrics.set_placement_epoch(first.placement.epoch());
+        let runtime = Self {
+            current: ArcSwap::from_pointee(first),
+            sessions,
+            admission: Admission::new(),
+            metrics,
+            journal,
+            sightings,
+            asks: watch::channel(Ask::default()).0,
+            last_request: AtomicU64::new(fastrand::u64(..)),
+            listening: AtomicBool::new(false),
+            started,
+        };
+        (Arc::new(runtime), seen)
+    }
+
+    /// The world now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Replaces the world with one that differs in a part. Writers of different parts do not overwrite
+    /// each other: `change` may be called again on a newer world.
+    pub fn publish(&self, mut change: impl FnMut(&Snapshot) -> Snapshot) {
+        self.current.rcu(|now| change(now));
+        let now = self.current.load();
+        self.metrics.set_generation(now.generation);
+        self.metrics.set_placement_epoch(now.placement.epoch());
+    }
+
+    /// The number of the next request.
+    pub fn next_request(&self) -> RequestId {
+        RequestId(self.last_request.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Tells upkeep what was seen of a server; never waits.
+    pub fn observe(&self, server: &ServerName, observation: Observation) {
+        let _full = self.sightings.try_send((server.clone(), observation));
+    }
+
+    /// Tells upkeep that a server answered. Good news is worth a message only where bad news came
+    /// before: nothing is sent while the server is up.
+    pub fn observe_answered(&self, server: &ServerName) {
+        if !self.current.load().health.is_up(server) {
+            self.observe(server, Observation::Answered);
+        }
+    }
+
+    /// What connections listen to.
+    pub fn asks(&self) -> watch::Receiver<Ask> {
+        self.asks.subscribe()
+    }
+
+    /// Held polls look whether their database is still where it was.
+    pub fn wake_polls(&self) {
+        self.asks.send_modify(|ask| ask.turn += 1);
+    }
+
+    /// From now on we are going away: connections end at the next good moment.
+    pub fn leave(&self) {
+        self.asks.send_modify(|ask| ask.leaving = true);
+    }
+
+    /// True once we are going away.
+    pub fn is_leaving(&self) -> bool {
+        self.asks.borrow().leaving
+    }
+
+    /// Listeners, and every connection they accepted, still there.
+    pub fn listeners_and_connections(&self) -> usize {
+        self.asks.receiver_count()
+    }
+
+    /// Whether clients can reach us; the listener says so.
+    pub fn set_listening(&self, listening: bool) {
+        self.listening.store(listening, Ordering::Relaxed);
+    }
+
+    /// True while clients can reach us and we are not going away.
+    pub fn is_ready(&self) -> bool {
+        self.listening.load(Ordering::Relaxed) && !self.is_leaving()
+    }
+
+    /// When the process began, by both clocks.
+    pub fn started(&self) -> (Instant, SystemTime) {
+        self.started
+    }
+}

@@ -1,0 +1,192 @@
+//! What single rules cost: the ones every request passes through.
+//!
+//! `cargo bench --bench rules`; beside the times it prints what a session costs in memory.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench may fail aloud, and prints what it measured"
+)]
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use mapigate::config::settings::{Database, HealthSettings, RouteCookie, SealKey};
+use mapigate::health::{HealthTable, HealthView};
+use mapigate::ids::{DatabaseName, MailboxId, ServerName, UserName};
+use mapigate::mapi::{Endpoint, RequestType};
+use mapigate::placement::Placement;
+use mapigate::routing::{Pin, Question, decide};
+use mapigate::seal::{Sealer, Ticket};
+use mapigate::sessions::{Opened, Session, SessionKey, SessionTable};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+const LIFETIME: Duration = Duration::from_secs(20 * 60);
+
+fn server(number: usize) -> ServerName {
+    ServerName::new(format!("MBX{number}"))
+}
+
+fn database(number: usize) -> DatabaseName {
+    DatabaseName::new(format!("DB{number:03}"))
+}
+
+/// A large site: 24 servers, 500 databases with three copies each.
+fn site(now: Instant) -> (Placement, HealthView, BTreeSet<ServerName>) {
+    let home = |number: usize| Database {
+        copies: (0..3).map(|copy| server((number + copy) % 24)).collect(),
+        active: server(number % 24),
+    };
+    let databases: BTreeMap<_, _> = (0..500).map(|n| (database(n), home(n))).collect();
+    let second = Duration::from_secs(1);
+    let settings = HealthSettings {
+        interval: second,
+        timeout: second,
+        fall: 3,
+        rise: 2,
+        panic_threshold: 50,
+        page: None,
+        probe: None,
+    };
+    let servers: BTreeSet<ServerName> = (0..24).map(server).collect();
+    let watched = servers.iter().map(|server| (server.clone(), 1));
+    let health = HealthTable::new(&settings, watched, now).view();
+    (Placement::new(&databases), health, servers)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the roof of a bench asks the clock"
+)]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+fn routing(bench: &mut Criterion) {
+    let (placement, health, capable) = site(clock());
+    let (database, server) = (database(333), server(333 % 24));
+    let pinned = Question {
+        request_type: RequestType::Execute,
+        carries_context: true,
+        session: Some(Pin {
+            database: &database,
+            server: &server,
+        }),
+        database: Some(&database),
+        tried: &[],
+    };
+    let decide = |question| decide(question, &placement, &health, |name| capable.contains(name));
+    bench.bench_function("decide", |timer| timer.iter(|| decide(black_box(&pinned))));
+
+    let elsewhere = ServerName::new("MBX99");
+    let moved = Question {
+        session: Some(Pin {
+            database: &database,
+            server: &elsewhere,
+        }),
+        ..pinned
+    };
+    bench.bench_function("decide_moved", |timer| {
+        timer.iter(|| decide(black_box(&moved)));
+    });
+}
+
+fn sessions(bench: &mut Criterion) {
+    const ENTRIES: u32 = 1_000_000;
+    let now = clock();
+    // Names are shared with the rest of the process, as they are in service.
+    let session = Session {
+        mailbox: MailboxId::new("01234567-89ab-cdef-0123-456789abcdef@contoso.test"),
+        database: database(333),
+        server: server(21),
+        user: UserName::new("user123456@contoso.test"),
+    };
+    let before = resident_bytes();
+    let table = SessionTable::new(ENTRIES as usize + 1, [7; 16], now);
+    for number in 0..ENTRIES {
+        // Opened in the course of a quarter of an hour.
+        let now = now + LIFETIME * 3 / 4 * number / ENTRIES;
+        let key = table.key(Endpoint::Emsmdb, &cookie(number));
+        assert_eq!(
+            table.open(key, session.clone(), now, LIFETIME),
+            Opened::Kept
+        );
+    }
+    let each = |bytes: usize| bytes as f64 / f64::from(ENTRIES);
+    println!(
+        "a session costs {:.0} bytes by arithmetic, {:.0} bytes resident, at {ENTRIES} sessions",
+        each(table.memory_bytes()),
+        each(resident_bytes().saturating_sub(before)),
+    );
+
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut any_key = || table.key(Endpoint::Emsmdb, &cookie(random.u32(..ENTRIES)));
+    bench.bench_function("session_find_at_1m_entries", |timer| {
+        timer.iter_batched(
+            &mut any_key,
+            |key: SessionKey| table.find(key, now),
+            BatchSize::SmallInput,
+        );
+    });
+    bench.bench_function("session_touch_at_1m_entries", |timer| {
+        timer.iter_batched(
+            &mut any_key,
+            |key: SessionKey| table.touch(key, now, LIFETIME),
+            BatchSize::SmallInput,
+        );
+    });
+    let last = cookie(ENTRIES);
+    bench.bench_function("session_open_and_close_at_1m_entries", |timer| {
+        timer.iter(|| {
+            let key = table.key(Endpoint::Emsmdb, black_box(&last));
+            table.open(key, session.clone(), now, LIFETIME);
+            table.close(key)
+        });
+    });
+    bench.bench_function("session_key", |timer| {
+        timer.iter(|| table.key(Endpoint::Emsmdb, black_box(&last)));
+    });
+}
+
+/// A context cookie as long as a real one.
+fn cookie(number: u32) -> [u8; 32] {
+    let mut cookie = [b'x'; 32];
+    cookie[..4].copy_from_slice(&number.to_le_bytes());
+    cookie
+}
+
+fn seals(bench: &mut Criterion) {
+    let sealer = Sealer::new(&RouteCookie {
+        name: "mapigate".to_owned(),
+        keys: vec![SealKey {
+            id: 1,
+            key: Zeroizing::new([7; 32]),
+        }],
+    });
+    let user = UserName::new("user123456@contoso.test");
+    let ticket = Ticket {
+        database: database(333),
+        server: server(21),
+        mailbox: MailboxId::new("01234567-89ab-cdef-0123-456789abcdef@contoso.test"),
+        issued: 1_800_000_000,
+    };
+    let value = sealer.seal(&ticket, Endpoint::Emsmdb, &user).unwrap();
+    bench.bench_function("seal", |timer| {
+        timer.iter(|| sealer.seal(black_box(&ticket), Endpoint::Emsmdb, &user));
+    });
+    bench.bench_function("open", |timer| {
+        timer.iter(|| sealer.open(black_box(value.as_bytes()), Endpoint::Emsmdb, &user));
+    });
+}
+
+/// Memory of this process that is in RAM.
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.and_then(|kib| kib.parse::<usize>().ok()).unwrap() * 1024
+}
+
+criterion_group!(rules, routing, sessions, seals);
+criterion_main!(rules);

@@ -1,0 +1,290 @@
+//! What is remembered of credentials: which were good, which were not, both only by keyed digest.
+
+use super::Identity;
+use super::passwords::{Account, Passwords};
+use aws_lc_rs::hmac;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use subtle::ConstantTimeEq;
+
+/// Good and bad credentials of late. Bounded; outlives a reload.
+pub(super) struct Beliefs {
+    key: hmac::Key,
+    good: Cache<Digest, Arc<Belief>, ByOwnBytes>,
+    bad: Cache<Digest, Disbelief, ByOwnBytes>,
+    epoch: AtomicU64,
+    believed_for: Duration,
+    disbelieved_for: Duration,
+}
+
+impl Beliefs {
+    /// Remembers `capacity` good and as many bad credentials, the least recently used making room:
+    /// a new one always gets in, or a full cache would hash every request of a newcomer.
+    ///
+    /// The key is new each time, and so nothing in memory lets a password be guessed elsewhere.
+    pub(super) fn new(
+        capacity: usize,
+        believed_for: Duration,
+        disbelieved_for: Duration,
+    ) -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let random = aws_lc_rs::rand::SystemRandom::new();
+        let capacity = u64::try_from(capacity).unwrap_or(u64::MAX);
+        Ok(Self {
+            key: hmac::Key::generate(hmac::HMAC_SHA256, &random)?,
+            good: cache(capacity, believed_for),
+            bad: cache(capacity, disbelieved_for),
+            epoch: AtomicU64::new(0),
+            believed_for,
+            disbelieved_for,
+        })
+    }
+
+    /// The digest of an `Authorization` value: scheme, name and password in one, as they were sent.
+    pub(super) fn digest(&self, value: &[u8]) -> Digest {
+        let mut digest = [0; 32];
+        let tag = hmac::sign(&self.key, value);
+        digest
+            .iter_mut()
+            .zip(tag.as_ref())
+            .for_each(|(to, from)| *to = *from);
+        Digest(digest)
+    }
+
+    /// The number of times everything was forgotten.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Forgets everything, and makes connections forget.
+    pub(super) fn forget_all(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.good.invalidate_all();
+        self.bad.invalidate_all();
+    }
+
+    /// A belief that stands now, in the eyes of these accounts.
+    pub(super) fn good(
+        &self,
+        digest: &Digest,
+        passwords: &Passwords,
+        now: Instant,
+    ) -> Option<Arc<Belief>> {
+        let belief = self.good.get(digest)?;
+        let stands = belief.stands(self.epoch(), now) && belief.rests_on(passwords);
+        if !stands {
+            self.good.invalidate(digest);
+        }
+        stands.then_some(belief)
+    }
+
+    /// Whether these accounts refused the credential a short while ago.
+    pub(super) fn is_bad(&self, digest: &Digest, passwords: &Passwords, now: Instant) -> bool {
+        self.bad.get(digest).is_some_and(|disbelief| {
+            now < disbelief.until
+                && disbelief.epoch == self.epoch()
+                && disbelief.accounts == passwords.serial()
+        })
+    }
+
+    /// Remembers from `asked_at` on that the credential proved an identity.
+    pub(super) fn believe(
+        &self,
+        digest: Digest,
+        identity: Arc<Identity>,
+        proven: Proven,
+        epoch: u64,
+        asked_at: Instant,
+    ) {
+        let belief = Belief {
+            identity,
+            account: proven.account,
+            revocations: proven.revocations,
+            epoch,
+            until: after(asked_at, self.believed_for),
+        };
+        self.bad.invalidate(&digest);
+        self.good.insert(digest, Arc::new(belief));
+    }
+
+    /// Remembers that the credential proved nothing when it was looked at, at `asked_at`.
+    pub(super) fn disbelieve(
+        &self,
+        digest: Digest,
+        passwords: &Passwords,
+        epoch: u64,
+        asked_at: Instant,
+    ) {
+        let disbelief = Disbelief {
+            until: after(asked_at, self.disbelieved_for),
+            epoch,
+            accounts: passwords.serial(),
+        };
+        self.bad.insert(digest, disbelief);
+    }
+}
+
+impl fmt::Debug for Beliefs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Beliefs")
+            .field("good", &self.good.entry_count())
+            .field("bad", &self.bad.entry_count())
+            .field("epoch", &self.epoch())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An account whose password was shown, and how often its user had been revoked by then.
+pub(super) struct Proven {
+    pub(super) account: Arc<Account>,
+    pub(super) revocations: u64,
+}
+
+/// That a credential proves an identity, until something speaks against it.
+pub(super) struct Belief {
+    pub(super) identity: Arc<Identity>,
+    account: Arc<Account>,
+    revocations: u64,
+    epoch: u64,
+    until: Instant,
+}
+
+impl Belief {
+    /// Not expired and not revoked.
+    pub(super) fn stands(&self, epoch: u64, now: Instant) -> bool {
+        now < self.until && self.epoch == epoch && self.revocations == self.account.revocations()
+    }
+
+    /// The account that proved it is still the user's account: the file was not changed under it.
+    pub(super) fn rests_on(&self, passwords: &Passwords) -> bool {
+        passwords
+            .account(&self.identity.user)
+            .is_some_and(|account| Arc::ptr_eq(account, &self.account))
+    }
+}
+
+impl fmt::Debug for Belief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Belief({}, …)", self.identity.user)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Disbelief {
+    until: Instant,
+    epoch: u64,
+    accounts: u64,
+}
+
+/// The last good credential of one client connection. Makes every request but the first of a
+/// connection cost one digest and one comparison.
+///
+/// Keep one per client connection and hand it to [`super::Authenticator::step`]; a memo means nothing
+/// to another connection, and does no harm there.
+#[derive(Debug, Default)]
+pub struct Memo {
+    believed: Option<(Digest, Arc<Belief>)>,
+    /// The accounts the belief was last found to rest on.
+    accounts: u64,
+}
+
+impl Memo {
+    /// The remembered belief, if this is its credential and it stands.
+    pub(super) fn recall(
+        &mut self,
+        digest: &Digest,
+        passwords: &Passwords,
+        epoch: u64,
+        now: Instant,
+    ) -> Option<&Arc<Identity>> {
+        let (remembered, belief) = self.believed.as_ref()?;
+        if !remembered.matches(digest) || !belief.stands(epoch, now) {
+            return None;
+        }
+        if self.accounts != passwords.serial() {
+            if !belief.rests_on(passwords) {
+                return None;
+            }
+            self.accounts = passwords.serial();
+        }
+        Some(&belief.identity)
+    }
+
+    pub(super) fn keep(&mut self, digest: Digest, belief: Arc<Belief>, passwords: &Passwords) {
+        self.believed = Some((digest, belief));
+        self.accounts = passwords.serial();
+    }
+}
+
+/// A keyed digest of a credential: HMAC-SHA-256 under a key nobody outside this process knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Digest([u8; 32]);
+
+impl Digest {
+    fn matches(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+
+    /// A number of these bytes, as random as they are.
+    pub(super) fn lot(&self) -> u64 {
+        let first = self.0.first_chunk().copied().unwrap_or_default();
+        u64::from_le_bytes(first)
+    }
+}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.lot());
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(…)")
+    }
+}
+
+/// Places digests by their own bytes: they are random already, and nobody outside can choose them.
+#[derive(Default)]
+pub(super) struct OwnBytes(u64);
+
+impl Hasher for OwnBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 ^= number;
+    }
+}
+
+pub(super) type ByOwnBytes = BuildHasherDefault<OwnBytes>;
+
+/// The cache's own clock only frees memory; what counts is the `until` inside, against the caller's.
+fn cache<V: Clone + Send + Sync + 'static>(
+    capacity: u64,
+    lifetime: Duration,
+) -> Cache<Digest, V, ByOwnBytes> {
+    Cache::builder()
+        .max_capacity(capacity)
+        .time_to_live(lifetime.min(LIFETIME_MAX))
+        .eviction_policy(EvictionPolicy::lru())
+        .build_with_hasher(ByOwnBytes::default())
+}
+
+fn after(start: Instant, wait: Duration) -> Instant {
+    start.checked_add(wait.min(LIFETIME_MAX)).unwrap_or(start)
+}
+
+/// Nothing is believed longer; keeps the arithmetic of clocks within their range.
+const LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);

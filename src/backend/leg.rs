@@ -1,0 +1,150 @@
+//! One connection to a mailbox server, plain or TLS.
+
+use super::ConnectError;
+use crate::accounting::{Bytes, Counting, Wire};
+use crate::config::settings::Server;
+use rustls::pki_types::ServerName as TlsName;
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// A peer that vanished without a word is noticed after this.
+const VANISHED: Duration = Duration::from_secs(30);
+
+/// One connection to a mailbox server.
+#[derive(Debug)]
+pub struct Leg {
+    stream: Stream,
+    /// The lane it has carried: an identity, where that binds it.
+    carried: Option<u128>,
+    /// It has carried a request before: the server may have closed it meanwhile.
+    used: bool,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(Counting<TcpStream>),
+    // Boxed: a TLS session is a kilobyte, and a future keeps room for every value moved through it.
+    Tls(Box<TlsStream<Counting<TcpStream>>>),
+}
+
+pub(super) async fn connect(
+    server: &Server,
+    tls: Option<&(TlsConnector, TlsName<'static>)>,
+) -> Result<Leg, ConnectError> {
+    // Every address the name has is tried in turn; the caller's deadline covers them all.
+    let tcp = TcpStream::connect((server.host.as_str(), server.port))
+        .await
+        .map_err(ConnectError::Io)?;
+    ready_socket(&tcp).map_err(ConnectError::Io)?;
+    let tcp = Counting::new(tcp);
+    let stream = match tls {
+        None => Stream::Plain(tcp),
+        Some((connector, name)) => {
+            let session = connector
+                .connect(name.clone(), tcp)
+                .await
+                .map_err(ConnectError::Tls)?;
+            Stream::Tls(Box::new(session))
+        }
+    };
+    Ok(Leg {
+        stream,
+        carried: None,
+        used: false,
+    })
+}
+
+fn ready_socket(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(VANISHED)
+            .with_interval(VANISHED / 3),
+    )?;
+    socket.set_tcp_user_timeout(Some(VANISHED))
+}
+
+impl Leg {
+    /// True while nothing has arrived on it: no close, no unasked-for answer. Answers from tokio's
+    /// readiness cache; a system call only where something did arrive.
+    pub(super) fn is_quiet(&self) -> bool {
+        let waits = |outcome: io::Result<usize>| matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        match &self.stream {
+            Stream::Plain(tcp) => waits(tcp.inner().try_read(&mut [0; 1])),
+            // A TLS ticket that arrives late reads as noise here and costs a reconnect; that is cheap.
+            Stream::Tls(session) => waits(session.get_ref().0.inner().try_read(&mut [0; 1])),
+        }
+    }
+
+    /// True once it has carried a request.
+    pub fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// Notes that it now carries a request of this lane. False where it has carried another lane's
+    /// before: the identity fence, which must never trip, because the pool keeps them apart.
+    #[must_use]
+    pub fn carry(&mut self, lane: Option<u128>) -> bool {
+        let same = !self.used || self.carried == lane;
+        self.used = true;
+        self.carried = lane;
+        same
+    }
+}
+
+impl Wire for Leg {
+    fn wire(&self) -> Bytes {
+        match &self.stream {
+            Stream::Plain(tcp) => tcp.wire(),
+            Stream::Tls(session) => session.wire(),
+        }
+    }
+}
+
+impl AsyncRead for Leg {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_read(cx, into),
+            Stream::Tls(session) => Pin::new(session).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Leg {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_write(cx, from),
+            Stream::Tls(session) => Pin::new(session).poll_write(cx, from),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Stream::Tls(session) => Pin::new(session).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Stream::Tls(session) => Pin::new(session).poll_shutdown(cx),
+        }
+    }
+}

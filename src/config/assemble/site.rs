@@ -1,0 +1,248 @@
+//! What stands behind: servers, databases, the directory.
+
+use super::GROMOX_KEEP_ALIVE;
+use crate::config::certificates;
+use crate::config::problem::{Complaint, nearest, quoted};
+use crate::config::section::Section;
+use crate::config::settings::{
+    Access, Authenticates, Database, DirectorySettings, Server, ServerTls,
+};
+use crate::config::values;
+use crate::ids::{DatabaseName, ServerName};
+use crate::mapi::Flavour;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(super) type Servers = BTreeMap<ServerName, Arc<Server>>;
+type Databases = BTreeMap<DatabaseName, Database>;
+
+/// All servers. One that is written wrong is kept, so that its name is not reported as unknown too.
+pub(super) fn servers(top: &Section<'_>) -> Servers {
+    let mut servers = Servers::new();
+    let mut addresses: BTreeMap<(String, u16), String> = BTreeMap::new();
+    let named = top.named("servers");
+    if named.is_empty() && top.has("servers") {
+        let cure = "add one: `MBX1: { address: mbx1.contoso.com:443 }`";
+        let complaint = Complaint::new("there is no server: mail must live somewhere", cure);
+        top.desk.error(&top.place("servers"), complaint);
+    }
+    for ((name, _), section) in named {
+        let server = server(&name, &section);
+        let address = (server.host.clone(), server.port);
+        if server.port != 0
+            && let Some(other) = addresses.insert(address, name)
+        {
+            let what = format!("{} has the same address", quoted(&other));
+            let cure = "give every server its own address; copies on one server have one name";
+            top.desk
+                .warning(&section.place("address"), Complaint::new(what, cure));
+        }
+        servers.insert(server.name.clone(), Arc::new(server));
+    }
+    servers
+}
+
+fn server(name: &str, section: &Section<'_>) -> Server {
+    let address = section.read("address", |_, text| values::host_and_port(text));
+    let (host, port) = address.unwrap_or_default();
+    let flavour = match section.text("flavour").as_deref() {
+        Some("gromox") => Flavour::Gromox,
+        _ => Flavour::Exchange,
+    };
+    let authenticates = match (section.text("authenticates").as_deref(), flavour) {
+        (Some("requests"), _) | (None, Flavour::Gromox) => Authenticates::Requests,
+        _ => Authenticates::Connections,
+    };
+    let idle_timeout = section.duration("idle_timeout");
+    if flavour == Flavour::Gromox && idle_timeout >= GROMOX_KEEP_ALIVE {
+        let what = "gromox closes a connection after 180 s, with a 408 that would answer somebody's next request";
+        let cure = "write less than 180s, as in the default `60s`";
+        let at = section.place("idle_timeout");
+        section.desk.error(&at, Complaint::new(what, cure));
+    }
+    let capability = section.list("capability");
+    Server {
+        name: ServerName::new(name),
+        tls: server_tls(section, &host),
+        host,
+        port,
+        flavour,
+        mapi_http: capability.iter().any(|(word, _)| word == "mapi_http"),
+        authenticates,
+        health_weight: section.small("health_weight"),
+        idle_connections_max: section.amount("idle_connections"),
+        idle_timeout,
+        requests_max: section.amount("requests_max"),
+        normalize: section.switch("normalize"),
+    }
+}
+
+fn server_tls(section: &Section<'_>, host: &str) -> Option<ServerTls> {
+    if section.read("tls", |_, text| Ok(text == "off")) == Some(true) {
+        let is_here = host == "localhost"
+            || host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback());
+        if !is_here && !host.is_empty() {
+            let what = format!("mail and passwords travel to {} in clear", quoted(host));
+            let cure = "remove `tls: off`, and name the site's authority in `tls: { ca: … }`";
+            section
+                .desk
+                .warning(&section.place("tls"), Complaint::new(what, cure));
+        }
+        return None;
+    }
+    let tls = section.section("tls");
+    let client_certificate = tls
+        .written_section("client_certificate")
+        .and_then(|section| certificates::read(&section));
+    Some(ServerTls {
+        ca: certificates::authorities(&tls, "ca"),
+        name: tls
+            .read("name", |_, text| values::host_name(text))
+            .unwrap_or_else(|| host.to_owned()),
+        client_certificate,
+    })
+}
+
+/// All databases of the file that holds them, and whether the list of names is whole.
+pub(super) fn databases(holder: &Section<'_>, servers: &Servers) -> (Databases, bool) {
+    let mut databases = Databases::new();
+    let desk = holder.desk;
+    let named = holder.named("databases");
+    let file = holder.section("databases").has("file");
+    if named.is_empty() && holder.has("databases") && !file {
+        let cure = "add one: `DB07: { copies: [MBX1] }`";
+        let complaint = Complaint::new("there is no database: mailboxes live in databases", cure);
+        desk.error(&holder.place("databases"), complaint);
+    }
+    for ((name, _), section) in named {
+        if let Some(database) = database(&section, servers) {
+            databases.insert(DatabaseName::new(name), database);
+        } else {
+            // Its name is known all the same.
+            let nowhere = ServerName::new("");
+            let database = Database {
+                copies: Vec::new(),
+                active: nowhere,
+            };
+            databases.insert(DatabaseName::new(name), database);
+        }
+    }
+    let whole = !databases.is_empty();
+    (databases, whole)
+}
+
+fn database(section: &Section<'_>, servers: &Servers) -> Option<Database> {
+    let desk = section.desk;
+    let mut copies: Vec<ServerName> = Vec::new();
+    for (name, place) in section.list("copies") {
+        let Some((known, server)) = servers.get_key_value(name.as_str()) else {
+            // With no server at all every name would be unknown; that has been reported.
+            if !servers.is_empty() {
+                desk.error(&place, unknown_server(&name, servers));
+            }
+            continue;
+        };
+        if copies.contains(known) {
+            let what = format!("{} is here a second time", quoted(&name));
+            desk.error(&place, Complaint::new(what, "keep one of the two"));
+            continue;
+        }
+        if !server.mapi_http {
+            let what = format!(
+                "{} does not speak MAPI over HTTP (`capability: []`)",
+                quoted(&name)
+            );
+            let cure = "add `mapi_http` to its capability; its mailboxes cannot be reached while it is active";
+            desk.warning(&place, Complaint::new(what, cure));
+        }
+        copies.push(known.clone());
+    }
+    if copies.is_empty() {
+        if section.has("copies") && section.list("copies").is_empty() {
+            let what = "a database without copies: its mailboxes can never be reached";
+            let complaint = Complaint::new(what, "name a server, as in `copies: [MBX1]`");
+            desk.error(&section.place("copies"), complaint);
+        }
+        return None;
+    }
+    let first = copies.first().cloned()?;
+    let active = section.text("active").map(ServerName::new);
+    if let Some(active) = &active
+        && !copies.contains(active)
+    {
+        let complaint = if servers.contains_key(active.as_str()) || servers.is_empty() {
+            let what = format!("{} holds no copy of this database", quoted(active.as_str()));
+            let cure = format!("add it to `copies`, or name one of them: {}", list(&copies));
+            Complaint::new(what, cure)
+        } else {
+            unknown_server(active.as_str(), servers)
+        };
+        desk.error(&section.place("active"), complaint);
+    }
+    Some(Database {
+        active: active.unwrap_or(first),
+        copies,
+    })
+}
+
+fn unknown_server(name: &str, servers: &Servers) -> Complaint {
+    let names: Vec<_> = servers.keys().cloned().collect();
+    Complaint::new(
+        format!("no server is called {}", quoted(name)),
+        format!("add it to `servers`, or name one of them: {}", list(&names)),
+    )
+    .rather(nearest(name, servers.keys().map(ServerName::as_str)).map(str::to_owned))
+}
+
+fn list(names: &[ServerName]) -> String {
+    let mut shown: Vec<_> = names.iter().take(8).map(ToString::to_string).collect();
+    if names.len() > shown.len() {
+        shown.push("…".to_owned());
+    }
+    shown.join(", ")
+}
+
+/// The directory; `known` are the databases, where their names are known.
+pub(super) fn directory(top: &Section<'_>, known: Option<&Databases>) -> DirectorySettings {
+    let section = top.section("directory");
+    let desk = top.desk;
+    if top.has("directory") && !section.has("file") && !section.has("default_databases") {
+        let what = "neither a mailbox file nor a default database: no mailbox would be found";
+        let cure = "add `file: mailboxes.yaml`, or `default_databases: { contoso.com: DB07 }`";
+        desk.error(&section.here(), Complaint::new(what, cure));
+    }
+    let mut default_databases = BTreeMap::new();
+    for ((domain, at), (database, place)) in section.named_values("default_databases") {
+        let domain = match values::host_name(&domain) {
+            Ok(domain) => domain,
+            Err(complaint) => {
+                desk.error(&at, complaint);
+                continue;
+            }
+        };
+        if let Some(known) = known
+            && !known.contains_key(database.as_str())
+        {
+            let names = known.keys().map(DatabaseName::as_str);
+            let what = format!("no database is called {}", quoted(&database));
+            let cure = "add it to `databases`, or name one of them";
+            let rather = nearest(&database, names).map(str::to_owned);
+            desk.error(&place, Complaint::new(what, cure).rather(rather));
+        }
+        default_databases.insert(domain, DatabaseName::new(database));
+    }
+    let file = section.file("file").filter(|file| {
+        // Only its first byte: whoever keeps mailboxes reads the rest.
+        desk.is_readable(&section.place("file"), file)
+    });
+    DirectorySettings {
+        file,
+        default_databases,
+        access: match section.text("access").as_deref() {
+            Some("listed") => Access::Listed,
+            _ => Access::Backend,
+        },
+    }
+}

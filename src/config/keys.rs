@@ -1,0 +1,431 @@
+//! Every key of the configuration: its kind, its default, its sentence.
+//!
+//! The one place that knows the keys. What is refused as unknown, what the defaults are,
+//! `mapigate schema`, `conf/reference.yaml` and the ranges in messages all follow from [`KEYS`].
+//! A new key is one entry here and one line that reads it.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// A key: where it stands, what it holds, what it means.
+#[derive(Debug)]
+pub struct Key {
+    /// Its path: `servers.*.tls.ca`. `*` stands for a name the administrator chooses, `[]` for an
+    /// item of a list.
+    pub path: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// What is true where it is not written.
+    pub given: Given,
+    /// What it means, in a sentence or two.
+    pub doc: &'static str,
+}
+
+impl Key {
+    /// The last word of the path, as it is written in the file.
+    pub fn leaf(&self) -> &'static str {
+        split(self.path).1
+    }
+
+    /// The path of the section it stands in; empty at the top.
+    pub fn parent(&self) -> &'static str {
+        split(self.path).0
+    }
+}
+
+/// What is true where a key is not written.
+#[derive(Clone, Copy, Debug)]
+pub enum Given {
+    /// This value, in the words of the file. Sections have defaults of their own inside.
+    Default(&'static str),
+    /// The key must be written.
+    Required {
+        /// A value to show.
+        example: &'static str,
+        /// Why there is no default.
+        why: &'static str,
+    },
+    /// The key may be left out, and mostly is.
+    Optional {
+        /// A value to show.
+        example: &'static str,
+        /// What happens without it.
+        without: &'static str,
+    },
+    /// The key may be left out, and mostly is not.
+    Usual {
+        /// A value to show.
+        example: &'static str,
+        /// What happens without it.
+        without: &'static str,
+    },
+}
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Keys of its own.
+    Section,
+    /// Keys of its own, or the word `off`.
+    SectionOrOff,
+    /// Values by a name the administrator chooses; an example name.
+    Named(&'static Kind, &'static str),
+    /// The same, or `file: PATH` with the same in a file of its own.
+    NamedOrFile(&'static Kind, &'static str),
+    /// A list.
+    List(&'static Kind),
+    /// Any line of text.
+    Text,
+    /// A password: text, `${ENV}` or `file:PATH`.
+    Secret,
+    /// The name of a server or database.
+    Name,
+    /// A host name.
+    Host,
+    /// `HOST:PORT`.
+    HostPort,
+    /// `IP:PORT`.
+    Address,
+    /// `IP:PORT`, or the word `off`.
+    AddressOrOff,
+    /// `ADDRESS/PREFIX`.
+    Network,
+    /// `https://HOST/mapi`.
+    MapiUrl,
+    /// A path of a page, or the word `off`.
+    PageOrOff,
+    /// The path of a file that exists.
+    File,
+    /// The path of a file that may be made, or one of the words.
+    FileOr(&'static [&'static str]),
+    /// The name of a header or cookie.
+    Token,
+    /// A filter of the operator's log.
+    LogFilter,
+    /// `true` or `false`.
+    Switch,
+    /// A whole number between two bounds.
+    Count(u64, u64),
+    /// The same, or the word `auto`.
+    CountOrAuto(u64, u64),
+    /// A duration between two bounds in milliseconds.
+    Duration(u64, u64),
+    /// A size between two bounds in bytes.
+    Size(u64, u64),
+    /// One of the words.
+    Choice(&'static [&'static str]),
+}
+
+/// The keys that stand directly in the section of this path (`servers.*`), in the order of the file.
+pub fn children(path: &str) -> &'static [&'static Key] {
+    static BY_PARENT: LazyLock<HashMap<&'static str, Vec<&'static Key>>> = LazyLock::new(|| {
+        let mut by_parent: HashMap<_, Vec<_>> = HashMap::new();
+        for key in KEYS {
+            by_parent.entry(key.parent()).or_default().push(key);
+        }
+        by_parent
+    });
+    BY_PARENT.get(path).map_or(&[], Vec::as_slice)
+}
+
+/// The key of this name in the section of this path.
+pub fn find(parent: &str, leaf: &str) -> Option<&'static Key> {
+    children(parent)
+        .iter()
+        .copied()
+        .find(|key| key.leaf() == leaf)
+}
+
+fn split(path: &'static str) -> (&'static str, &'static str) {
+    path.rsplit_once('.').unwrap_or(("", path))
+}
+
+const fn default(value: &'static str) -> Given {
+    Given::Default(value)
+}
+
+const fn section() -> Given {
+    Given::Default("")
+}
+
+const fn required(example: &'static str, why: &'static str) -> Given {
+    Given::Required { example, why }
+}
+
+const fn optional(example: &'static str, without: &'static str) -> Given {
+    Given::Optional { example, without }
+}
+
+const fn usual(example: &'static str, without: &'static str) -> Given {
+    Given::Usual { example, without }
+}
+
+/// Milliseconds.
+const MS: u64 = 1;
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+/// Bytes.
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+macro_rules! keys {
+    ($($path:literal $kind:expr, $given:expr, $doc:literal;)*) => {
+        &[$(Key { path: $path, kind: $kind, given: $given, doc: $doc }),*]
+    };
+}
+
+use Kind::*;
+
+/// All keys, in the order of the file.
+pub const KEYS: &[Key] = keys! {
+    "version" Choice(&["1"]), required("1", "it says which rules the rest of the file follows"),
+        "The version of these rules.";
+    "workers" CountOrAuto(1, 1024), default("auto"),
+        "Threads that carry connections; auto: one per core.";
+
+    "listeners" List(&Section), required("", "without one nobody can connect"),
+        "Where clients reach us.";
+    "listeners[].address" Address, required("0.0.0.0:443", "a port that opens by itself would be a surprise"),
+        "Address and port. `[::]:443` serves IPv6 and IPv4.";
+    "listeners[].certificates" List(&Section), usual("", "the listener must say `plain_http: true`"),
+        "Certificates of this listener; the client's SNI chooses among them, the first answers the rest.";
+    "listeners[].certificates[].chain" File, required("mail.pem", "nobody else can know where it is"),
+        "PEM file with the certificate and its intermediates, the server's own first.";
+    "listeners[].certificates[].key" File, required("mail.key", "nobody else can know where it is"),
+        "PEM file with the private key.";
+    "listeners[].plain_http" Switch, default("false"),
+        "Speak HTTP without TLS. Passwords travel in clear: only behind a TLS terminator on the same host.";
+    "listeners[].proxy_protocol_from" List(&Network), default("[]"),
+        "Load balancers whose PROXY protocol v2 head is required and believed; everybody else's is refused.";
+
+    "tls" Section, section(),
+        "What all TLS listeners share.";
+    "tls.versions" List(&Choice(&["1.2", "1.3"])), default("[\"1.2\", \"1.3\"]"),
+        "Versions we speak. Outlook on Windows before 11 needs 1.2.";
+    "tls.handshake_timeout" Duration(100 * MS, 5 * MINUTE), default("10s"),
+        "A handshake that takes longer is cut.";
+    "tls.handshakes_max" Count(1, 1_000_000), default("1024"),
+        "Handshakes under way at once; more wait in the kernel's queue.";
+    "tls.ticket_rotation" Duration(SECOND, 7 * DAY), default("6h"),
+        "A session ticket key is replaced this often, and honoured for as long again.";
+
+    "names" List(&Section), required("", "clients are answered only by a name"),
+        "What Outlook calls us.";
+    "names[].host" Host, required("mail.contoso.com", "it is the name in the certificate and in Autodiscover"),
+        "The host name.";
+    "names[].internal_url" MapiUrl, optional("https://mail.contoso.com/mapi", "it is `https://HOST/mapi`"),
+        "Base URL for clients inside.";
+    "names[].external_url" MapiUrl, optional("https://mail.contoso.com/mapi", "clients outside are told none"),
+        "Base URL for clients outside.";
+    "names[].authentication" List(&Choice(&["basic"])), default("[basic]"),
+        "Challenges of a 401, in this order.";
+
+    "servers" Named(&Section, "MBX1"), required("", "mail must live somewhere"),
+        "Mailbox servers, by the names that `databases` uses.";
+    "servers.*.address" HostPort, required("mbx1.contoso.com:443", "only the site knows it"),
+        "Host and port.";
+    "servers.*.tls" SectionOrOff, section(),
+        "TLS to the server, on unless this says `tls: off`.";
+    "servers.*.tls.ca" File, optional("site-ca.pem", "the system's authorities are trusted"),
+        "PEM file with the authorities that may sign the server's certificate.";
+    "servers.*.tls.name" Host, optional("mbx1.contoso.com", "it is the host of `address`"),
+        "The name the server's certificate must carry.";
+    "servers.*.tls.client_certificate" Section, optional("", "none is shown"),
+        "Our certificate, for servers that ask for one.";
+    "servers.*.tls.client_certificate.chain" File, required("proxy.pem", "nobody else can know where it is"),
+        "PEM file with our certificate and its intermediates.";
+    "servers.*.tls.client_certificate.key" File, required("proxy.key", "nobody else can know where it is"),
+        "PEM file with its private key.";
+    "servers.*.flavour" Choice(&["exchange", "gromox"]), default("exchange"),
+        "Which family the server belongs to: cookie names, code numbers and habits differ.";
+    "servers.*.capability" List(&Choice(&["mapi_http"])), default("[mapi_http]"),
+        "What the server speaks. `[]`: it gets no MAPI over HTTP requests.";
+    "servers.*.authenticates" Choice(&["requests", "connections"]), optional("connections", "connections for exchange, requests for gromox"),
+        "What a login proves there: one request, or the whole connection. A connection that has carried one user never carries another where it says connections.";
+    "servers.*.health_weight" Count(0, 100), default("1"),
+        "How much it counts when `health.panic_threshold` is reckoned.";
+    "servers.*.idle_connections" Count(0, 65_536), default("256"),
+        "Unused connections kept, per worker.";
+    "servers.*.idle_timeout" Duration(100 * MS, HOUR), default("60s"),
+        "An unused connection is closed after this; must be shorter than the server's own keep-alive (gromox: 180 s).";
+    "servers.*.requests_max" Count(1, 1_000_000), default("10000"),
+        "Requests under way at once, held polls included.";
+    "servers.*.normalize" Switch, default("true"),
+        "Rewrite its response codes into the specification's numbers and restore missing echo headers.";
+
+    "databases" NamedOrFile(&Section, "DB07"), required("", "mailboxes live in databases"),
+        "Mailbox databases.";
+    "databases.file" File, optional("databases.yaml", "the databases stand here"),
+        "A file with the key `databases` and nothing else, so that a failover script rewrites one small file. Instead of names, not beside them.";
+    "databases.*.copies" List(&Name), required("[MBX1]", "only the site knows where they are"),
+        "Servers that hold a copy, in activation order.";
+    "databases.*.active" Name, optional("MBX1", "it is the first of `copies`"),
+        "The server that holds the active copy; it alone gets the requests.";
+
+    "directory" Section, required("", "without it no mailbox is found; name a `file`, or `default_databases`"),
+        "Which mailbox lives in which database.";
+    "directory.file" File, usual("mailboxes.yaml", "every mailbox lives in its domain's default database"),
+        "The mailbox file.";
+    "directory.default_databases" Named(&Name, "contoso.com"), optional("DB07", "a mailbox that is in no file is not found"),
+        "Databases of mailboxes that are in no file, by domain.";
+    "directory.access" Choice(&["backend", "listed"]), default("backend"),
+        "Who decides whether a user may open another's mailbox: the mailbox server, under the user's own identity, or the list in the mailbox file.";
+
+    "auth" Section, section(),
+        "How clients prove who they are.";
+    "auth.basic" Section, usual("", "Basic is not offered"),
+        "User name and password (RFC 7617).";
+    "auth.basic.realm" Text, default("mail"),
+        "What the client shows with its password prompt.";
+    "auth.basic.password_file" File, required("users.htpasswd", "only the site knows its users"),
+        "Lines `user:hash` as `htpasswd -B` writes them: bcrypt, or argon2id.";
+    "auth.basic.default_domain" Host, optional("contoso.com", "login names are taken as they come"),
+        "Added to a login name without a domain: `user1` becomes `user1@contoso.com`.";
+    "auth.cache_ttl" Duration(100 * MS, DAY), default("10m"),
+        "A verified password is believed this long.";
+    "auth.negative_ttl" Duration(0, HOUR), default("60s"),
+        "A wrong password is refused without another look this long.";
+    "auth.cache_capacity" Count(1, 100_000_000), default("100000"),
+        "Verified passwords remembered at once; beyond it the least used are verified again.";
+    "auth.verifications" CountOrAuto(1, 1024), default("auto"),
+        "Password verifications running at once; auto: one per core. More wait.";
+
+    "backend_identity" Section, section(),
+        "Whose credentials the mailbox server sees.";
+    "backend_identity.mode" Choice(&["passthrough", "basic_service"]), default("passthrough"),
+        "passthrough: the client's own. basic_service: a service account's, with the user's name in a header.";
+    "backend_identity.user" Text, optional("svc-mail@contoso.com", "only `basic_service` needs it"),
+        "The service account.";
+    "backend_identity.password" Secret, optional("${MAPIGATE_SERVICE_PASSWORD}", "only `basic_service` needs it"),
+        "Its password: `${ENV}`, `file:PATH`, or the text itself.";
+    "backend_identity.user_header" Token, default("X-Remote-User"),
+        "The header that carries the user's name with `basic_service`. Clients cannot send it.";
+
+    "sessions" Section, section(),
+        "Session memory.";
+    "sessions.capacity" Count(1, 100_000_000), default("1000000"),
+        "Sessions remembered at once (200 bytes each); more are routed without memory.";
+    "sessions.grace" Duration(0, DAY), default("5m"),
+        "Kept this long beyond what the server's `X-ExpirationInfo` says.";
+    "sessions.default_expiration" Duration(SECOND, DAY), default("15m"),
+        "What to assume where a server says nothing.";
+    "sessions.route_cookie" Section, section(),
+        "A sealed cookie that lets another node, or this one after a restart, go on with a session.";
+    "sessions.route_cookie.enabled" Switch, default("true"),
+        "Send it.";
+    "sessions.route_cookie.name" Token, default("MapigateRoute"),
+        "Its name.";
+    "sessions.route_cookie.keys_file" File, usual("cookie.keys", "a random key is made at every start, and cookies do not survive a restart"),
+        "Lines `ID BASE64` with a number from 0 to 255 and 32 random bytes, the newest first: it seals, all open. The same on all nodes.";
+
+    "limits" Section, section(),
+        "Sizes, counts and deadlines.";
+    "limits.head" Size(KIB, MIB), default("64KiB"),
+        "A request head; Kerberos needs up to 64KiB.";
+    "limits.body" Size(KIB, 2 * GIB), default("4MiB"),
+        "A request body; beyond it the answer is 413 with code 9.";
+    "limits.chunked_body" Size(KIB, 64 * MIB), default("1MiB"),
+        "A request body of unannounced length is measured first, in memory, up to this; servers want Content-Length.";
+    "limits.head_timeout" Duration(100 * MS, 10 * MINUTE), default("10s"),
+        "Time for a whole request head.";
+    "limits.body_timeout" Duration(100 * MS, HOUR), default("60s"),
+        "Time without a byte of a request body.";
+    "limits.idle_timeout" Duration(100 * MS, DAY), default("10m"),
+        "A client connection without a request is kept this long.";
+    "limits.connect_timeout" Duration(10 * MS, MINUTE), default("1s"),
+        "Time to reach a mailbox server, TLS included.";
+    "limits.first_byte_timeout" Duration(100 * MS, HOUR), default("60s"),
+        "Time until a mailbox server's answer begins.";
+    "limits.pending_missed" Count(1, 100), default("3"),
+        "Periods without a PENDING after which a mailbox server counts as dead.";
+    "limits.pending_period" Duration(100 * MS, 10 * MINUTE), default("30s"),
+        "That period, where the server's X-PendingPeriod does not say.";
+    "limits.notification_wait" Duration(100 * MS, DAY), default("330s"),
+        "A NotificationWait is ended after this; Outlook waits five minutes.";
+    "limits.connections" Count(1, 10_000_000), default("50000"),
+        "Client connections at once; more wait in the kernel's queue.";
+    "limits.requests_per_user" Count(1, 1_000_000), default("64"),
+        "Requests of one user under way at once, held polls included.";
+    "limits.move_jitter" Duration(0, 10 * MINUTE), default("800ms"),
+        "Held polls of a database that moved end within this, not all at once.";
+    "limits.drain" Duration(0, DAY), default("330s"),
+        "Time to finish what is under way when we stop.";
+
+    "health" Section, section(),
+        "How mailbox servers are watched.";
+    "health.interval" Duration(10 * MS, HOUR), default("2s"),
+        "Time between checks of a server.";
+    "health.timeout" Duration(MS, 10 * MINUTE), default("1s"),
+        "A check that takes longer has failed.";
+    "health.fall" Count(1, 1000), default("2"),
+        "Failures in a row that mark a server down.";
+    "health.rise" Count(1, 1000), default("2"),
+        "Successes in a row that mark it up again.";
+    "health.panic_threshold" Count(0, 100), default("30"),
+        "Percent of weight. When less is healthy, health is disbelieved and everybody counts as up; 0: never.";
+    "health.page" PageOrOff, default("off"),
+        "A page that must answer 200, on Exchange /mapi/healthcheck.htm; off: a connection must succeed, TLS included.";
+    "health.probe" Section, optional("", "no login is tried"),
+        "A login that is tried with every check: a PING that must be answered.";
+    "health.probe.user" Text, required("probe@contoso.com", "only the site knows its users"),
+        "Login name of a mailbox without rights.";
+    "health.probe.password" Secret, required("file:probe.password", "only the site knows it"),
+        "Its password: `${ENV}`, `file:PATH`, or the text itself.";
+
+    "logging" Section, section(),
+        "What is written where.";
+    "logging.level" LogFilter, default("info"),
+        "The operator's log: error, warn, info, debug or trace; by room as in `info,mapigate::relay=debug`.";
+    "logging.format" Choice(&["text", "json"]), default("text"),
+        "The operator's log as text for people or JSON lines.";
+    "logging.access" FileOr(&["stdout", "off"]), default("stdout"),
+        "The access log, one JSON line per request: stdout, off, or a file, which is opened anew on SIGHUP.";
+    "logging.access_buffer" Size(4 * KIB, GIB), default("1MiB"),
+        "Access lines that may wait for the disk; more are dropped and counted.";
+
+    "admin" Section, section(),
+        "The administrator's door: metrics, status, reload.";
+    "admin.address" AddressOrOff, default("127.0.0.1:9080"),
+        "Its address, or off. It asks for no password: keep it on the loopback.";
+
+    "reload" Section, section(),
+        "When the configuration is read again, besides SIGHUP and POST /reload.";
+    "reload.watch" Switch, default("false"),
+        "Read it again when one of its files changes.";
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_stands_in_a_section_that_exists() {
+        for key in KEYS {
+            let parent = key.parent();
+            if parent.is_empty() {
+                continue;
+            }
+            let section = parent.trim_end_matches(".*").trim_end_matches("[]");
+            let owner = KEYS.iter().find(|key| key.path == section);
+            let holds = owner.is_some_and(|owner| match owner.kind {
+                Section | SectionOrOff => parent == section,
+                List(Section) => parent.ends_with("[]"),
+                Named(Section, _) => parent.ends_with(".*"),
+                NamedOrFile(..) => parent.ends_with(".*") || key.leaf() == "file",
+                _ => false,
+            });
+            assert!(holds, "{} has no section", key.path);
+        }
+    }
+
+    #[test]
+    fn keys_are_unique_and_say_what_they_mean() {
+        for (position, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[..position].iter().all(|other| other.path != key.path));
+            assert!(key.doc.ends_with('.'), "{}: {}", key.path, key.doc);
+        }
+    }
+}

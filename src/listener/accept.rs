@@ -1,0 +1,159 @@
+//! Accept, handshake, serve.
+
+use super::front::Front;
+use super::proxy_protocol;
+use crate::accounting::{Counting, Metered};
+use crate::metrics::HandshakeOutcome;
+use crate::relay;
+use crate::runtime::{Ask, Runtime};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Accepts until we are going away.
+pub(super) async fn accept_loop(socket: TcpListener, front: Arc<Front>, runtime: Arc<Runtime>) {
+    let mut asks = runtime.asks();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&socket, &front) => accepted,
+            () = leaving(&mut asks) => return,
+        };
+        match accepted {
+            Ok((tcp, peer, place)) => {
+                let (front, runtime, asks) = (front.clone(), runtime.clone(), runtime.asks());
+                tokio::spawn(Metered::new(async move {
+                    let _place = place;
+                    connection(tcp, peer, front, runtime, asks).await;
+                }));
+            }
+            Err(cause) => {
+                // Out of descriptors, or of memory: accept would fail again at once, and those who wait
+                // in the kernel's queue lose nothing by a moment.
+                tracing::warn!(%cause, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+type Place = tokio::sync::OwnedSemaphorePermit;
+
+async fn accept(socket: &TcpListener, front: &Front) -> io::Result<(TcpStream, SocketAddr, Place)> {
+    let place = front
+        .limits
+        .connections
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    loop {
+        match socket.accept().await {
+            Ok((tcp, peer)) => return Ok((tcp, canonical(peer), place)),
+            // The client gave up before we came; the next one is not to suffer.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn leaving(asks: &mut watch::Receiver<Ask>) {
+    if asks.wait_for(|ask| ask.leaving).await.is_err() {
+        // The sender lives as long as the process.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// An IPv4 client of a dual-stack socket is an IPv4 client.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    (peer.ip().to_canonical(), peer.port()).into()
+}
+
+async fn connection(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    front: Arc<Front>,
+    runtime: Arc<Runtime>,
+    asks: watch::Receiver<Ask>,
+) {
+    let _open = runtime.metrics.connection_accepted();
+    // Boxed, and the session in it too: a future keeps room for every value that is moved through it,
+    // and this one lives for hours.
+    let Some((front_stream, client)) = Box::pin(arrive(tcp, peer, &front, &runtime)).await else {
+        return;
+    };
+    drop(front);
+    match front_stream {
+        Arrived::Tls(stream) => relay::serve(stream, client, "https", runtime, asks).await,
+        Arrived::Plain(stream) => relay::serve(stream, client, "http", runtime, asks).await,
+    }
+}
+
+enum Arrived {
+    Tls(Box<TlsStream<Counting<TcpStream>>>),
+    Plain(Counting<TcpStream>),
+}
+
+/// PROXY head and handshake, both under one deadline.
+#[expect(clippy::disallowed_methods, reason = "a connection begins here")]
+async fn arrive(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    front: &Front,
+    runtime: &Runtime,
+) -> Option<(Arrived, SocketAddr)> {
+    let began = Instant::now();
+    let mut tcp = Counting::new(tcp);
+    let outcome = tokio::time::timeout(front.handshake_timeout, async {
+        let mut client = peer;
+        if front.expects_proxy_head(peer.ip()) {
+            client = proxy_protocol::read(&mut tcp)
+                .await?
+                .map_or(peer, canonical);
+        }
+        let Some(config) = front.tls() else {
+            return Ok((Arrived::Plain(tcp), client));
+        };
+        let _place = front
+            .limits
+            .handshakes
+            .acquire()
+            .await
+            .map_err(io::Error::other)?;
+        let stream = TlsAcceptor::from(config).accept(tcp).await?;
+        Ok((Arrived::Tls(Box::new(stream)), client))
+    })
+    .await;
+    let took = began.elapsed();
+    match outcome {
+        Ok(Ok((Arrived::Tls(stream), client))) => {
+            let resumed =
+                stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            runtime
+                .metrics
+                .handshake(HandshakeOutcome::Ok, resumed, took);
+            Some((Arrived::Tls(stream), client))
+        }
+        Ok(Ok(plain)) => Some(plain),
+        Ok(Err(cause)) => {
+            let _: io::Error = cause;
+            runtime
+                .metrics
+                .handshake(HandshakeOutcome::Failed, false, took);
+            None
+        }
+        Err(_elapsed) => {
+            runtime
+                .metrics
+                .handshake(HandshakeOutcome::Timeout, false, took);
+            None
+        }
+    }
+}
+
+/// How long a worker waits when the system has no descriptor for it.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,143 @@
+//! The meta-tags in front of an answer's body: PROCESSING, PENDING, DONE and the headers after it.
+//!
+//! Read only to know the final code and to count; what passes is never changed. `[MS-OXCMAPIHTTP] 2.2.7`
+
+use super::response::ResponseCode;
+
+/// Bytes of a line that are looked at; the rest of a longer one is passed over.
+const LINE_MAX: usize = 32;
+
+/// Follows the payload of an answer up to the blank line after DONE.
+#[derive(Clone, Debug, Default)]
+pub struct Tags {
+    line: [u8; LINE_MAX],
+    length: u8,
+    stage: Stage,
+    code: Option<ResponseCode>,
+    pending: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Tags,
+    Headers,
+    Body,
+}
+
+impl Tags {
+    /// True once the binary body begins, or where the payload never was a meta-tag stream.
+    pub fn is_done(&self) -> bool {
+        self.stage == Stage::Body
+    }
+
+    /// The code after DONE, which overrides the header's. `[MS-OXCMAPIHTTP] 3.2.5.2`
+    pub fn code(&self) -> Option<ResponseCode> {
+        self.code
+    }
+
+    /// PENDING tags seen.
+    pub fn pending(&self) -> u32 {
+        self.pending
+    }
+
+    /// Takes the next run of payload. Costs nothing once the body has begun.
+    pub fn read(&mut self, payload: &[u8]) {
+        for byte in payload {
+            if self.stage == Stage::Body {
+                return;
+            }
+            if *byte != b'\n' {
+                if let Some(slot) = self.line.get_mut(usize::from(self.length)) {
+                    *slot = *byte;
+                    self.length += 1;
+                } else if self.stage == Stage::Tags {
+                    // No tag is this long: this is a plain body without meta-tags.
+                    self.stage = Stage::Body;
+                }
+                // gromox sends PENDING without a line end; count it when it is complete.
+                if self.stage == Stage::Tags
+                    && self.line.get(..usize::from(self.length)) == Some(b"PENDING")
+                {
+                    self.pending += 1;
+                    self.length = 0;
+                }
+                continue;
+            }
+            self.end_of_line();
+        }
+    }
+
+    fn end_of_line(&mut self) {
+        let line = self
+            .line
+            .get(..usize::from(self.length))
+            .unwrap_or_default()
+            .trim_ascii();
+        match (self.stage, line) {
+            (Stage::Tags, b"DONE") => self.stage = Stage::Headers,
+            (Stage::Tags, b"PROCESSING" | b"") => {}
+            (Stage::Tags, _) => self.stage = Stage::Body,
+            (Stage::Headers, b"") => self.stage = Stage::Body,
+            (Stage::Headers, header) => {
+                const NAME: &[u8] = b"x-responsecode:";
+                if let Some((name, value)) = header.split_at_checked(NAME.len())
+                    && name.eq_ignore_ascii_case(NAME)
+                {
+                    self.code = ResponseCode::read(value).or(self.code);
+                }
+            }
+            (Stage::Body, _) => {}
+        }
+        self.length = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(payload: &[u8], step: usize) -> Tags {
+        let mut tags = Tags::default();
+        payload.chunks(step).for_each(|piece| tags.read(piece));
+        tags
+    }
+
+    #[test]
+    fn the_code_after_done_is_the_final_one() {
+        let payload = b"PROCESSING\r\nPENDING\r\nPENDING\r\nDONE\r\nX-ElapsedTime: 4\r\nX-ResponseCode: 10\r\n\r\nX-ResponseCode: 3\r\n";
+        for step in [1, 2, 5, payload.len()] {
+            let tags = read(payload, step);
+            assert_eq!(tags.code(), Some(ResponseCode::CONTEXT_NOT_FOUND));
+            assert_eq!(tags.pending(), 2);
+            assert!(tags.is_done());
+        }
+    }
+
+    #[test]
+    fn a_pending_without_line_end_is_still_one() {
+        let tags = read(
+            b"PROCESSING\r\nPENDINGPENDINGPROCESSING\r\nDONE\r\nX-ElapsedTime: 0\r\n\r\n",
+            7,
+        );
+        assert_eq!(
+            (tags.pending(), tags.is_done(), tags.code()),
+            (2, true, None)
+        );
+    }
+
+    #[test]
+    fn a_body_without_tags_is_left_alone() {
+        let tags = read(b"\x00\x00\x00\x00\n\x01\x02", 3);
+        assert!(tags.is_done());
+        assert_eq!(tags.code(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(payload in proptest::collection::vec(any::<u8>(), 0..400), step in 1usize..50) {
+            read(&payload, step);
+        }
+    }
+}

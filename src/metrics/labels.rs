@@ -1,0 +1,148 @@
+//! The closed lists that labels come from.
+
+/// A word of a closed list.
+pub trait Label: Copy + 'static {
+    /// Every word, in the order of their indices.
+    const ALL: &'static [Self];
+
+    /// The word as metrics and logs write it.
+    fn as_str(self) -> &'static str;
+
+    /// Position in [`Self::ALL`].
+    fn index(self) -> usize;
+}
+
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// The word as metrics and logs write it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            fn as_str(self) -> &'static str {
+                self.as_str()
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+label! {
+    /// How a request ended; also the access log's `ending`.
+    Outcome {
+        /// The server answered 200 with code 0.
+        Ok = "ok",
+        /// The server answered 200 with another code.
+        Code = "code",
+        /// The server answered with another HTTP status.
+        Status = "status",
+        /// We answered in the server's place, and it was no refusal.
+        Local = "local",
+        /// We ended a held poll in-band.
+        Ended = "ended",
+        /// We refused it.
+        Refused = "refused",
+        /// The server's answer broke off.
+        Cut = "cut",
+        /// The client left before the end.
+        Aborted = "aborted",
+    }
+}
+
+label! {
+    /// Why a request went to another connection.
+    RetryReason {
+        /// A kept connection turned out to be closed by the server.
+        StaleConnection = "stale_connection",
+        /// The server could not be reached.
+        ConnectFailed = "connect_failed",
+    }
+}
+
+label! {
+    /// How a held poll ended.
+    PollEnd {
+        /// The server answered: something happened, or its own time was up.
+        Answered = "answered",
+        /// The database moved and we ended it.
+        Moved = "moved",
+        /// The server broke off.
+        ServerLost = "server_lost",
+        /// The server was silent for too many pending periods.
+        Silent = "silent",
+        /// It reached `limits.notification_wait`.
+        Limit = "limit",
+        /// We are going away.
+        Drain = "drain",
+        /// The client left.
+        ClientLeft = "client_left",
+    }
+}
+
+label! {
+    /// How a request proved who asks.
+    AuthOutcome {
+        /// The connection or the cache remembered the credentials.
+        Remembered = "remembered",
+        /// The password was verified.
+        Verified = "verified",
+        /// Wrong or malformed credentials.
+        Denied = "denied",
+        /// No credentials: the client asks for the challenges.
+        Challenged = "challenged",
+        /// Too many verifications under way.
+        Busy = "busy",
+    }
+}
+
+label! {
+    /// How a TLS handshake with a client ended.
+    HandshakeOutcome {
+        /// It finished.
+        Ok = "ok",
+        /// One side did not accept the other.
+        Failed = "failed",
+        /// It took longer than `tls.handshake_timeout`.
+        Timeout = "timeout",
+    }
+}
+
+label! {
+    /// How an attempt to reach a mailbox server ended.
+    ConnectOutcome {
+        /// Connected, TLS included.
+        Ok = "ok",
+        /// Refused or unreachable.
+        Refused = "refused",
+        /// Longer than `limits.connect_timeout`.
+        Timeout = "timeout",
+        /// The server's certificate or protocol was not accepted.
+        Tls = "tls",
+    }
+}
+
+label! {
+    /// How a reload ended.
+    ReloadOutcome {
+        /// The new configuration is in force.
+        Accepted = "accepted",
+        /// The configuration is wrong; the old one stays in force.
+        Rejected = "rejected",
+    }
+}

@@ -1,0 +1,181 @@
+use super::*;
+use crate::ids::DatabaseName;
+use crate::mapi::{RequestType, ResponseCode};
+use std::collections::BTreeSet;
+
+fn filled() -> Metrics {
+    let metrics = Metrics::new("1.2.3");
+    metrics.started(1.0e9);
+    for index in 0..100 {
+        let name = ServerName::new(format!("MBX{index}"));
+        metrics.server(&name).connected(ConnectOutcome::Ok);
+    }
+    metrics.set_certificates([("mail.contoso.test", 2_000_000_000)]);
+    metrics
+}
+
+fn finished(request_type: RequestType) -> Finished<'static> {
+    Finished {
+        endpoint: Endpoint::Emsmdb,
+        request_type,
+        outcome: Outcome::Ok,
+        code: Some(ResponseCode::SUCCESS),
+        refusal: None,
+        total: Duration::from_millis(3),
+        first_byte: Some(Duration::from_millis(2)),
+        cpu: Duration::from_micros(19),
+        client_bytes: Bytes {
+            received: 2_300,
+            sent: 4_500,
+        },
+        backend_bytes: Bytes {
+            received: 4_300,
+            sent: 2_200,
+        },
+    }
+}
+
+/// Family names of a scrape, in order of appearance.
+fn families(text: &str) -> BTreeSet<String> {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types
+        .filter_map(|rest| rest.split(' ').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_family_has_a_row_in_the_readme_and_every_row_a_family() {
+    let readme = include_str!("../../README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `"));
+    let documented: BTreeSet<String> = rows
+        .filter_map(|rest| rest.split(['`', '{']).next())
+        .map(str::to_owned)
+        .collect();
+
+    assert_eq!(families(&filled().render()), documented);
+}
+
+#[test]
+fn a_scrape_of_a_large_site_stays_below_a_mebibyte() {
+    let text = filled().render();
+
+    assert!(text.len() < 1 << 20, "{} bytes", text.len());
+}
+
+#[test]
+fn no_request_and_no_refusal_can_add_a_series() {
+    let metrics = filled();
+    let before = metrics.render().lines().count();
+
+    for endpoint in Endpoint::ALL {
+        for request_type in RequestType::ALL.iter().copied() {
+            for code in [None, Some(ResponseCode(0)), Some(ResponseCode(u32::MAX))] {
+                let facts = Finished {
+                    endpoint,
+                    code,
+                    ..finished(request_type)
+                };
+                metrics.request_finished(&facts);
+            }
+        }
+    }
+    metrics.refused(&Refusal::NoEligibleCopy {
+        database: DatabaseName::new("DB-X"),
+        why: "down",
+    });
+
+    let text = metrics.render();
+    assert_eq!(text.lines().count(), before);
+    assert!(!text.contains("DB-X"));
+}
+
+#[test]
+fn a_finished_request_is_found_in_its_series() {
+    let metrics = filled();
+
+    metrics.request_finished(&finished(RequestType::Execute));
+
+    let text = metrics.render();
+    for line in [
+        "mapigate_mapi_requests_total{endpoint=\"emsmdb\",outcome=\"ok\",request_type=\"Execute\"} 1",
+        "mapigate_mapi_response_codes_total{code=\"0\",endpoint=\"emsmdb\"} 1",
+        "mapigate_request_cpu_seconds_count{endpoint=\"emsmdb\",request_type=\"Execute\"} 1",
+        "mapigate_client_bytes_total{direction=\"received\"} 2300",
+        "mapigate_backend_bytes_total{direction=\"sent\"} 2200",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
+}
+
+#[test]
+fn a_type_of_the_other_endpoint_counts_as_other() {
+    let metrics = filled();
+
+    metrics.request_finished(&finished(RequestType::Bind));
+
+    let text = metrics.render();
+    assert!(text.contains("{endpoint=\"emsmdb\",outcome=\"ok\",request_type=\"other\"} 1"));
+    assert!(!text.contains("endpoint=\"emsmdb\",outcome=\"ok\",request_type=\"Bind\""));
+}
+
+#[test]
+fn a_refusal_is_counted_under_its_label() {
+    let metrics = filled();
+
+    metrics.refused(&Refusal::UnknownPath);
+
+    assert!(
+        metrics
+            .render()
+            .contains("mapigate_refusals_total{reason=\"unknown_path\"} 1")
+    );
+}
+
+#[test]
+fn a_gauge_falls_back_when_its_guard_is_dropped() {
+    let metrics = filled();
+
+    let open = metrics.connection_accepted();
+    assert_eq!(metrics.connections_open(), 1);
+    drop(open);
+
+    assert_eq!(metrics.connections_open(), 0);
+}
+
+#[test]
+fn a_server_that_left_the_configuration_leaves_the_scrape() {
+    let metrics = Metrics::new("1.2.3");
+    let (stays, goes) = (ServerName::new("STAYS"), ServerName::new("GOES"));
+    let _meters = [metrics.server(&stays), metrics.server(&goes)];
+
+    metrics.keep_servers([&stays]);
+
+    let text = metrics.render();
+    assert!(text.contains("server=\"STAYS\"") && !text.contains("server=\"GOES\""));
+}
+
+#[test]
+fn a_rejected_reload_shows_until_one_is_accepted() {
+    let metrics = filled();
+
+    metrics.reloaded(ReloadOutcome::Rejected, 1.5e9);
+    let rejected = metrics.render();
+    metrics.reloaded(ReloadOutcome::Accepted, 1.6e9);
+    let accepted = metrics.render();
+
+    assert!(rejected.contains("mapigate_config_last_reload_successful 0"));
+    assert!(rejected.contains("mapigate_config_last_reload_success_timestamp_seconds 1000000000"));
+    assert!(accepted.contains("mapigate_config_last_reload_successful 1"));
+}
+
+#[test]
+fn the_process_knows_its_own_size() {
+    let text = filled().render();
+
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("process_resident_memory_bytes "));
+    let bytes: f64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(bytes > 1e6, "{bytes}");
+}

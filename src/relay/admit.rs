@@ -1,0 +1,405 @@
+//! Who asks, for whose mailbox, and so to which server: everything that happens before a backend byte.
+
+use super::bill::{Bill, Routed};
+use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
+use super::target::{Place, Target};
+use crate::admission::{Permit, Quota};
+use crate::auth::{AuthStep, Identity, Memo, Verification};
+use crate::backend::BackServer;
+use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
+use crate::mapi::{Endpoint, RequestType};
+use crate::metrics::{AuthOutcome, Counted};
+use crate::refusal::Refusal;
+use crate::routing::{self, Decision, Pin, Question};
+use crate::runtime::{Runtime, Snapshot};
+use crate::sessions::SessionKey;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What became of a head.
+pub(crate) enum Admitted {
+    /// It goes to a server; the head for it is written but for its end.
+    Forward(Box<Plan>),
+    /// A password must be verified first: slow work, then the head is read again.
+    Verify(Verification),
+    /// We answer it ourselves.
+    Local(Local),
+}
+
+/// What we answer ourselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Local {
+    /// The health page.
+    Health,
+    /// Success for a session that ended with its server.
+    SessionEnded,
+}
+
+/// A request on its way to a server.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Where it goes.
+    pub(crate) server: Arc<BackServer>,
+    /// Which kept connections may carry it.
+    pub(crate) lane: Option<u128>,
+    /// Whose session, and what becomes of it.
+    pub(crate) pin: Pinning,
+    /// The client's route cookie, to be repeated with the server's own cookies.
+    pub(crate) route_cookie: Option<Box<[u8]>>,
+    _permit: Permit,
+    _in_flight: Counted,
+}
+
+/// What a session is, or will be once the server's answer opens it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pinning {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) request_type: RequestType,
+    pub(crate) user: UserName,
+    pub(crate) mailbox: MailboxId,
+    pub(crate) database: DatabaseName,
+    /// The session the request came with.
+    pub(crate) session: Option<SessionKey>,
+    /// That session is in the table.
+    pub(crate) is_known: bool,
+}
+
+/// What the connection knows of its client.
+pub(crate) struct Caller<'a> {
+    /// Its address, as text.
+    pub(crate) address: &'a str,
+    /// `https`, or `http` from a plain listener.
+    pub(crate) scheme: &'static str,
+    /// Who it proved to be.
+    pub(crate) memo: &'a mut Memo,
+    /// Who it has just proved to be, by slow work.
+    pub(crate) verified: Option<Arc<Identity>>,
+    /// Servers that could not be reached for this request.
+    pub(crate) tried: &'a [ServerName],
+}
+
+/// What is known of a request once its head is read, whatever becomes of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Bytes of the head.
+    pub(crate) length: usize,
+    /// Where the body ends.
+    pub(crate) body: BodyLength,
+    /// The client waits for `100 Continue`.
+    pub(crate) expects_continue: bool,
+    /// The client will send another request.
+    pub(crate) keep_alive: bool,
+    /// The answer goes without its body.
+    pub(crate) is_head: bool,
+    /// Which of the configured names was asked for.
+    pub(crate) name: Option<usize>,
+}
+
+/// Reads the head in `bytes` and decides. `Ok(None)`: the head is not complete. `shape` is set as soon
+/// as the head is read; `out` gets the head for the server.
+///
+/// # Errors
+/// Why not; no byte went to a server.
+pub(crate) fn admit(
+    bytes: &[u8],
+    runtime: &Runtime,
+    world: &Snapshot,
+    caller: Caller<'_>,
+    now: Instant,
+    shape: &mut Option<Shape>,
+    bill: &mut Bill<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Option<Admitted>, Refusal> {
+    let gate = Gate {
+        head_max: world.settings.limits.head,
+        body_max: world.settings.limits.body,
+        route_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
+    };
+    let mut room = Fields::new();
+    let Some(head) = head::read(bytes, gate, &mut room)? else {
+        return Ok(None);
+    };
+    let mut names = world.settings.names.iter();
+    let name = names.position(|name| name.host.eq_ignore_ascii_case(head.host));
+    *shape = Some(Shape {
+        length: head.length,
+        body: head.body,
+        expects_continue: head.expects_continue,
+        keep_alive: head.keep_alive,
+        is_head: head.method == head::Method::Head,
+        name,
+    });
+    let Place::Mapi(endpoint) = head.target.place else {
+        return Ok(Some(Admitted::Local(Local::Health)));
+    };
+    note(&head, endpoint, bill);
+    if name.is_none() {
+        return Err(Refusal::UnknownHost);
+    }
+    let identity = match who(&head, world, caller.memo, caller.verified, now, runtime)? {
+        Ok(identity) => identity,
+        Err(verification) => return Ok(Some(Admitted::Verify(verification))),
+    };
+    bill.user = Some(identity.user.clone());
+    route(
+        &head,
+        endpoint,
+        runtime,
+        world,
+        &identity,
+        caller.address,
+        caller.scheme,
+        caller.tried,
+        now,
+        bill,
+        out,
+    )
+    .map(Some)
+}
+
+fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
+    bill.endpoint = Some(endpoint);
+    bill.request_type = Some(head.request_type);
+    bill.head.received = head.length as u64;
+    bill.keep_texts(
+        head.request_id.unwrap_or_default(),
+        head.client_info.unwrap_or_default(),
+        head.target.mailbox.unwrap_or_default().as_bytes(),
+    );
+}
+
+/// Who asks: by the connection's memo or the cache, else by slow work.
+fn who(
+    head: &RequestHead<'_, '_>,
+    world: &Snapshot,
+    memo: &mut Memo,
+    verified: Option<Arc<Identity>>,
+    now: Instant,
+    runtime: &Runtime,
+) -> Result<Result<Arc<Identity>, Verification>, Refusal> {
+    if let Some(identity) = verified {
+        return Ok(Ok(identity));
+    }
+    match world.auth.step(head.authorization, memo, now) {
+        AuthStep::Granted(identity) => {
+            runtime
+                .metrics
+                .auth(Some(identity.scheme), AuthOutcome::Remembered);
+            Ok(Ok(identity))
+        }
+        AuthStep::Verify(verification) => Ok(Err(verification)),
+        AuthStep::Challenge(reason) => {
+            let outcome = match head.authorization {
+                None => AuthOutcome::Challenged,
+                Some(_) => AuthOutcome::Denied,
+            };
+            runtime.metrics.auth(None, outcome);
+            Err(Refusal::Unauthenticated(reason))
+        }
+    }
+}
+
+/// The session a request came with, proven to be this user's.
+struct Found {
+    key: Option<SessionKey>,
+    database: DatabaseName,
+    server: ServerName,
+    /// It is in the table; else our own cookie told.
+    is_known: bool,
+}
+
+fn route(
+    head: &RequestHead<'_, '_>,
+    endpoint: Endpoint,
+    runtime: &Runtime,
+    world: &Snapshot,
+    identity: &Arc<Identity>,
+    address: &str,
+    scheme: &'static str,
+    tried: &[ServerName],
+    now: Instant,
+    bill: &mut Bill<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Admitted, Refusal> {
+    let (mailbox, home) = whose(&head.target, world, &identity.user)?;
+    let found = session(
+        head,
+        endpoint,
+        runtime,
+        world,
+        &identity.user,
+        &mailbox,
+        now,
+    )?;
+    let question = Question {
+        request_type: head.request_type,
+        carries_context: head.contexts.iter().any(Option::is_some),
+        session: found.as_ref().map(|found| Pin {
+            database: &found.database,
+            server: &found.server,
+        }),
+        database: Some(&home),
+        tried,
+    };
+    let capable = |server: &ServerName| {
+        world
+            .settings
+            .servers
+            .get(server)
+            .is_some_and(|settings| settings.mapi_http)
+    };
+    let (server, database, reason, strip) =
+        match routing::decide(&question, &world.placement, &world.health, capable) {
+            Decision::Forward {
+                server,
+                database,
+                reason,
+                strip_session_cookies,
+            } => (server, database, reason, strip_session_cookies),
+            Decision::EndSession => {
+                if let Some(found) = &found {
+                    forget(found, runtime);
+                }
+                return Ok(Admitted::Local(Local::SessionEnded));
+            }
+            Decision::Refuse(refusal) => {
+                if let (Refusal::SessionGone(_), Some(found)) = (&refusal, &found) {
+                    forget(found, runtime);
+                    runtime.metrics.session_moved();
+                }
+                return Err(refusal);
+            }
+        };
+    bill.route = Some(Routed {
+        database: database.clone(),
+        server: server.clone(),
+        reason: reason.as_str(),
+    });
+    let backend = world.servers.get(server).ok_or(Refusal::NoEligibleCopy {
+        database: database.clone(),
+        why: "its server is not configured",
+    })?;
+    let limits = &world.settings.limits;
+    let quota = Quota {
+        per_user: limits.requests_per_user,
+        per_server: backend.settings().requests_max,
+    };
+    let permit = runtime.admission.admit(&identity.user, server, quota)?;
+    let authorization = world.handoff.authorization(head.authorization);
+    let user = world
+        .handoff
+        .user_header()
+        .zip(world.handoff.user_value(identity));
+    head.write(
+        &Forwarding {
+            client: address,
+            scheme,
+            authorization,
+            user,
+            strip_session_cookies: strip,
+            route_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
+        },
+        out,
+    );
+    let identity_key = world.handoff.identity_key(identity, head.authorization);
+    Ok(Admitted::Forward(Box::new(Plan {
+        lane: identity_key.and_then(|key| backend.lane(key)),
+        pin: Pinning {
+            endpoint,
+            request_type: head.request_type,
+            user: identity.user.clone(),
+            mailbox,
+            database: database.clone(),
+            session: found.as_ref().and_then(|found| found.key),
+            is_known: found.as_ref().is_some_and(|found| found.is_known),
+        },
+        route_cookie: head
+            .route_cookie
+            .filter(|value| value.len() <= ROUTE_COOKIE_MAX)
+            .map(Into::into),
+        _permit: permit,
+        _in_flight: runtime.metrics.server(server).request_started(),
+        server: backend.clone(),
+    })))
+}
+
+/// The mailbox that is asked for and its database; without a `MailboxId`, the user's own.
+fn whose(
+    target: &Target<'_>,
+    world: &Snapshot,
+    user: &UserName,
+) -> Result<(MailboxId, DatabaseName), Refusal> {
+    let unescaped;
+    let home = match target.mailbox {
+        Some(id) if id.contains('%') => {
+            unescaped = id.replacen("%40", "@", 1);
+            world.directory.mailbox(&unescaped)
+        }
+        Some(id) => world.directory.mailbox(id),
+        None => world.directory.own_mailbox(user),
+    }
+    .ok_or(Refusal::UnknownMailbox)?;
+    if !world.directory.may_open(&home, user) {
+        return Err(Refusal::MailboxForbidden);
+    }
+    Ok((home.id(), home.database().clone()))
+}
+
+/// Finds the session by its cookie in the table, else by our own cookie.
+fn session(
+    head: &RequestHead<'_, '_>,
+    endpoint: Endpoint,
+    runtime: &Runtime,
+    world: &Snapshot,
+    user: &UserName,
+    mailbox: &MailboxId,
+    now: Instant,
+) -> Result<Option<Found>, Refusal> {
+    let mut key = None;
+    for context in head.contexts.iter().flatten() {
+        let this = runtime.sessions.key(endpoint, context);
+        key.get_or_insert(this);
+        let Some(session) = runtime.sessions.find(this, now) else {
+            continue;
+        };
+        if session.user == *user {
+            return Ok(Some(Found {
+                key: Some(this),
+                database: session.database.clone(),
+                server: session.server.clone(),
+                is_known: true,
+            }));
+        }
+        // Somebody else's cookie opens nothing. Connect and Bind begin anew, without it.
+        if !head.request_type.opens_session() {
+            return Err(Refusal::ForeignSession);
+        }
+        return Ok(None);
+    }
+    // A ticket outlives the context it tells of: a server that lost it would refuse every Connect that
+    // brought the old cookie along. A new session goes by the directory alone.
+    if head.request_type.opens_session() {
+        return Ok(None);
+    }
+    let ticket = world
+        .sealer
+        .as_ref()
+        .zip(head.route_cookie)
+        .and_then(|(sealer, value)| sealer.open(value, endpoint, user))
+        .filter(|ticket| ticket.mailbox == *mailbox);
+    Ok(ticket.map(|ticket| Found {
+        key,
+        database: ticket.database,
+        server: ticket.server,
+        is_known: false,
+    }))
+}
+
+fn forget(found: &Found, runtime: &Runtime) {
+    if let Some(key) = found.key {
+        runtime.sessions.close(key);
+    }
+}
+
+/// Characters of a route cookie that is repeated.
+const ROUTE_COOKIE_MAX: usize = 512;

@@ -1,0 +1,211 @@
+//! What one request was and what it cost, settled when its future ends or is dropped.
+
+use crate::accounting::{Bytes, cpu_so_far};
+use crate::ids::{RequestId, UserName};
+use crate::journal::Entry;
+use crate::mapi::{Endpoint, RequestType, ResponseCode};
+use crate::metrics::{Counted, Finished, Outcome};
+use crate::refusal::Refusal;
+use crate::runtime::Runtime;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What the access line and the metrics want to know. Kept small: a held poll keeps one for minutes.
+#[derive(Debug)]
+pub(crate) struct Bill<'d> {
+    runtime: &'d Runtime,
+    pub(crate) id: RequestId,
+    client: SocketAddr,
+    client_reused: bool,
+    time: SystemTime,
+    pub(crate) began: Instant,
+    cpu_before: u64,
+    pub(crate) endpoint: Option<Endpoint>,
+    pub(crate) request_type: Option<RequestType>,
+    pub(crate) user: Option<UserName>,
+    /// X-RequestId, X-ClientInfo and MailboxId, one after the other, and where the first two end.
+    texts: Box<[u8]>,
+    ends: [u16; 2],
+    pub(crate) route: Option<Routed>,
+    pub(crate) tries: u32,
+    pub(crate) status: u16,
+    pub(crate) code: Option<ResponseCode>,
+    pub(crate) outcome: Outcome,
+    pub(crate) refusal: Option<Box<Refusal>>,
+    pub(crate) auth: Duration,
+    pub(crate) route_time: Duration,
+    pub(crate) sent: Option<Instant>,
+    pub(crate) first_byte: Option<Duration>,
+    pub(crate) head: Bytes,
+    pub(crate) body: Bytes,
+    pub(crate) tls_before: Bytes,
+    pub(crate) tls: Bytes,
+    pub(crate) backend: Bytes,
+    pub(crate) server_reused: bool,
+    _in_flight: Counted,
+}
+
+/// Where it went.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) database: crate::ids::DatabaseName,
+    pub(crate) server: crate::ids::ServerName,
+    pub(crate) reason: &'static str,
+}
+
+impl<'d> Bill<'d> {
+    pub(crate) fn open(
+        runtime: &'d Runtime,
+        client: SocketAddr,
+        client_reused: bool,
+        tls_before: Bytes,
+        now: (Instant, SystemTime),
+    ) -> Self {
+        Self {
+            runtime,
+            id: runtime.next_request(),
+            client,
+            client_reused,
+            time: now.1,
+            began: now.0,
+            cpu_before: cpu_so_far(),
+            endpoint: None,
+            request_type: None,
+            user: None,
+            texts: Box::default(),
+            ends: [0, 0],
+            route: None,
+            tries: 0,
+            status: 0,
+            code: None,
+            outcome: Outcome::Aborted,
+            refusal: None,
+            auth: Duration::ZERO,
+            route_time: Duration::ZERO,
+            sent: None,
+            first_byte: None,
+            head: Bytes::default(),
+            body: Bytes::default(),
+            tls_before,
+            tls: tls_before,
+            backend: Bytes::default(),
+            server_reused: false,
+            _in_flight: runtime.metrics.request_started(),
+        }
+    }
+
+    /// Keeps what must outlive the head's buffer, each cut at a length no honest client reaches.
+    pub(crate) fn keep_texts(&mut self, request_id: &[u8], client_info: &[u8], mailbox: &[u8]) {
+        let cut = |text: &'_ [u8]| -> usize { text.len().min(TEXT_MAX) };
+        let mut texts = Vec::with_capacity(cut(request_id) + cut(client_info) + cut(mailbox));
+        let mut ends = [0; 2];
+        for (text, end) in [request_id, client_info].into_iter().zip(&mut ends) {
+            texts.extend_from_slice(text.get(..cut(text)).unwrap_or_default());
+            *end = u16::try_from(texts.len()).unwrap_or(u16::MAX);
+        }
+        texts.extend_from_slice(mailbox.get(..cut(mailbox)).unwrap_or_default());
+        (self.texts, self.ends) = (texts.into_boxed_slice(), ends);
+    }
+
+    /// `X-RequestId`, as the client wrote it.
+    pub(crate) fn request_id(&self) -> &[u8] {
+        self.texts
+            .get(..usize::from(self.ends[0]))
+            .unwrap_or_default()
+    }
+
+    /// `X-ClientInfo`, as the client wrote it.
+    pub(crate) fn client_info(&self) -> &[u8] {
+        self.texts
+            .get(usize::from(self.ends[0])..usize::from(self.ends[1]))
+            .unwrap_or_default()
+    }
+
+    fn mailbox(&self) -> &[u8] {
+        self.texts
+            .get(usize::from(self.ends[1])..)
+            .unwrap_or_default()
+    }
+
+    /// Notes that we ended it ourselves.
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
+        self.status = refusal.status();
+        self.code = refusal.code();
+        self.outcome = Outcome::Refused;
+        self.refusal = Some(Box::new(refusal));
+    }
+
+    /// Notes that the server's answer broke off after the client had some of it.
+    pub(crate) fn cut(&mut self, refusal: Refusal) {
+        self.outcome = Outcome::Cut;
+        self.refusal = Some(Box::new(refusal));
+    }
+}
+
+impl Drop for Bill<'_> {
+    fn drop(&mut self) {
+        let total = self.began.elapsed();
+        let cpu = Duration::from_nanos(cpu_so_far().saturating_sub(self.cpu_before));
+        let tls = self.tls.since(self.tls_before);
+        let refusal = self.refusal.as_deref();
+        let metrics = &self.runtime.metrics;
+        match (self.endpoint, self.request_type) {
+            (Some(endpoint), Some(request_type)) => metrics.request_finished(&Finished {
+                endpoint,
+                request_type,
+                outcome: self.outcome,
+                code: self.code,
+                refusal,
+                total,
+                first_byte: self.first_byte,
+                cpu,
+                client_bytes: tls,
+                backend_bytes: self.backend,
+            }),
+            // Nothing that MAPI knows was asked for.
+            _ => {
+                metrics.bytes(tls, self.backend);
+                if let Some(refusal) = refusal {
+                    metrics.refused(refusal);
+                }
+            }
+        }
+        if !self.runtime.journal.is_on() {
+            return;
+        }
+        let route = self.route.as_ref();
+        self.runtime.journal.write(&Entry {
+            time: self.time,
+            id: self.id,
+            client: self.client,
+            user: self.user.as_ref().map_or("", UserName::as_str),
+            endpoint: self.endpoint,
+            request_type: self.request_type,
+            request_id: self.request_id(),
+            client_info: self.client_info(),
+            mailbox: self.mailbox(),
+            database: route.map_or("", |route| route.database.as_str()),
+            server: route.map_or("", |route| route.server.as_str()),
+            route: route.map_or("", |route| route.reason),
+            tries: self.tries,
+            status: self.status,
+            code: self.code,
+            ending: self.outcome,
+            refusal,
+            auth: self.auth,
+            route_time: self.route_time,
+            first_byte: self.first_byte,
+            total,
+            cpu,
+            head: self.head,
+            body: self.body,
+            tls,
+            backend: self.backend,
+            client_reused: self.client_reused,
+            server_reused: self.server_reused,
+        });
+    }
+}
+
+/// Bytes kept of a text the client wrote.
+const TEXT_MAX: usize = 128;

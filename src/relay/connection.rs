@@ -1,0 +1,508 @@
+//! One client connection, request after request, until it ends.
+
+use super::admit::{Admitted, Caller, Local, Shape, admit};
+use super::asks::Asks;
+use super::bill::Bill;
+use super::buffer::{Buffer, Scratch, poll_write_from};
+use super::deadline::Deadline;
+use super::head::BodyLength;
+use super::refuse::{self, Manner};
+use crate::accounting::Wire;
+use crate::auth::{Denied, Identity, Memo};
+use crate::config::settings::Scheme;
+use crate::ids::ServerName;
+use crate::mapi::framing::Body;
+use crate::metrics::{AuthOutcome, Outcome, RetryReason};
+use crate::refusal::Refusal;
+use crate::runtime::{Ask, Runtime, Snapshot};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+
+/// A client's stream: TLS or plain, and it knows its bytes.
+pub trait Stream: AsyncRead + AsyncWrite + Wire + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Wire + Unpin + Send> Stream for S {}
+
+/// A connection between and during requests. What a parked poll keeps is in here, so it is small.
+pub(super) struct Connection<S> {
+    pub(super) stream: S,
+    pub(super) client: SocketAddr,
+    scheme: &'static str,
+    pub(super) input: Buffer,
+    pub(super) late: Deadline,
+    pub(super) asks: Asks,
+    memo: Memo,
+    /// A request has been answered here: the client knows how to open another connection.
+    is_used: bool,
+}
+
+/// Why an exchange ended before its answer did.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// We say no; the client has had nothing yet.
+    Refuse(Refusal),
+    /// The server failed in mid-answer: the client must see it break off, never a clean end.
+    Cut(Refusal),
+    /// The client went away.
+    ClientGone,
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
+/// What comes after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another request may come.
+    Request,
+    /// The connection ends.
+    Close,
+}
+
+/// Serves a connection until it ends. Everything of a request happens in this one future.
+pub async fn serve<S: Stream>(
+    stream: S,
+    client: SocketAddr,
+    scheme: &'static str,
+    runtime: Arc<Runtime>,
+    asks: watch::Receiver<Ask>,
+) {
+    let idle = runtime.snapshot().settings.limits.idle_timeout;
+    let mut connection = Connection {
+        stream,
+        client,
+        scheme,
+        input: Buffer::default(),
+        late: Deadline::new(after(idle)),
+        asks: Asks::new(asks),
+        memo: Memo::default(),
+        is_used: false,
+    };
+    while connection.next_request(idle).await {
+        // Boxed: an exchange's state exists only while there is one; an idle connection is small.
+        if Box::pin(connection.exchange(&runtime)).await == Next::Close {
+            break;
+        }
+        connection.is_used = true;
+    }
+    // The client learns that this is the end and not an accident; it need not agree.
+    let _end = tokio::time::timeout(LAST_WORDS, connection.stream.shutdown()).await;
+}
+
+impl<S: Stream> Connection<S> {
+    /// Waits for the first bytes of a request. False: the connection ends here, nobody is owed anything.
+    async fn next_request(&mut self, idle: Duration) -> bool {
+        self.late.set(after(idle));
+        poll_fn(|cx| {
+            if !self.input.is_empty() {
+                return Poll::Ready(true);
+            }
+            if let Poll::Ready(read) = self.input.poll_fill(&mut self.stream, usize::MAX, cx) {
+                return Poll::Ready(matches!(read, Ok(bytes) if bytes > 0));
+            }
+            while self.asks.poll(cx).is_ready() {}
+            if self.asks.now().leaving {
+                // A client that was let in a moment ago is given a moment; one that just had an answer
+                // may have its next request on the way.
+                let moment = if self.is_used { PARTING } else { FRESH };
+                self.late.set(self.late.at().min(after(moment)));
+            }
+            self.late.poll(cx).map(|()| false)
+        })
+        .await
+    }
+
+    /// One request and its answer.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a request begins here: this is where its clock is read"
+    )]
+    async fn exchange(&mut self, runtime: &Runtime) -> Next {
+        let now = (Instant::now(), SystemTime::now());
+        let world = runtime.snapshot();
+        let mut bill = Bill::open(runtime, self.client, self.is_used, self.stream.wire(), now);
+        let mut shape = None;
+        let outcome = self
+            .serve_request(runtime, world, &mut shape, &mut bill)
+            .await;
+        let next = match outcome {
+            Ok(next) => next,
+            Err(Stop::Refuse(refusal)) => self.refuse(refusal, shape, runtime, &mut bill).await,
+            Err(Stop::Cut(refusal)) => {
+                bill.cut(refusal);
+                Next::Close
+            }
+            Err(Stop::ClientGone) => {
+                bill.outcome = Outcome::Aborted;
+                Next::Close
+            }
+        };
+        bill.tls = self.stream.wire();
+        next
+    }
+
+    async fn serve_request(
+        &mut self,
+        runtime: &Runtime,
+        mut world: Arc<Snapshot>,
+        shape: &mut Option<Shape>,
+        bill: &mut Bill<'_>,
+    ) -> Result<Next, Stop> {
+        let mut tried: Vec<ServerName> = Vec::new();
+        let mut unreachable = None;
+        loop {
+            let mut out = Scratch::new();
+            let plan = match self
+                .admit(runtime, &world, &tried, shape, bill, &mut out)
+                .await
+            {
+                Ok(Admitted::Forward(plan)) => plan,
+                Ok(Admitted::Local(local)) => {
+                    return self
+                        .answer_locally(local, &world, runtime, *shape, bill)
+                        .await;
+                }
+                // Where the map still names the server that cannot be reached, that is the reason.
+                Err(Stop::Refuse(Refusal::NoEligibleCopy { .. })) if unreachable.is_some() => {
+                    return Err(Stop::Refuse(
+                        unreachable.unwrap_or(Refusal::TooBusy("retry")),
+                    ));
+                }
+                // Admit verifies by itself.
+                Ok(Admitted::Verify(_)) => {
+                    return Err(Stop::Refuse(Refusal::TooBusy("verification")));
+                }
+                Err(stop) => return Err(stop),
+            };
+            let this = shape.ok_or(Refusal::Malformed("head"))?;
+            bill.tries += 1;
+            if !tried.is_empty() {
+                runtime.metrics.retried(RetryReason::ConnectFailed);
+            }
+            match self
+                .forward(runtime, &world, &plan, this, &mut out, bill)
+                .await?
+            {
+                Ok(sent) => {
+                    drop(out);
+                    // From here on the request's bytes are going or gone: nobody can pass over them.
+                    *shape = None;
+                    return self
+                        .answer(runtime, &world, plan, this.keep_alive, sent, bill)
+                        .await;
+                }
+                Err(refusal) => {
+                    // No byte of it left us: another look at the world may find another server.
+                    tried.push(plan.server.name().clone());
+                    unreachable = Some(refusal);
+                    world = runtime.snapshot();
+                }
+            }
+        }
+    }
+
+    /// Reads the head and decides, verifying a password where that is needed.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "times of the phases are read where the phases change"
+    )]
+    async fn admit(
+        &mut self,
+        runtime: &Runtime,
+        world: &Snapshot,
+        tried: &[ServerName],
+        shape: &mut Option<Shape>,
+        bill: &mut Bill<'_>,
+        out: &mut Scratch,
+    ) -> Result<Admitted, Stop> {
+        let limits = &world.settings.limits;
+        let mut verified: Option<Arc<Identity>> = None;
+        let mut is_partial = false;
+        loop {
+            out.0.clear();
+            let mut text = AddressText::new();
+            let caller = Caller {
+                address: text.write(self.client),
+                scheme: self.scheme,
+                memo: &mut self.memo,
+                verified: verified.take(),
+                tried,
+            };
+            match admit(
+                self.input.data(),
+                runtime,
+                world,
+                caller,
+                bill.began,
+                shape,
+                bill,
+                &mut out.0,
+            )? {
+                Some(Admitted::Verify(verification)) => {
+                    let began = Instant::now();
+                    let outcome = verification.run().await;
+                    bill.auth = began.elapsed();
+                    runtime.metrics.auth_verified();
+                    let told = match &outcome {
+                        Ok(_) => AuthOutcome::Verified,
+                        Err(Denied::Credentials(_)) => AuthOutcome::Denied,
+                        Err(Denied::Busy(_)) => AuthOutcome::Busy,
+                    };
+                    runtime.metrics.auth(Some(Scheme::Basic), told);
+                    verified = Some(outcome.map_err(Refusal::from)?);
+                }
+                Some(admitted) => return Ok(admitted),
+                None => {
+                    // The head's own deadline counts from its first byte, and is armed only where the
+                    // first read did not bring all of it.
+                    if !is_partial {
+                        is_partial = true;
+                        self.late.set((bill.began + limits.head_timeout).into());
+                    }
+                    self.more_head(limits.head).await?;
+                }
+            }
+        }
+    }
+
+    async fn more_head(&mut self, head_max: usize) -> Result<(), Stop> {
+        // One byte beyond the limit may come in, so that the gate sees that it was passed.
+        let limit = head_max + 1;
+        poll_fn(
+            |cx| match self.input.poll_fill(&mut self.stream, limit, cx) {
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(Stop::ClientGone)),
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    Poll::Ready(Err(Refusal::HeadTooLarge { limit: head_max }.into()))
+                }
+                Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::ClientGone)),
+                Poll::Pending => self
+                    .late
+                    .poll(cx)
+                    .map(|()| Err(Refusal::HeadTimeout.into())),
+            },
+        )
+        .await
+    }
+
+    async fn answer_locally(
+        &mut self,
+        local: Local,
+        world: &Snapshot,
+        runtime: &Runtime,
+        shape: Option<Shape>,
+        bill: &mut Bill<'_>,
+    ) -> Result<Next, Stop> {
+        let manner = self.manner(shape, false);
+        let mut out = Scratch::new();
+        match local {
+            Local::Health => {
+                let some_server = world
+                    .servers
+                    .iter()
+                    .any(|server| world.health.is_eligible(server.name()));
+                let host = world
+                    .settings
+                    .names
+                    .first()
+                    .map_or("", |name| name.host.as_str());
+                bill.status = if some_server && runtime.is_ready() {
+                    200
+                } else {
+                    503
+                };
+                refuse::health(bill.status == 200, host, manner, &mut out.0);
+            }
+            Local::SessionEnded => {
+                bill.status = 200;
+                bill.code = Some(crate::mapi::ResponseCode::SUCCESS);
+                refuse::session_ended(bill, manner, &mut out.0);
+            }
+        }
+        bill.outcome = Outcome::Local;
+        bill.head.sent = out.0.len() as u64;
+        self.finish(&out.0, shape, manner).await
+    }
+
+    /// Says no, in the protocol's words where it has some.
+    async fn refuse(
+        &mut self,
+        refusal: Refusal,
+        shape: Option<Shape>,
+        runtime: &Runtime,
+        bill: &mut Bill<'_>,
+    ) -> Next {
+        let world = runtime.snapshot();
+        let manner = self.manner(shape, refusal.ends_connection());
+        let challenges: Vec<&str> = match &refusal {
+            Refusal::Unauthenticated(_) => challenges(&world, shape).collect(),
+            _ => Vec::new(),
+        };
+        let mut out = Scratch::new();
+        refuse::refusal(&refusal, &challenges, bill, manner, &mut out.0);
+        bill.refuse(refusal);
+        bill.head.sent = out.0.len() as u64;
+        self.finish(&out.0, shape, manner)
+            .await
+            .unwrap_or(Next::Close)
+    }
+
+    fn manner(&self, shape: Option<Shape>, ends: bool) -> Manner {
+        // Where the body is long or of unknown length, a new connection is cheaper than reading it.
+        let skippable = |shape: Shape| matches!(shape.body, BodyLength::Counted(length) if length <= SKIPPED_MAX);
+        let stays = shape
+            .is_some_and(|shape| shape.keep_alive && skippable(shape) && !shape.expects_continue);
+        Manner {
+            close: ends || !stays || self.asks.now().leaving,
+            is_head: shape.is_some_and(|shape| shape.is_head),
+        }
+    }
+
+    /// Writes an answer of ours and passes over the request's body.
+    async fn finish(
+        &mut self,
+        out: &[u8],
+        shape: Option<Shape>,
+        manner: Manner,
+    ) -> Result<Next, Stop> {
+        self.late.set(after(LAST_WORDS));
+        self.write(out).await?;
+        let Some(shape) = shape.filter(|_| !manner.close) else {
+            self.linger().await;
+            return Ok(Next::Close);
+        };
+        let BodyLength::Counted(length) = shape.body else {
+            return Ok(Next::Close);
+        };
+        self.input.consume(shape.length);
+        let mut body = Body::of_length(length);
+        loop {
+            let taken = body
+                .follow(self.input.data(), |_| {})
+                .map_err(|_counted| Stop::ClientGone)?;
+            self.input.consume(taken.wire);
+            if body.is_done() {
+                return Ok(Next::Request);
+            }
+            self.more_body().await?;
+        }
+    }
+
+    /// Writes to the client under the deadline.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let mut at = 0;
+        poll_fn(|cx| {
+            // A TLS session takes bytes that its socket does not: the flush is where a slow client
+            // shows, so it is under the deadline too.
+            let written = match poll_write_from(&mut self.stream, bytes, &mut at, cx) {
+                Poll::Ready(Ok(())) => Pin::new(&mut self.stream).poll_flush(cx),
+                other => other,
+            };
+            match written {
+                Poll::Ready(outcome) => Poll::Ready(outcome.map_err(|_gone| Stop::ClientGone)),
+                Poll::Pending => self.late.poll(cx).map(|()| Err(Stop::ClientGone)),
+            }
+        })
+        .await
+    }
+
+    /// Reads more of a request's body under the deadline.
+    pub(super) async fn more_body(&mut self) -> Result<(), Stop> {
+        poll_fn(
+            |cx| match self.input.poll_fill(&mut self.stream, usize::MAX, cx) {
+                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Stop::ClientGone)),
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+                Poll::Pending => self
+                    .late
+                    .poll(cx)
+                    .map(|()| Err(Refusal::BodyTimeout.into())),
+            },
+        )
+        .await
+    }
+
+    /// Takes what is still on its way for a moment after a last answer: closing on unread bytes resets
+    /// the connection, and the client would lose the answer.
+    async fn linger(&mut self) {
+        let _eof = tokio::time::timeout(LAST_WORDS, self.stream.shutdown()).await;
+        self.late.set(after(LINGER));
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 {
+            let here = self.input.data().len();
+            self.input.consume(here);
+            left = left.saturating_sub(here.max(1));
+            if self.more_body().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The challenges of a 401, in the order of the name that was asked for.
+pub(super) fn challenges(world: &Snapshot, shape: Option<Shape>) -> impl Iterator<Item = &str> {
+    let name = shape.and_then(|shape| shape.name).unwrap_or(0);
+    let schemes = world
+        .settings
+        .names
+        .get(name)
+        .map_or(&[][..], |name| &name.authentication);
+    world.auth.challenges(schemes)
+}
+
+/// An address as text without an allocation.
+struct AddressText {
+    text: [u8; 48],
+    length: usize,
+}
+
+impl AddressText {
+    fn new() -> Self {
+        Self {
+            text: [0; 48],
+            length: 0,
+        }
+    }
+
+    fn write(&mut self, address: SocketAddr) -> &str {
+        use std::io::Write as _;
+        let mut room = &mut self.text[..];
+        let before = room.len();
+        // 48 bytes hold any address.
+        let _infallible = write!(room, "{}", address.ip());
+        self.length = before - room.len();
+        self.text
+            .get(..self.length)
+            .and_then(|text| std::str::from_utf8(text).ok())
+            .unwrap_or_default()
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "deadlines of a door are reckoned at the door"
+)]
+pub(super) fn after(duration: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + duration
+}
+
+/// Whoever does not take a last answer within this does without.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a connection without a request yet is waited for when we are going away.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long one that has been used is.
+const PARTING: Duration = Duration::from_secs(2);
+/// How long unread bytes are taken after a last answer.
+const LINGER: Duration = Duration::from_secs(1);
+/// How many of them.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// A refused request's body up to this is read and dropped, so that the connection can stay.
+const SKIPPED_MAX: u64 = 64 * 1024;

@@ -1,0 +1,171 @@
+//! Both legs of one exchange while bodies may flow.
+//!
+//! Waiting is one poll function over all that can happen: an answer's bytes, the request's rest, the
+//! client's close, a word from outside, a deadline. It needs no future kept alive per side and no
+//! buffer per side, and full duplex falls out of it.
+
+use super::asks::Asks;
+use super::buffer::{Buffer, poll_write_from};
+use super::connection::{Connection, Stop, Stream};
+use super::deadline::Deadline;
+use crate::backend::Leg;
+use crate::mapi::framing::Body;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+
+/// What happened while we waited.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// So many bytes of the answer came; 0 is the end of the leg.
+    Answer(usize),
+    /// The leg failed.
+    LegFailed(io::Error),
+    /// The client closed.
+    ClientGone,
+    /// Something is asked from outside.
+    Asked,
+    /// The deadline passed.
+    Late,
+}
+
+/// One exchange. Borrows the connection for as long as it lasts.
+#[derive(Debug)]
+pub(super) struct Exchange<'c, S> {
+    stream: &'c mut S,
+    input: &'c mut Buffer,
+    pub(super) late: &'c mut Deadline,
+    pub(super) asks: &'c mut Asks,
+    pub(super) leg: Leg,
+    /// The rest of the request's body.
+    request: Body,
+    /// Of the input, the piece that is being written to the leg, and how far it is.
+    piece: usize,
+    at: usize,
+    /// The answer's bytes that are here.
+    pub(super) output: Buffer,
+    /// Request body bytes moved since the first write.
+    pub(super) moved: u64,
+}
+
+impl<'c, S: Stream> Exchange<'c, S> {
+    pub(super) fn new(connection: &'c mut Connection<S>, leg: Leg, request: Body) -> Self {
+        Self {
+            stream: &mut connection.stream,
+            input: &mut connection.input,
+            late: &mut connection.late,
+            asks: &mut connection.asks,
+            leg,
+            request,
+            piece: 0,
+            at: 0,
+            output: Buffer::default(),
+            moved: 0,
+        }
+    }
+
+    /// True once the whole request is with the server.
+    pub(super) fn is_request_done(&self) -> bool {
+        self.request.is_done() && self.piece == 0
+    }
+
+    /// The leg, for another request; only after both messages are complete.
+    pub(super) fn into_leg(self) -> Leg {
+        self.leg
+    }
+
+    /// Moves the request on as far as it goes without waiting. Ready when it is complete.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
+        loop {
+            if self.at < self.piece {
+                let piece = self.input.data().get(..self.piece).unwrap_or_default();
+                let written = poll_write_from(&mut self.leg, piece, &mut self.at, cx);
+                ready!(written).map_err(Event::LegFailed)?;
+                self.moved += self.piece as u64;
+                self.input.consume(self.piece);
+                (self.piece, self.at) = (0, 0);
+            }
+            if self.request.is_done() {
+                return Pin::new(&mut self.leg)
+                    .poll_flush(cx)
+                    .map_err(Event::LegFailed);
+            }
+            if self.input.is_empty() {
+                match ready!(self.input.poll_fill(self.stream, usize::MAX, cx)) {
+                    Ok(0) | Err(_) => return Poll::Ready(Err(Event::ClientGone)),
+                    Ok(_) => {}
+                }
+            }
+            let taken = self.request.follow(self.input.data(), |_| {});
+            self.piece = taken.map_err(|_bad| Event::ClientGone)?.wire;
+        }
+    }
+
+    /// Waits for the next thing to happen. `listens`: to the outside as well.
+    pub(super) async fn next(&mut self, listens: bool) -> Event {
+        poll_fn(|cx| self.poll_next(listens, cx)).await
+    }
+
+    fn poll_next(&mut self, listens: bool, cx: &mut Context<'_>) -> Poll<Event> {
+        match self.output.poll_fill(&mut self.leg, usize::MAX, cx) {
+            Poll::Ready(Ok(bytes)) => return Poll::Ready(Event::Answer(bytes)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Event::LegFailed(error)),
+            Poll::Pending => {}
+        }
+        match self.poll_request(cx) {
+            Poll::Ready(Err(event)) => return Poll::Ready(event),
+            Poll::Pending => {}
+            // Nothing is owed to us now: a close is an abort. Early bytes are the next request and wait
+            // here, once; from then on an abort is seen when the answer is written.
+            Poll::Ready(Ok(())) if self.input.is_empty() => {
+                if let Poll::Ready(Ok(0) | Err(_)) =
+                    self.input.poll_fill(self.stream, usize::MAX, cx)
+                {
+                    return Poll::Ready(Event::ClientGone);
+                }
+            }
+            Poll::Ready(Ok(())) => {}
+        }
+        if listens && self.asks.poll(cx).is_ready() {
+            return Poll::Ready(Event::Asked);
+        }
+        self.late.poll(cx).map(|()| Event::Late)
+    }
+
+    /// Waits for the deadline with the leg already gone. True: it passed; false: the client left.
+    pub(super) async fn rest(&mut self) -> bool {
+        poll_fn(|cx| {
+            if self.input.is_empty()
+                && let Poll::Ready(Ok(0) | Err(_)) =
+                    self.input.poll_fill(self.stream, usize::MAX, cx)
+            {
+                return Poll::Ready(false);
+            }
+            self.late.poll(cx).map(|()| true)
+        })
+        .await
+    }
+
+    /// Writes to the client under the deadline; while it is slow the request may still move, because both
+    /// sides of a duplex pair may be full.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let mut at = 0;
+        poll_fn(|cx| {
+            let written = match poll_write_from(self.stream, bytes, &mut at, cx) {
+                Poll::Ready(Ok(())) => Pin::new(&mut *self.stream).poll_flush(cx),
+                other => other,
+            };
+            if let Poll::Ready(outcome) = written {
+                return Poll::Ready(outcome.map_err(|_gone| Stop::ClientGone));
+            }
+            if !self.is_request_done() {
+                // An error of the leg shows again at the next read; the client gets what is here first.
+                let _seen_later = self.poll_request(cx);
+            }
+            self.late.poll(cx).map(|()| Err(Stop::ClientGone))
+        })
+        .await
+    }
+}

@@ -1,0 +1,271 @@
+//! The way out: a leg to the server, and the first write on it.
+
+use super::admit::{Plan, Shape};
+use super::bill::Bill;
+use super::buffer::{Scratch, poll_write_from};
+use super::connection::{Connection, Stop, Stream, after};
+use super::head::{BodyLength, finish};
+use crate::accounting::{Bytes, Wire};
+use crate::backend::{ConnectError, Leg};
+use crate::health::Observation;
+use crate::mapi::framing::Body;
+use crate::metrics::{ConnectOutcome, RetryReason};
+use crate::refusal::Refusal;
+use crate::runtime::{Runtime, Snapshot};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Instant;
+use tokio::io::AsyncWrite;
+
+/// A request whose head is on its way, with as much of its body as was here.
+pub(super) struct Sent {
+    pub(super) leg: Leg,
+    /// The rest of the request's body.
+    pub(super) body: Body,
+    /// What the leg had carried before.
+    pub(super) before: Bytes,
+}
+
+impl<S: Stream> Connection<S> {
+    /// Sends the request, as far as its bytes are here. `Ok(Err(_))`: the server could not be reached
+    /// and no byte of the request was written, so it may go elsewhere, whatever its type.
+    ///
+    /// # Errors
+    /// Bytes were written and the rest was not taken: the request is never sent again.
+    pub(super) async fn forward(
+        &mut self,
+        runtime: &Runtime,
+        world: &Snapshot,
+        plan: &Plan,
+        shape: Shape,
+        out: &mut Scratch,
+        bill: &mut Bill<'_>,
+    ) -> Result<Result<Sent, Refusal>, Stop> {
+        let limits = &world.settings.limits;
+        let (body, taken) = match shape.body {
+            BodyLength::Counted(length) => {
+                finish(length, &mut out.0);
+                self.invite(shape, length).await?;
+                self.first_piece(shape, length, limits.body_timeout, out)
+                    .await?
+            }
+            // Servers want a length, so a chunked body is measured first.
+            BodyLength::Chunked => {
+                let measured = self
+                    .measure(shape, limits.chunked_body, limits.body_timeout)
+                    .await?;
+                finish(measured.payload.len() as u64, &mut out.0);
+                out.0.extend_from_slice(&measured.payload);
+                (Body::Done, measured.wire)
+            }
+        };
+        let (leg, before) = match self.first_write(runtime, world, plan, &out.0, bill).await? {
+            Ok(written) => written,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        // Only now: a request that was not written is read from its head again.
+        bill.body.received = taken.saturating_sub(shape.length) as u64;
+        self.input.consume(taken);
+        Ok(Ok(Sent { leg, body, before }))
+    }
+
+    /// Tells a client that waits for it to go on.
+    async fn invite(&mut self, shape: Shape, length: u64) -> Result<(), Stop> {
+        let here = self.input.data().len().saturating_sub(shape.length) as u64;
+        if shape.expects_continue && here < length {
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        }
+        Ok(())
+    }
+
+    /// Appends as much of the body as is here, or comes without waiting. Returns what is left of it, and
+    /// the bytes of the input, head included, that are now in `out`.
+    async fn first_piece(
+        &mut self,
+        shape: Shape,
+        length: u64,
+        patience: std::time::Duration,
+        out: &mut Scratch,
+    ) -> Result<(Body, usize), Stop> {
+        let here = self.input.data().len().saturating_sub(shape.length) as u64;
+        if here < length {
+            // One more read, if it costs no waiting: head and body in one write.
+            self.late.set(after(patience));
+            let limit = self.input.data().len() + INPUT_AHEAD;
+            match self.input.fill_now(&mut self.stream, limit).await {
+                Ok(Some(0)) => return Err(Stop::ClientGone),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}
+                Err(_) => return Err(Stop::ClientGone),
+            }
+        }
+        let mut body = Body::of_length(length);
+        let piece = self.input.data().get(shape.length..).unwrap_or_default();
+        let taken = body
+            .follow(piece, |run| out.0.extend_from_slice(run))
+            .unwrap_or_default();
+        Ok((body, shape.length + taken.wire))
+    }
+
+    /// Reads a chunked body to its end.
+    async fn measure(
+        &mut self,
+        shape: Shape,
+        limit: usize,
+        patience: std::time::Duration,
+    ) -> Result<Measured, Stop> {
+        self.late.set(after(patience));
+        if shape.expects_continue {
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        }
+        let mut measured = Measured {
+            payload: Vec::new(),
+            wire: shape.length,
+        };
+        let mut body = Body::CHUNKED;
+        loop {
+            let piece = self.input.data().get(measured.wire..).unwrap_or_default();
+            let payload = &mut measured.payload;
+            let taken = body
+                .follow(piece, |run| payload.extend_from_slice(run))
+                .map_err(|bad| Refusal::Malformed(bad.0))?;
+            measured.wire += taken.wire;
+            if measured.payload.len() > limit {
+                return Err(Refusal::BodyTooLarge {
+                    limit: limit as u64,
+                }
+                .into());
+            }
+            if body.is_done() {
+                return Ok(measured);
+            }
+            // Framing may be larger than what it frames; past this it is only framing.
+            if measured.wire > shape.length + 2 * limit + INPUT_AHEAD {
+                return Err(Refusal::BodyTooLarge {
+                    limit: limit as u64,
+                }
+                .into());
+            }
+            self.more_body().await?;
+        }
+    }
+
+    /// Gets a leg and writes. A kept leg that turns out to be dead before it took a byte is replaced by
+    /// a new one, once.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a kept connection is judged by the time it is now"
+    )]
+    async fn first_write(
+        &mut self,
+        runtime: &Runtime,
+        world: &Snapshot,
+        plan: &Plan,
+        bytes: &[u8],
+        bill: &mut Bill<'_>,
+    ) -> Result<Result<(Leg, Bytes), Refusal>, Stop> {
+        let limits = &world.settings.limits;
+        let (server, meters) = (&plan.server, runtime.metrics.server(plan.server.name()));
+        let mut kept = server.reuse(plan.lane, Instant::now());
+        loop {
+            let mut leg = match kept.take() {
+                Some(leg) => {
+                    meters.reused();
+                    leg
+                }
+                // Boxed: this future has room for a TLS handshake, and an exchange would have it for
+                // as long as it lives.
+                None => match Box::pin(server.connect(limits.connect_timeout)).await {
+                    Ok(leg) => {
+                        meters.connected(ConnectOutcome::Ok);
+                        leg
+                    }
+                    Err(error) => {
+                        let (observation, outcome) = seen(&error);
+                        meters.connected(outcome);
+                        runtime.observe(server.name(), observation);
+                        return Ok(Err(Refusal::ServerUnreachable {
+                            server: server.name().clone(),
+                            cause: error.to_string(),
+                        }));
+                    }
+                },
+            };
+            let was_used = leg.is_used();
+            if !leg.carry(plan.lane) {
+                runtime.metrics.identity_fence_tripped();
+                tracing::error!(server = %server.name(), "identity fence tripped: connection dropped");
+                continue;
+            }
+            let before = leg.wire();
+            self.late.set(after(limits.first_byte_timeout));
+            let written = self.write_to(&mut leg, bytes).await;
+            let sent = leg.wire().since(before).sent;
+            match written {
+                Ok(()) => {
+                    bill.server_reused = was_used;
+                    bill.sent = Some(Instant::now());
+                    return Ok(Ok((leg, before)));
+                }
+                Err(_) if sent == 0 && was_used => {
+                    runtime.metrics.retried(RetryReason::StaleConnection)
+                }
+                Err(error) if sent == 0 => {
+                    runtime.observe(server.name(), Observation::Reset);
+                    return Ok(Err(Refusal::ServerUnreachable {
+                        server: server.name().clone(),
+                        cause: error.to_string(),
+                    }));
+                }
+                Err(error) => {
+                    runtime.observe(server.name(), Observation::Reset);
+                    bill.backend = leg.wire().since(before);
+                    return Err(Refusal::ServerFailed {
+                        server: server.name().clone(),
+                        written: sent,
+                        cause: error.to_string(),
+                    }
+                    .into());
+                }
+            }
+        }
+    }
+
+    async fn write_to(&mut self, leg: &mut Leg, bytes: &[u8]) -> io::Result<()> {
+        let mut at = 0;
+        poll_fn(|cx| {
+            let written = match poll_write_from(leg, bytes, &mut at, cx) {
+                Poll::Ready(Ok(())) => Pin::new(&mut *leg).poll_flush(cx),
+                other => other,
+            };
+            match written {
+                Poll::Ready(outcome) => Poll::Ready(outcome),
+                Poll::Pending => self
+                    .late
+                    .poll(cx)
+                    .map(|()| Err(io::ErrorKind::TimedOut.into())),
+            }
+        })
+        .await
+    }
+}
+
+/// A chunked body, read to its end.
+struct Measured {
+    payload: Vec<u8>,
+    /// Bytes of the input it took, head included.
+    wire: usize,
+}
+
+fn seen(error: &ConnectError) -> (Observation, ConnectOutcome) {
+    match error {
+        ConnectError::Deadline(_) => (Observation::Deadline, ConnectOutcome::Timeout),
+        ConnectError::Io(_) => (Observation::Refused, ConnectOutcome::Refused),
+        ConnectError::Tls(_) => (Observation::TlsFailed, ConnectOutcome::Tls),
+    }
+}
+
+/// Bytes of a request's body that are read before its first write.
+const INPUT_AHEAD: usize = 64 * 1024;

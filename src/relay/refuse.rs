@@ -1,0 +1,138 @@
+//! What we answer ourselves: refusals, the health page, the end of a session that is gone already.
+
+use super::bill::Bill;
+use super::head::line;
+use crate::mapi::{RequestType, ResponseCode};
+use crate::refusal::Refusal;
+
+/// What clients take a MAPI server to call itself; the grammar is fixed. `[MS-OXCMAPIHTTP] 2.2.3.3.7`
+const SERVER_APPLICATION: &str = "Exchange/15.00.0847.4040";
+
+/// How an answer of ours ends the connection or not, and whether its body is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// The connection ends after it.
+    pub(crate) close: bool,
+    /// The request was HEAD.
+    pub(crate) is_head: bool,
+}
+
+/// Appends a refusal. MAPI clients read the code and the echoes, people the sentence; the id in it is in
+/// the access log. `challenges`: header lines of a 401.
+pub(crate) fn refusal(
+    refusal: &Refusal,
+    challenges: &[&str],
+    bill: &Bill<'_>,
+    manner: Manner,
+    out: &mut Vec<u8>,
+) {
+    let id = bill.id.letters();
+    let body = [
+        b"<html><body>",
+        refusal.public_words().as_bytes(),
+        b" (",
+        &id,
+        b")</body></html>\r\n",
+    ]
+    .concat();
+    status_line(refusal.status(), out);
+    line(out, b"Cache-Control", b"private");
+    line(out, b"Content-Type", b"text/html");
+    if let Some(code) = refusal.code() {
+        mapi_fields(code, bill, out);
+    }
+    for challenge in challenges {
+        out.extend_from_slice(challenge.as_bytes());
+    }
+    if let Some(seconds) = refusal.retry_after_seconds() {
+        line(
+            out,
+            b"Retry-After",
+            itoa::Buffer::new().format(seconds).as_bytes(),
+        );
+    }
+    if matches!(refusal, Refusal::MethodNotAllowed) {
+        line(out, b"Allow", b"POST");
+    }
+    end(&body, manner, out);
+}
+
+/// Appends success for a `Disconnect` or `Unbind` whose session is as good as ended.
+/// `[MS-OXCMAPIHTTP] 2.2.4.3.2, 2.2.5.2.2`
+pub(crate) fn session_ended(bill: &Bill<'_>, manner: Manner, out: &mut Vec<u8>) {
+    // StatusCode, ErrorCode (Unbind calls success 1), AuxiliaryBufferSize.
+    let mut body = *b"\0\0\0\0\0\0\0\0\0\0\0\0";
+    if bill.request_type == Some(RequestType::Unbind) {
+        body[4] = 1;
+    }
+    status_line(200, out);
+    line(out, b"Cache-Control", b"private");
+    line(out, b"Content-Type", b"application/mapi-http");
+    mapi_fields(ResponseCode::SUCCESS, bill, out);
+    let tagged = [
+        &b"PROCESSING\r\nDONE\r\nX-ElapsedTime: 0\r\n\r\n"[..],
+        &body,
+    ]
+    .concat();
+    end(&tagged, manner, out);
+}
+
+/// Appends the health page, as a load balancer in front expects it of Exchange.
+pub(crate) fn health(is_healthy: bool, host: &str, manner: Manner, out: &mut Vec<u8>) {
+    let (status, words) = if is_healthy {
+        (200, "200 OK")
+    } else {
+        (503, "503 Service Unavailable")
+    };
+    status_line(status, out);
+    line(out, b"Cache-Control", b"no-cache");
+    line(out, b"Content-Type", b"text/html");
+    end(format!("{words}<br/>{host}").as_bytes(), manner, out);
+}
+
+fn mapi_fields(code: ResponseCode, bill: &Bill<'_>, out: &mut Vec<u8>) {
+    if let Some(kind) = bill.request_type {
+        line(out, b"X-RequestType", kind.as_str().as_bytes());
+    }
+    for (name, value) in [
+        (&b"X-RequestId"[..], bill.request_id()),
+        (b"X-ClientInfo", bill.client_info()),
+    ] {
+        if !value.is_empty() {
+            line(out, name, value);
+        }
+    }
+    line(
+        out,
+        b"X-ResponseCode",
+        itoa::Buffer::new().format(code.0).as_bytes(),
+    );
+    line(out, b"X-ServerApplication", SERVER_APPLICATION.as_bytes());
+}
+
+fn end(body: &[u8], manner: Manner, out: &mut Vec<u8>) {
+    line(
+        out,
+        b"Content-Length",
+        itoa::Buffer::new().format(body.len()).as_bytes(),
+    );
+    if manner.close {
+        line(out, b"Connection", b"close");
+    }
+    out.extend_from_slice(b"\r\n");
+    if !manner.is_head {
+        out.extend_from_slice(body);
+    }
+}
+
+fn status_line(status: u16, out: &mut Vec<u8>) {
+    let reason = http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Unknown");
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,523 @@
+//! The way back: the server's answer, streamed to the client as it comes.
+
+use super::admit::Plan;
+use super::answer::{self, AnswerHead, Echo, Fields, Rewrite};
+use super::bill::Bill;
+use super::buffer::Scratch;
+use super::connection::{Connection, Next, Stop, Stream, after, challenges};
+use super::exchange::{Event, Exchange};
+use super::forward::Sent;
+use super::hold::Hold;
+use super::in_band::{self, Word};
+use super::learn;
+use crate::accounting::Wire;
+use crate::config::settings::BackendIdentity;
+use crate::health::Observation;
+use crate::mapi::framing::Body;
+use crate::mapi::tags::Tags;
+use crate::mapi::{Flavour, ResponseCode};
+use crate::metrics::{Outcome, PollEnd};
+use crate::refusal::Refusal;
+use crate::runtime::{Runtime, Snapshot};
+use crate::sessions::SessionKey;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+/// What one answer needs from the world around it.
+pub(super) struct Scene<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) world: &'a Snapshot,
+    pub(super) plan: &'a Plan,
+    pub(super) keep_alive: bool,
+}
+
+/// What is known once the answer's head has passed.
+struct Under {
+    body: Body,
+    reusable: bool,
+    code: Option<ResponseCode>,
+    session: Option<SessionKey>,
+    expiration: Option<Duration>,
+    silence: Duration,
+    closes: bool,
+}
+
+impl<S: Stream> Connection<S> {
+    /// Passes the answer on. Returns when its last byte is with the client.
+    ///
+    /// # Errors
+    /// The server failed or the client went away; the request is never sent again.
+    pub(super) async fn answer(
+        &mut self,
+        runtime: &Runtime,
+        world: &Snapshot,
+        plan: Box<Plan>,
+        keep_alive: bool,
+        sent: Sent,
+        bill: &mut Bill<'_>,
+    ) -> Result<Next, Stop> {
+        let scene = Scene {
+            runtime,
+            world,
+            plan: &plan,
+            keep_alive,
+        };
+        let mut exchange = Exchange::new(self, sent.leg, sent.body);
+        let outcome = scene.stream(&mut exchange, bill).await;
+        bill.body.received += exchange.moved;
+        bill.backend = exchange.leg.wire().since(sent.before);
+        let (next, leg_is_clean) = outcome?;
+        if leg_is_clean {
+            scene.give_back(exchange);
+        }
+        Ok(next)
+    }
+}
+
+impl Scene<'_> {
+    fn server_name(&self) -> crate::ids::ServerName {
+        self.plan.server.name().clone()
+    }
+
+    fn flavour(&self) -> Flavour {
+        self.plan.server.settings().flavour
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a connection is kept from the moment it is given back"
+    )]
+    fn give_back<S: Stream>(&self, exchange: Exchange<'_, S>) {
+        self.plan
+            .server
+            .give_back(exchange.into_leg(), self.plan.lane, Instant::now());
+    }
+
+    /// The answer from its first byte to its last. Second of the outcome: the leg may carry another.
+    async fn stream<S: Stream>(
+        &self,
+        exchange: &mut Exchange<'_, S>,
+        bill: &mut Bill<'_>,
+    ) -> Result<(Next, bool), Stop> {
+        let mut hold = Hold::new(self, bill.began);
+        let mut out = Scratch::new();
+        let mut under = loop {
+            out.0.clear();
+            match self.head(exchange, bill, &mut out.0)? {
+                Some(under) => break under,
+                None => self.await_head(exchange, &mut hold).await?,
+            }
+        };
+        let mut tags = Tags::default();
+        // Head and first piece in one write: one TLS record, one packet.
+        self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
+        self.extend_silence(exchange, &under, &mut hold);
+        exchange.write(&out.0).await?;
+        drop(out);
+        while !under.body.is_done() {
+            self.extend_silence(exchange, &under, &mut hold);
+            match exchange.next(hold.listens()).await {
+                Event::Answer(0) if under.body == Body::UntilClose => break,
+                Event::Answer(0) => {
+                    return self
+                        .lost(exchange, &under, &mut hold, bill, "closed in mid-answer")
+                        .await;
+                }
+                Event::LegFailed(error) => {
+                    return self
+                        .lost(exchange, &under, &mut hold, bill, &error.to_string())
+                        .await;
+                }
+                Event::Answer(_) => {
+                    let mut out = Scratch::new();
+                    self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
+                    exchange.write(&out.0).await?;
+                }
+                Event::Asked => hold.look(self),
+                Event::ClientGone => {
+                    hold.ended(self, PollEnd::ClientLeft);
+                    return Err(Stop::ClientGone);
+                }
+                Event::Late => match hold.due(self.now(), under.body.at_chunk_boundary()) {
+                    Some(reason) => {
+                        return self
+                            .end_in_band(exchange, &under, &mut hold, reason, bill)
+                            .await;
+                    }
+                    None if hold.waits_for_boundary(self.now()) => {}
+                    None => return self.silent(exchange, &under, &mut hold, bill).await,
+                },
+            }
+        }
+        self.completed(&under, &tags, &mut hold, bill);
+        let clean = exchange.is_request_done() && exchange.output.is_empty() && under.reusable;
+        let next = if under.closes || !exchange.is_request_done() {
+            Next::Close
+        } else {
+            Next::Request
+        };
+        Ok((next, clean))
+    }
+
+    /// Reads the answer's head, if it is complete, and writes ours.
+    fn head<S: Stream>(
+        &self,
+        exchange: &mut Exchange<'_, S>,
+        bill: &mut Bill<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Under>, Stop> {
+        loop {
+            let mut room = Fields::new();
+            let head = answer::read(exchange.output.data(), self.flavour(), &mut room).map_err(
+                |what| Refusal::ServerNonsense {
+                    server: self.server_name(),
+                    what,
+                },
+            )?;
+            let Some(head) = head else { return Ok(None) };
+            if head.status == 101 {
+                return Err(Refusal::ServerNonsense {
+                    server: self.server_name(),
+                    what: "101",
+                }
+                .into());
+            }
+            let length = head.length;
+            if head.status < 200 {
+                // We have told the client to go on ourselves; a server's own word would be one too many.
+                exchange.output.consume(length);
+                continue;
+            }
+            let under = self.pass_head(
+                &head,
+                exchange.asks.now().leaving,
+                exchange.is_request_done(),
+                bill,
+                out,
+            )?;
+            exchange.output.consume(length);
+            return Ok(Some(under));
+        }
+    }
+
+    fn pass_head(
+        &self,
+        head: &AnswerHead<'_, '_>,
+        leaving: bool,
+        request_is_done: bool,
+        bill: &mut Bill<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Under, Stop> {
+        let (world, pin, server) = (self.world, &self.plan.pin, self.plan.server.settings());
+        let now = self.now();
+        bill.first_byte = bill.sent.map(|sent| now.saturating_duration_since(sent));
+        self.check_status(head)?;
+        let code = head.code.map(|code| server.flavour.normal(code));
+        let session = learn::from_head(head, code, pin, &server.name, self.runtime, world, now);
+        let sealed = self.route_cookie(head, code);
+        let keep = self.keep_alive && !leaving && (request_is_done || !head.body.is_done());
+        let challenges = (head.status == 401).then(|| challenges(world, None).collect::<String>());
+        let rewrite = Rewrite {
+            code: code.filter(|_| server.normalize && code != head.code),
+            echo: head.code.filter(|_| server.normalize).map(|_| Echo {
+                request_type: pin.request_type.as_str(),
+                request_id: bill.request_id(),
+                client_info: bill.client_info(),
+            }),
+            route_cookie: world
+                .sealer
+                .as_ref()
+                .zip(sealed.as_deref())
+                .map(|(sealer, value)| (sealer.name(), value, pin.endpoint.path())),
+            own_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
+            challenges: challenges.as_deref(),
+            close: !keep,
+        };
+        head.write(&rewrite, out);
+        bill.status = head.status;
+        bill.code = code;
+        bill.head.sent = out.len() as u64;
+        let periods = world.settings.limits.pending_missed;
+        let period = head
+            .pending_period
+            .unwrap_or(world.settings.limits.default_pending_period);
+        Ok(Under {
+            body: head.body,
+            reusable: head.reusable,
+            code,
+            session,
+            expiration: head.expiration,
+            silence: (period * periods).max(SILENCE_MIN),
+            closes: !keep || head.body == Body::UntilClose,
+        })
+    }
+
+    /// Statuses that are said to us and not to the client.
+    fn check_status(&self, head: &AnswerHead<'_, '_>) -> Result<(), Stop> {
+        let server = || self.server_name();
+        match (head.status, &self.world.settings.backend_identity) {
+            (401, BackendIdentity::BasicService { .. }) => Err(Refusal::ServerNonsense {
+                server: server(),
+                what: "our service account was refused",
+            }
+            .into()),
+            (401, BackendIdentity::Passthrough) => {
+                // The server knows another password by now: what we remember is stale.
+                self.world.auth.revoke(&self.plan.pin.user);
+                Ok(())
+            }
+            // A server's word to its front end: the mailbox is elsewhere. It did nothing, but the
+            // request has been sent, and what has been sent is not sent again.
+            (555, _) if self.plan.pin.request_type.opens_session() => {
+                Err(Refusal::NoEligibleCopy {
+                    database: self.plan.pin.database.clone(),
+                    why: "its server says that the mailbox is elsewhere",
+                }
+                .into())
+            }
+            (555, _) => {
+                Err(Refusal::SessionGone("the server says that the mailbox is elsewhere").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Our cookie, where the answer sets the session's own: clients send back the cookies of the last
+    /// answer that set any. A new one for a new session, else the client's own again.
+    fn route_cookie(
+        &self,
+        head: &AnswerHead<'_, '_>,
+        code: Option<ResponseCode>,
+    ) -> Option<Vec<u8>> {
+        let sealer = self.world.sealer.as_ref()?;
+        head.context.filter(|value| !value.is_empty())?;
+        if code != Some(ResponseCode::SUCCESS) || self.plan.pin.request_type.closes_session() {
+            return None;
+        }
+        let pin = &self.plan.pin;
+        let again = self
+            .plan
+            .route_cookie
+            .as_ref()
+            .filter(|_| !pin.request_type.opens_session());
+        Some(match again {
+            Some(value) => value.to_vec(),
+            None => {
+                let ticket = learn::ticket(pin, self.plan.server.name(), self.unix_seconds());
+                sealer.seal(&ticket, pin.endpoint, &pin.user)?.into_bytes()
+            }
+        })
+    }
+
+    async fn await_head<S: Stream>(
+        &self,
+        exchange: &mut Exchange<'_, S>,
+        hold: &mut Hold,
+    ) -> Result<(), Stop> {
+        loop {
+            let server = self.server_name();
+            return match exchange.next(hold.listens()).await {
+                Event::Answer(0) => Err(self.failed(exchange, "closed without an answer")),
+                Event::Answer(_) => Ok(()),
+                Event::LegFailed(error) => Err(self.failed(exchange, &error.to_string())),
+                Event::ClientGone => Err(Stop::ClientGone),
+                Event::Asked => {
+                    hold.look(self);
+                    // The client has had nothing yet, so it can be told in a whole answer.
+                    if hold.has_moved() {
+                        return Err(Refusal::SessionGone("database moved while waiting").into());
+                    }
+                    continue;
+                }
+                Event::Late => {
+                    self.runtime.observe(&server, Observation::Deadline);
+                    Err(Refusal::ServerSilent { server }.into())
+                }
+            };
+        }
+    }
+
+    fn failed<S: Stream>(&self, exchange: &Exchange<'_, S>, cause: &str) -> Stop {
+        let server = self.server_name();
+        self.runtime.observe(&server, Observation::Reset);
+        let written = exchange.leg.wire().sent;
+        Refusal::ServerFailed {
+            server,
+            written,
+            cause: cause.to_owned(),
+        }
+        .into()
+    }
+
+    /// Takes what is here of the answer's body into `out`, as it is.
+    fn piece<S: Stream>(
+        &self,
+        exchange: &mut Exchange<'_, S>,
+        under: &mut Under,
+        tags: &mut Tags,
+        hold: &mut Hold,
+        bill: &mut Bill<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Stop> {
+        let pending = tags.pending();
+        let data = exchange.output.data();
+        let taken = under
+            .body
+            .follow(data, |run| tags.read(run))
+            .map_err(|bad| {
+                Stop::Cut(Refusal::ServerNonsense {
+                    server: self.server_name(),
+                    what: bad.0,
+                })
+            })?;
+        out.extend_from_slice(data.get(..taken.wire).unwrap_or_default());
+        exchange.output.consume(taken.wire);
+        bill.body.sent += taken.wire as u64;
+        if tags.pending() > pending {
+            hold.pending(self, self.now());
+        }
+        Ok(())
+    }
+
+    /// The server must be heard of within its own period, times the number that may be missed.
+    fn extend_silence<S: Stream>(
+        &self,
+        exchange: &mut Exchange<'_, S>,
+        under: &Under,
+        hold: &mut Hold,
+    ) {
+        let silence = self.now() + under.silence;
+        exchange.late.set(hold.deadline(silence).into());
+    }
+
+    /// Both messages are complete.
+    fn completed(&self, under: &Under, tags: &Tags, hold: &mut Hold, bill: &mut Bill<'_>) {
+        let code = tags
+            .code()
+            .map_or(under.code, |code| Some(self.flavour().normal(code)));
+        if let Some(code) = tags.code() {
+            learn::from_final_code(self.flavour().normal(code), under.session, self.runtime);
+        }
+        if self.plan.pin.request_type.is_held() {
+            learn::from_end_of_wait(
+                under.session,
+                under.expiration,
+                self.runtime,
+                self.world,
+                self.now(),
+            );
+        }
+        hold.ended(self, PollEnd::Answered);
+        bill.code = code;
+        bill.outcome = match (bill.status, code) {
+            (200, None | Some(ResponseCode::SUCCESS)) => Outcome::Ok,
+            (200, Some(_)) => Outcome::Code,
+            _ => Outcome::Status,
+        };
+        self.runtime.observe_answered(self.plan.server.name());
+    }
+
+    /// Ends a held answer between two chunks of the server's. The leg is closed with the exchange: the
+    /// server still holds its side of the poll, and closing is how it learns.
+    async fn end_in_band<S: Stream>(
+        &self,
+        exchange: &mut Exchange<'_, S>,
+        under: &Under,
+        hold: &mut Hold,
+        reason: PollEnd,
+        bill: &mut Bill<'_>,
+    ) -> Result<(Next, bool), Stop> {
+        let (word, code) = match reason {
+            PollEnd::Drain | PollEnd::Limit => (Word::NothingPending, ResponseCode::SUCCESS),
+            _ => (Word::ConnectAgain, ResponseCode::CONTEXT_NOT_FOUND),
+        };
+        if word == Word::ConnectAgain {
+            learn::from_final_code(code, under.session, self.runtime);
+            self.runtime.metrics.session_moved();
+        }
+        let mut out = Scratch::new();
+        in_band::end_of_wait(word, self.flavour(), bill.began.elapsed(), &mut out.0);
+        exchange.late.set(after(WRITE_END));
+        exchange.write(&out.0).await?;
+        bill.body.sent += out.0.len() as u64;
+        (bill.code, bill.outcome) = (Some(code), Outcome::Ended);
+        hold.ended(self, reason);
+        let stays = !under.closes && exchange.is_request_done() && reason != PollEnd::Drain;
+        Ok((if stays { Next::Request } else { Next::Close }, false))
+    }
+
+    /// The leg broke. A held poll between two chunks ends in the protocol's words, after a moment that
+    /// differs from client to client; anything else breaks off, and the client sees that it did.
+    async fn lost<S: Stream>(
+        &self,
+        exchange: &mut Exchange<'_, S>,
+        under: &Under,
+        hold: &mut Hold,
+        bill: &mut Bill<'_>,
+        cause: &str,
+    ) -> Result<(Next, bool), Stop> {
+        let server = self.server_name();
+        self.runtime.observe(&server, Observation::Reset);
+        if hold.is_held() && under.body.at_chunk_boundary() {
+            hold.lost(self);
+            exchange
+                .late
+                .set(hold.deadline(self.now() + under.silence).into());
+            if !exchange.rest().await {
+                hold.ended(self, PollEnd::ClientLeft);
+                return Err(Stop::ClientGone);
+            }
+            return self
+                .end_in_band(exchange, under, hold, PollEnd::ServerLost, bill)
+                .await;
+        }
+        hold.ended(self, PollEnd::ServerLost);
+        let written = exchange.leg.wire().sent;
+        Err(Stop::Cut(Refusal::ServerFailed {
+            server,
+            written,
+            cause: cause.to_owned(),
+        }))
+    }
+
+    /// Nothing was heard for too long.
+    async fn silent<S: Stream>(
+        &self,
+        exchange: &mut Exchange<'_, S>,
+        under: &Under,
+        hold: &mut Hold,
+        bill: &mut Bill<'_>,
+    ) -> Result<(Next, bool), Stop> {
+        let server = self.server_name();
+        self.runtime.observe(&server, Observation::Deadline);
+        if hold.is_held() && under.body.at_chunk_boundary() {
+            return self
+                .end_in_band(exchange, under, hold, PollEnd::Silent, bill)
+                .await;
+        }
+        hold.ended(self, PollEnd::Silent);
+        Err(Stop::Cut(Refusal::ServerSilent { server }))
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an answer's deadlines are reckoned where it passes"
+    )]
+    pub(super) fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a ticket says when it was sealed"
+    )]
+    fn unix_seconds(&self) -> u64 {
+        std::time::SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+}
+
+/// No server is given less than this between two signs of life, whatever it says of its period.
+const SILENCE_MIN: Duration = Duration::from_secs(2);
+/// Whoever does not take the end of its poll within this does without.
+const WRITE_END: Duration = Duration::from_secs(5);

@@ -1,0 +1,269 @@
+//! Where a request wants to go: one reading of its target, which is also what is sent on.
+
+use crate::mapi::Endpoint;
+use crate::refusal::Refusal;
+
+/// Bytes of a target; MAPI URLs are about 100, servers refuse beyond 4000.
+const TARGET_MAX: usize = 2048;
+/// Bytes of a `MailboxId` value.
+const MAILBOX_ID_MAX: usize = 320;
+
+/// A place this door opens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A MAPI endpoint.
+    Mapi(Endpoint),
+    /// The health page, answered by us.
+    Health,
+}
+
+/// A target, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Where to.
+    pub place: Place,
+    /// The query without its `?`, as written; servers match it byte for byte.
+    pub query: Option<&'a str>,
+    /// The value of `MailboxId`, as written.
+    pub mailbox: Option<&'a str>,
+}
+
+/// The only paths there are, each in every spelling we accept. Exact but for case: nothing is decoded,
+/// no dot segment is resolved, so nothing can be read twice in two ways.
+const PLACES: [(&str, Place); 5] = [
+    ("/mapi/emsmdb/", Place::Mapi(Endpoint::Emsmdb)),
+    ("/mapi/emsmdb", Place::Mapi(Endpoint::Emsmdb)),
+    ("/mapi/nspi/", Place::Mapi(Endpoint::Nspi)),
+    ("/mapi/nspi", Place::Mapi(Endpoint::Nspi)),
+    ("/mapi/healthcheck.htm", Place::Health),
+];
+
+impl<'a> Target<'a> {
+    /// Reads an origin-form target. RFC 9112 section 3.2.1
+    ///
+    /// # Errors
+    /// A path that is not one of ours, a target that is too long, a query with bytes that do not belong
+    /// there, a `MailboxId` that is there twice or cannot be one.
+    pub fn read(target: &'a str) -> Result<Self, Refusal> {
+        if target.len() > TARGET_MAX {
+            return Err(Refusal::TargetTooLong);
+        }
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let place = PLACES
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(path))
+            .map(|(_, place)| *place)
+            .ok_or(Refusal::UnknownPath)?;
+        let mailbox = query.map(mailbox_in).transpose()?.flatten();
+        Ok(Self {
+            place,
+            query,
+            mailbox,
+        })
+    }
+
+    /// Appends the canonical form, as a server gets it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match self.place {
+            Place::Mapi(endpoint) => endpoint.path().as_bytes(),
+            Place::Health => b"/mapi/healthcheck.htm",
+        });
+        if let Some(query) = self.query {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
+        }
+    }
+}
+
+/// Checks a query and finds the mailbox in it.
+fn mailbox_in(query: &str) -> Result<Option<&str>, Refusal> {
+    if !is_clean(query.as_bytes()) {
+        return Err(Refusal::Malformed(
+            "query has bytes that do not belong in one",
+        ));
+    }
+    let mut found = None;
+    for pair in query.split('&') {
+        let Some((name, value)) = pair.split_once('=') else {
+            continue;
+        };
+        if !name.eq_ignore_ascii_case("MailboxId") {
+            // A name hidden behind escapes could be a second MailboxId to somebody who decodes it.
+            if name.contains('%') {
+                return Err(Refusal::Malformed("query name with escapes"));
+            }
+            continue;
+        }
+        if found.replace(value).is_some() {
+            return Err(Refusal::Malformed("MailboxId twice"));
+        }
+    }
+    match found {
+        Some(value) if !is_mailbox_id(value.as_bytes()) => Err(Refusal::BadMailboxId),
+        found => Ok(found),
+    }
+}
+
+/// Visible ASCII that RFC 3986 allows in a query, escapes complete, no escaped control byte.
+fn is_clean(query: &[u8]) -> bool {
+    let mut rest = query;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => {}
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+'
+            | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'?' | b'{' | b'}' => {}
+            b'%' => {
+                let Some(([high, low], after)) = rest.split_first_chunk() else {
+                    return false;
+                };
+                if !(b'2'..=b'9').contains(high) && !high.is_ascii_alphabetic()
+                    || !high.is_ascii_hexdigit()
+                    || !low.is_ascii_hexdigit()
+                    || (*high == b'7' && low.eq_ignore_ascii_case(&b'f'))
+                {
+                    return false;
+                }
+                rest = after;
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// `<id>@<domain>` of plain letters; the `@` may be escaped.
+fn is_mailbox_id(value: &[u8]) -> bool {
+    let parts = match memchr::memmem::find(value, b"%40") {
+        Some(at) => (value.get(..at), value.get(at + 3..)),
+        None => match memchr::memchr(b'@', value) {
+            Some(at) => (value.get(..at), value.get(at + 1..)),
+            None => return false,
+        },
+    };
+    let plain = |part: &[u8]| {
+        !part.is_empty()
+            && part.iter().all(|byte| {
+                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'{' | b'}')
+            })
+    };
+    value.len() <= MAILBOX_ID_MAX
+        && matches!(parts, (Some(id), Some(domain)) if plain(id) && plain(domain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ID: &str = "416c6368-656d-794a-6f45-57615272456e@contoso.test";
+
+    #[test]
+    fn every_spelling_of_an_endpoint_is_sent_in_one() {
+        for path in [
+            "/mapi/emsmdb/",
+            "/mapi/emsmdb",
+            "/MAPI/EMSMDB/",
+            "/Mapi/Emsmdb",
+        ] {
+            let target = format!("{path}?MailboxId={ID}");
+            let read = Target::read(&target).unwrap();
+            assert_eq!(read.mailbox, Some(ID));
+            let mut sent = Vec::new();
+            read.write(&mut sent);
+            assert_eq!(sent, format!("/mapi/emsmdb/?MailboxId={ID}").as_bytes());
+        }
+    }
+
+    #[test]
+    fn no_other_path_is_opened_however_it_is_written() {
+        for path in [
+            "/mapi/../ecp/",
+            "/mapi%2femsmdb/",
+            "//mapi/emsmdb/",
+            "http://a/mapi/emsmdb/",
+            "/mapi/emsmdb/x",
+            "/mapi/emsmdb/;x",
+            "/mapi/emsmdb\\",
+            "/mapi/./emsmdb/",
+            "/mapi/%65msmdb/",
+            "/ecp/",
+            "*",
+            "",
+            "/",
+            "/autodiscover/autodiscover.json@x/mapi/emsmdb/",
+            "/mapi/emsmdb/%00",
+            "/mapi/emsmdb//",
+            "mapi/emsmdb/",
+        ] {
+            assert_eq!(Target::read(path), Err(Refusal::UnknownPath), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_query_that_could_be_read_twice_is_refused() {
+        for query in [
+            "MailboxId=a@b&mailboxid=c@d",
+            "Mailbox%49d=a@b",
+            "x=\"",
+            "x=<y>",
+            "x=%0",
+            "x=%zz",
+            "x=%0a",
+            "x=%7F",
+            "x=%00",
+            "x=é",
+            "a#b",
+            "a b",
+        ] {
+            let target = format!("/mapi/emsmdb/?{query}");
+            assert!(
+                matches!(Target::read(&target), Err(Refusal::Malformed(_))),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mailbox_id_has_an_id_and_a_domain() {
+        for good in [ID, "a%40b.c", "{1-2}@d"] {
+            let target = format!("/mapi/nspi/?MailboxId={good}");
+            assert_eq!(Target::read(&target).unwrap().mailbox, Some(good));
+        }
+        for bad in [
+            "",
+            "@",
+            "a",
+            "a@",
+            "@b",
+            "a@b@c",
+            "a:444@b",
+            "a/b@c",
+            "a%20@b",
+            &format!("{}@b", "a".repeat(400)),
+        ] {
+            let target = format!("/mapi/nspi/?MailboxId={bad}");
+            assert_eq!(Target::read(&target), Err(Refusal::BadMailboxId), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_reads_back_as_the_same_place(target in "/[mM][aA][pP][iI]/(emsmdb|NSPI|nspi|healthcheck.htm)/?(\\?[ -~]{0,40})?") {
+            if let Ok(read) = Target::read(&target) {
+                let mut sent = Vec::new();
+                read.write(&mut sent);
+                let sent = String::from_utf8(sent).unwrap();
+                prop_assert_eq!(Target::read(&sent), Ok(read));
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_without_a_panic(target in "\\PC{0,200}") {
+            let _read = Target::read(&target);
+        }
+    }
+}
