@@ -123,8 +123,7 @@ fn nginx(site: &Site, address: SocketAddr) -> Result<Recipe> {
     } else {
         ""
     };
-    let folder = site.path("");
-    let folder = folder.display();
+    let folder = site.folder().display();
     let connections = site.files_max.min(16_384);
     let config = format!(
         r#"daemon off;

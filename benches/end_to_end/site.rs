@@ -7,8 +7,10 @@ use crate::upstream;
 use anyhow::{Context as _, Result};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// The place of the bench.
@@ -55,23 +57,33 @@ impl Site {
         site.write_certificate()?;
         site.write_people(plan.users)?;
         if plan.keep {
-            println!("configurations and logs: {}", site.path("").display());
+            println!("configurations and logs: {}", site.folder().display());
         }
         Ok(site)
     }
 
     /// A file of the site's folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// The folder itself.
+    pub(crate) fn folder(&self) -> &Path {
         match &self.folder {
-            Folder::Passing(folder) => folder.path().join(name),
-            Folder::Kept(folder) => folder.join(name),
+            Folder::Passing(folder) => folder.path(),
+            Folder::Kept(folder) => folder,
         }
     }
 
-    /// Writes a file of the site's folder.
+    /// Writes a file of the site's folder; there are keys among them, so only we may read it.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.path(name);
-        fs::write(&path, text).with_context(|| format!("{}", path.display()))?;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options
+            .open(&path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("{}", path.display()))?;
         Ok(path)
     }
 
