@@ -1,6 +1,8 @@
 //! What the command line can do.
 
 pub mod check;
+pub mod reload;
+pub mod run;
 pub mod schema;
 
 use clap::{Parser, Subcommand};
@@ -25,8 +27,12 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve until told otherwise
+    Run(run::RunArgs),
     /// Check a configuration file: all problems at once, each with its place and its cure
     Check(check::CheckArgs),
+    /// Make a running process read its configuration again, and say how it went
+    Reload(reload::ReloadArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::SchemaArgs),
 }
@@ -35,12 +41,41 @@ enum Command {
 pub fn main() -> ExitCode {
     let line = CommandLine::parse();
     match (line.test, line.command) {
+        (_, Some(Command::Run(args))) => run::run(args),
         (_, Some(Command::Check(args))) => check::run(&args),
+        (_, Some(Command::Reload(args))) => reload::run(&args),
         (_, Some(Command::Schema(args))) => schema::run(args),
         (Some(file), None) => check::run(&check::CheckArgs {
             file,
             format: check::Format::Text,
         }),
         (None, None) => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_to_check_goes_with_no_command() {
+        let reads = |line: &[&str]| CommandLine::try_parse_from(line).is_ok();
+
+        assert!(reads(&["mapigate", "-t", "mapigate.yaml"]));
+        assert!(reads(&[
+            "mapigate",
+            "run",
+            "--config",
+            "mapigate.yaml",
+            "--upgrade"
+        ]));
+        assert!(!reads(&["mapigate", "-t", "mapigate.yaml", "schema"]));
+        assert!(!reads(&["mapigate", "reload", "--admin", "not an address"]));
     }
 }

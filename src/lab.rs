@@ -9,6 +9,7 @@ pub mod checker;
 //pub mod conformance;
 pub mod mailbox_server;
 pub mod outlook;
+pub mod site;
 pub mod wire;
 
 pub use authority::Authority;

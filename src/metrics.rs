@@ -10,8 +10,7 @@ mod requests;
 mod servers;
 
 pub use labels::{
-    AuthOutcome, ConnectOutcome, HandshakeOutcome, Label, Outcome, PollEnd, ReloadOutcome,
-    RetryReason,
+    AuthOutcome, ConnectOutcome, HandshakeOutcome, Label, Outcome, PollEnd, ReloadEnd, RetryReason,
 };
 pub use requests::Finished;
 pub use servers::ServerMeters;
@@ -57,7 +56,7 @@ pub struct Metrics {
     config_generation: IntGauge,
     reload_successful: IntGauge,
     reload_success_time: Gauge,
-    reloads: Counters<ReloadOutcome>,
+    reloads: Counters<ReloadEnd>,
     certificates: IntGaugeVec,
     access_dropped: IntCounter,
     client_bytes: [IntCounter; 2],
@@ -363,9 +362,9 @@ impl Metrics {
     }
 
     /// A reload ended; `now` is in seconds since 1970.
-    pub fn reloaded(&self, outcome: ReloadOutcome, now: f64) {
+    pub fn reloaded(&self, outcome: ReloadEnd, now: f64) {
         self.reloads.inc(outcome);
-        let accepted = outcome != ReloadOutcome::Rejected;
+        let accepted = outcome != ReloadEnd::Rejected;
         self.reload_successful.set(i64::from(accepted));
         if accepted {
             self.reload_success_time.set(now);

@@ -1,1 +1,68 @@
 //! Background loops, each the only writer of one part of the world.
+
+mod check;
+mod files;
+mod reload;
+mod sweep;
+mod watch;
+
+pub use reload::{Loader, Reloaded, Reloader};
+
+use crate::certs::FrontTls;
+use crate::runtime::{Runtime, Sighting};
+use reload::ReloadLoop;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch as channel};
+use watch::Watch;
+
+/// The TLS sides of the listeners, by address: their certificates and ticket keys change under way.
+pub type Fronts = Vec<(SocketAddr, Arc<FrontTls>)>;
+
+/// All loops, ready to run.
+#[derive(Debug)]
+pub struct Upkeep {
+    runtime: Arc<Runtime>,
+    watch: Watch,
+    reload: ReloadLoop,
+    fronts: Fronts,
+}
+
+impl Upkeep {
+    /// Prepares the loops; nothing happens before [`Self::run`]. `seen` is what requests report of
+    /// servers, `load` reads the configuration.
+    pub fn new(
+        runtime: Arc<Runtime>,
+        seen: mpsc::Receiver<Sighting>,
+        load: Loader,
+        fronts: Fronts,
+        now: Instant,
+    ) -> (Self, Reloader) {
+        let (reload, reloader) = ReloadLoop::new(Arc::clone(&runtime), load, fronts.clone());
+        let upkeep = Self {
+            watch: Watch::new(Arc::clone(&runtime), seen, now),
+            runtime,
+            reload,
+            fronts,
+        };
+        (upkeep, reloader)
+    }
+
+    /// Runs until the last [`Reloader`] is gone; in a running process that is never.
+    pub async fn run(self) {
+        let (announce, generation) = channel::channel(self.runtime.snapshot().generation);
+        tokio::select! {
+            () = self.watch.run(generation) => {}
+            () = self.reload.run(announce) => {}
+            () = sweep::sessions(Arc::clone(&self.runtime)) => {}
+            () = sweep::tickets(self.runtime, self.fronts) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod world;
+
+#[cfg(test)]
+mod tests;

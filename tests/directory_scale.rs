@@ -8,7 +8,6 @@ use mapigate::config::settings::{Access, Database, DirectorySettings};
 use mapigate::directory::Directory;
 use mapigate::ids::{DatabaseName, ServerName, UserName};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 const MAILBOXES: u32 = 100_000;
@@ -29,9 +28,11 @@ fn a_hundred_thousand_mailboxes_load_in_under_a_second() {
         let site = Directory::load(&settings, &databases(), Some("contoso.test")).unwrap();
         (start.elapsed(), site)
     };
+    // Unoptimised code takes several times as long and says nothing about the product.
+    let is_optimised = cfg!(not(debug_assertions));
     // The best of three, because the machine may be busy with something else.
     let (mut best, site) = load();
-    for _ in 0..2 {
+    for _ in 0..if is_optimised { 2 } else { 0 } {
         best = best.min(load().0);
     }
 
@@ -42,18 +43,15 @@ fn a_hundred_thousand_mailboxes_load_in_under_a_second() {
         assert_eq!(site.own_mailbox(&user).map(|own| own.id()), Some(home));
     }
     assert!(site.mailbox(&id(MAILBOXES)).is_none());
-    // Unoptimised code takes several times as long and says nothing about the product.
-    if cfg!(not(debug_assertions)) {
+    if is_optimised {
         assert!(best < Duration::from_secs(1), "{best:?}");
     }
     println!("{MAILBOXES} mailboxes in {best:?}");
 }
 
 fn mailboxes() -> String {
-    let mut text = "mailboxes:\n".to_owned();
-    for number in 0..MAILBOXES {
-        write!(
-            text,
+    let entry = |number: u32| {
+        format!(
             r"  - id: {}
     addresses: [user{number}@contoso.test, u.{number}@contoso.test]
     logins: [user{number}, 'CONTOSO\user{number}']
@@ -65,9 +63,9 @@ fn mailboxes() -> String {
             number % 40,
             number % 100
         )
-        .unwrap();
-    }
-    text
+    };
+    let entries: String = (0..MAILBOXES).map(entry).collect();
+    format!("mailboxes:\n{entries}")
 }
 
 fn id(number: u32) -> String {

@@ -374,6 +374,15 @@ mod tests {
     }
 
     #[test]
+    fn a_line_written_by_htpasswd_is_read() {
+        // htpasswd -nbB -C 4 user1 secret1
+        let text = "user1:$2y$04$RU4431gihHQwXbK22.cCiOkoxRpTQb1151dxuW6YSOSnVIXxnAcTa\n\n";
+        let file = parse(text.as_bytes(), None).unwrap();
+        assert!(account(&file, "user1").proves(b"secret1"));
+        assert!(!account(&file, "user1").proves(b"secret2"));
+    }
+
+    #[test]
     fn every_bcrypt_spelling_is_read() {
         let hash = bcrypt::hash_with_result("secret1", 4).unwrap();
         for version in [

@@ -159,8 +159,7 @@ impl<'i, F: FnMut(&Entry<'i>, &mut Problems<'_>)> Reader<'i, '_, '_, F> {
             return self.stop(place, "the file has no `mailboxes`", SHAPE_CURE);
         };
         let mut was_found = false;
-        loop {
-            let Some((key, at)) = self.key()? else { break };
+        while let Some((key, at)) = self.key()? {
             let (value, value_at) = self.next()?;
             if key != "mailboxes" {
                 let what = format!("unknown key `{key}`");

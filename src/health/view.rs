@@ -45,6 +45,13 @@ impl HealthView {
         self.servers.get(server).is_none_or(|health| health.is_up)
     }
 
+    /// False while a server has failures that it has not made up for: only then are its successes
+    /// worth telling the table, and on all other days a request tells it nothing.
+    pub fn is_steady(&self, server: &ServerName) -> bool {
+        let steady = |health: &ServerHealth| health.is_up && health.failures == 0;
+        self.servers.get(server).is_none_or(steady)
+    }
+
     /// Why a server is down; `None` while it is up.
     pub fn reason(&self, server: &ServerName) -> Option<&'static str> {
         self.servers.get(server)?.reason

@@ -139,7 +139,7 @@ label! {
 
 label! {
     /// How a reload ended.
-    ReloadOutcome {
+    ReloadEnd {
         /// The new configuration is in force.
         Accepted = "accepted",
         /// The configuration is wrong; the old one stays in force.

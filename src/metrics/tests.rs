@@ -159,9 +159,9 @@ fn a_server_that_left_the_configuration_leaves_the_scrape() {
 fn a_rejected_reload_shows_until_one_is_accepted() {
     let metrics = filled();
 
-    metrics.reloaded(ReloadOutcome::Rejected, 1.5e9);
+    metrics.reloaded(ReloadEnd::Rejected, 1.5e9);
     let rejected = metrics.render();
-    metrics.reloaded(ReloadOutcome::Accepted, 1.6e9);
+    metrics.reloaded(ReloadEnd::Accepted, 1.6e9);
     let accepted = metrics.render();
 
     assert!(rejected.contains("mapigate_config_last_reload_successful 0"));

@@ -36,10 +36,11 @@ async fn look(server: &BackServer, how: &HealthSettings) -> Observation {
             Err(trouble) => return trouble,
         }
     }
-    if how.page.is_none() && how.probe.is_none() {
-        if let Err(trouble) = connect(server, how).await {
-            return trouble;
-        }
+    if how.page.is_none()
+        && how.probe.is_none()
+        && let Err(trouble) = connect(server, how).await
+    {
+        return trouble;
     }
     Observation::CheckPassed
 }
@@ -130,7 +131,11 @@ fn host_of(server: &Server) -> String {
         true => format!("[{}]", server.host),
         false => server.host.clone(),
     };
-    if server.port == usual { host } else { format!("{host}:{}", server.port) }
+    if server.port == usual {
+        host
+    } else {
+        format!("{host}:{}", server.port)
+    }
 }
 
 const AGENT: &str = "User-Agent: mapigate-health\r\n";
@@ -153,13 +158,22 @@ mod tests {
 
     #[test]
     fn an_interim_answer_is_not_the_answer() {
-        assert_eq!(status(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\n\r\n"), Some(503));
-        assert!(matches!(status_of(b"HTTP/1.1 100 Continue\r\n\r\n"), Head::Incomplete));
+        assert_eq!(
+            status(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\n\r\n"),
+            Some(503)
+        );
+        assert!(matches!(
+            status_of(b"HTTP/1.1 100 Continue\r\n\r\n"),
+            Head::Incomplete
+        ));
     }
 
     #[test]
     fn what_is_not_http_has_no_status() {
-        assert!(matches!(status_of(b"SSH-2.0-OpenSSH_9.6\r\n"), Head::Nonsense));
+        assert!(matches!(
+            status_of(b"SSH-2.0-OpenSSH_9.6\r\n"),
+            Head::Nonsense
+        ));
         assert!(matches!(status_of(b"HTTP/1.1 20"), Head::Incomplete));
     }
 }

@@ -1,0 +1,118 @@
+//! Gathers the status from the world and its tables.
+
+use super::status::{CertificateStatus, DatabaseStatus, ReloadStatus, ServerStatus, Status, date};
+use crate::runtime::{Runtime, Snapshot};
+use crate::upkeep::Reloader;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// `starting`, `serving` or `draining`.
+pub(super) fn phase(runtime: &Runtime) -> &'static str {
+    match (runtime.is_leaving(), runtime.is_ready()) {
+        (true, _) => "draining",
+        (false, true) => "serving",
+        (false, false) => "starting",
+    }
+}
+
+pub(super) fn status(
+    runtime: &Runtime,
+    reloader: &Reloader,
+    now: Instant,
+    wall: SystemTime,
+) -> Status {
+    let world = runtime.snapshot();
+    let metrics = &runtime.metrics;
+    let last = reloader.last();
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        phase: phase(runtime),
+        generation: world.generation.0,
+        uptime_seconds: now.saturating_duration_since(runtime.started().0).as_secs(),
+        servers: servers(runtime, &world, now),
+        health_panics: world.health.panics(),
+        databases: databases(&world),
+        placement_epoch: world.placement.epoch().0,
+        mailboxes: world.directory.len(),
+        sessions: runtime.sessions.len(),
+        sessions_capacity: runtime.sessions.capacity(),
+        connections: metrics.connections_open(),
+        requests_in_flight: metrics.requests_in_flight(),
+        held_polls: metrics.held_polls(),
+        access_log_dropped: runtime.journal.dropped(),
+        last_reload: ReloadStatus {
+            is_ok: last.is_ok,
+            time: date(unix_seconds(last.time)),
+            problems: last.problems.clone(),
+        },
+        certificates: certificates(&world, unix_seconds(wall)),
+    }
+}
+
+fn servers(runtime: &Runtime, world: &Snapshot, now: Instant) -> Vec<ServerStatus> {
+    let health: BTreeMap<_, _> = world.health.iter().collect();
+    let started = runtime.started().0;
+    let status = |server: &crate::config::settings::Server| {
+        let since = health
+            .get(&server.name)
+            .map_or(started, |health| health.since);
+        ServerStatus {
+            name: server.name.clone(),
+            address: format!("{}:{}", server.host, server.port),
+            flavour: server.flavour,
+            is_up: world.health.is_up(&server.name),
+            is_eligible: world.health.is_eligible(&server.name),
+            reason: world.health.reason(&server.name),
+            since_seconds: now.saturating_duration_since(since).as_secs(),
+            inflight: runtime.metrics.server_inflight(&server.name),
+        }
+    };
+    world
+        .settings
+        .servers
+        .values()
+        .map(|server| status(server))
+        .collect()
+}
+
+fn databases(world: &Snapshot) -> Vec<DatabaseStatus> {
+    let status = |(name, home): (
+        &crate::ids::DatabaseName,
+        &crate::config::settings::Database,
+    )| {
+        DatabaseStatus {
+            name: name.clone(),
+            copies: home.copies.clone(),
+            active: home.active.clone(),
+            is_available: world.health.is_eligible(&home.active),
+        }
+    };
+    world.placement.iter().map(status).collect()
+}
+
+/// Each chain once, however many listeners show it.
+fn certificates(world: &Snapshot, now: i64) -> Vec<CertificateStatus> {
+    let mut by_file: BTreeMap<&Path, CertificateStatus> = BTreeMap::new();
+    for certificate in world
+        .settings
+        .listeners
+        .iter()
+        .flat_map(|l| &l.certificates)
+    {
+        by_file
+            .entry(&certificate.chain_file)
+            .or_insert_with(|| CertificateStatus {
+                names: certificate.names.clone(),
+                file: certificate.chain_file.display().to_string(),
+                not_after: date(certificate.not_after),
+                days_left: (certificate.not_after - now).div_euclid(86_400),
+            });
+    }
+    by_file.into_values().collect()
+}
+
+fn unix_seconds(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,113 @@
+//! What the process is doing, for programs and for the page.
+
+use crate::ids::{DatabaseName, ServerName};
+use crate::mapi::Flavour;
+use serde::Serialize;
+
+/// Everything `/status.json` says.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The version that is running.
+    pub version: &'static str,
+    /// `starting`, `serving` or `draining`.
+    pub phase: &'static str,
+    /// Configurations accepted since the start.
+    pub generation: u64,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Mailbox servers by name.
+    pub servers: Vec<ServerStatus>,
+    /// Too little is healthy to believe in health: every server counts as eligible.
+    pub health_panics: bool,
+    /// Databases by name.
+    pub databases: Vec<DatabaseStatus>,
+    /// Changes of the database map since the start.
+    pub placement_epoch: u64,
+    /// Mailboxes in the directory.
+    pub mailboxes: usize,
+    /// Sessions in the table.
+    pub sessions: usize,
+    /// Sessions the table holds at most.
+    pub sessions_capacity: usize,
+    /// Client connections open.
+    pub connections: u64,
+    /// Requests under way, held polls included.
+    pub requests_in_flight: u64,
+    /// NotificationWaits held open.
+    pub held_polls: u64,
+    /// Access lines lost since the start.
+    pub access_log_dropped: u64,
+    /// How the last reload ended.
+    pub last_reload: ReloadStatus,
+    /// The listeners' certificates.
+    pub certificates: Vec<CertificateStatus>,
+}
+
+/// A mailbox server.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerStatus {
+    /// Its name.
+    pub name: ServerName,
+    /// Where it is.
+    pub address: String,
+    /// Its family.
+    pub flavour: Flavour,
+    /// Counts as up.
+    pub is_up: bool,
+    /// May be given requests.
+    pub is_eligible: bool,
+    /// Why it is not up.
+    pub reason: Option<&'static str>,
+    /// How long it has been so.
+    pub since_seconds: u64,
+    /// Requests under way to it.
+    pub inflight: u64,
+}
+
+/// A database.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatabaseStatus {
+    /// Its name.
+    pub name: DatabaseName,
+    /// Servers in activation order.
+    pub copies: Vec<ServerName>,
+    /// The one that holds the active copy.
+    pub active: ServerName,
+    /// Its requests can be served now.
+    pub is_available: bool,
+}
+
+/// How the last reload ended; at the start, how the start did.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReloadStatus {
+    /// The configuration was accepted.
+    pub is_ok: bool,
+    /// When, RFC 3339.
+    pub time: String,
+    /// What was wrong.
+    pub problems: Vec<String>,
+}
+
+/// A certificate of a listener.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateStatus {
+    /// Its names.
+    pub names: Vec<String>,
+    /// The chain's file.
+    pub file: String,
+    /// When it expires, RFC 3339.
+    pub not_after: String,
+    /// Whole days until then; negative when it is over.
+    pub days_left: i64,
+}
+
+/// Seconds since 1970 as RFC 3339 in UTC.
+pub(super) fn date(unix_seconds: i64) -> String {
+    time::OffsetDateTime::from_unix_timestamp(unix_seconds)
+        .ok()
+        .and_then(|at| {
+            at.format(&time::format_description::well_known::Rfc3339)
+                .ok()
+        })
+        .unwrap_or_else(|| unix_seconds.to_string())
+}

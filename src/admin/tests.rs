@@ -1,0 +1,217 @@
+#![expect(clippy::disallowed_methods, reason = "tests begin somewhere in time")]
+
+use super::*;
+use crate::config::Settings;
+use crate::upkeep::world::{runtime, settings};
+use crate::upkeep::{Fronts, Loader, Upkeep};
+use parking_lot::Mutex;
+use pingora_core::services::Service;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// An admin door on a real socket, with the loops behind it.
+struct House {
+    runtime: Arc<Runtime>,
+    address: SocketAddr,
+    next: Arc<Mutex<Result<Settings, Vec<String>>>>,
+    drain: Arc<Notify>,
+    closing: Arc<Notify>,
+    // The door closes when this is gone.
+    _shutdown: watch::Sender<bool>,
+}
+
+impl House {
+    fn open() -> Self {
+        let (runtime, seen) = runtime(settings());
+        let next = Arc::new(Mutex::new(Ok(settings())));
+        let file = Arc::clone(&next);
+        let load: Loader = Arc::new(move || file.lock().clone().map(|s| (s, Vec::new())));
+        let (upkeep, reloader) = Upkeep::new(
+            Arc::clone(&runtime),
+            seen,
+            load,
+            Fronts::new(),
+            Instant::now(),
+        );
+        tokio::spawn(upkeep.run());
+        let (drain, closing) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let admin = Admin::new(Arc::clone(&runtime), reloader, Arc::clone(&drain));
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut door = Door::bind(admin, any, Arc::clone(&closing)).unwrap();
+        let (address, (shutdown, watch)) = (door.address(), watch::channel(false));
+        tokio::spawn(async move { door.start_service(None, watch, 1).await });
+        Self {
+            runtime,
+            address,
+            next,
+            drain,
+            closing,
+            _shutdown: shutdown,
+        }
+    }
+
+    /// Sends one request as it is written, and returns the whole answer.
+    async fn send(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn ask(&self, line: &str) -> String {
+        let host = self.address;
+        self.send(&format!(
+            "{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        ))
+        .await
+    }
+}
+
+fn status(answer: &str) -> &str {
+    answer.get(9..12).unwrap_or(answer)
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+#[tokio::test]
+async fn metrics_and_life_are_told_to_whoever_asks() {
+    let house = House::open();
+
+    let metrics = house.ask("GET /metrics").await;
+    let live = house.ask("GET /live").await;
+
+    assert_eq!(status(&metrics), "200");
+    assert!(metrics.contains("text/plain; version=0.0.4"));
+    assert!(body(&metrics).contains("mapigate_build_info"));
+    assert_eq!((status(&live), body(&live)), ("200", "alive\n"));
+}
+
+#[tokio::test]
+async fn readiness_begins_with_the_listener_and_ends_with_the_drain() {
+    let house = House::open();
+    let before = house.ask("GET /ready").await;
+    house.runtime.set_listening(true);
+    let serving = house.ask("GET /ready").await;
+    house.runtime.leave();
+    let draining = house.ask("GET /ready").await;
+
+    assert_eq!((status(&before), body(&before)), ("503", "starting\n"));
+    assert_eq!((status(&serving), body(&serving)), ("200", "ready\n"));
+    assert_eq!((status(&draining), body(&draining)), ("503", "draining\n"));
+}
+
+#[tokio::test]
+async fn the_status_names_servers_and_databases() {
+    let house = House::open();
+
+    let answer = house.ask("GET /status.json").await;
+    let page = house.ask("GET /").await;
+
+    let value: serde_json::Value = serde_json::from_str(body(&answer)).unwrap();
+    assert_eq!(value["generation"], 1);
+    assert_eq!(value["servers"][1]["name"], "MBX2");
+    assert_eq!(value["databases"][0]["active"], "MBX1");
+    assert_eq!(value["last_reload"]["is_ok"], true);
+    assert!(page.contains("text/html") && body(&page).contains("MBX2"));
+    assert!(page.contains("default-src 'none'"));
+}
+
+#[tokio::test]
+async fn a_head_request_gets_the_head() {
+    let house = House::open();
+
+    let answer = house.ask("HEAD /live").await;
+
+    assert_eq!((status(&answer), body(&answer)), ("200", ""));
+    assert!(
+        answer
+            .to_ascii_lowercase()
+            .contains("content-length: 6\r\n")
+    );
+}
+
+#[tokio::test]
+async fn a_reload_answers_with_its_outcome() {
+    let house = House::open();
+    let good = house.ask("POST /reload").await;
+    *house.next.lock() = Err(vec!["line 3: unknown key".to_owned()]);
+    let bad = house.ask("POST /reload").await;
+
+    assert_eq!(status(&good), "200");
+    let value: serde_json::Value = serde_json::from_str(body(&good)).unwrap();
+    assert_eq!(
+        (&value["is_ok"], &value["generation"]),
+        (&true.into(), &2.into())
+    );
+    assert_eq!(status(&bad), "422");
+    let value: serde_json::Value = serde_json::from_str(body(&bad)).unwrap();
+    assert_eq!(
+        (&value["generation"], &value["problems"][0]),
+        (&2.into(), &"line 3: unknown key".into())
+    );
+}
+
+#[tokio::test]
+async fn a_drain_is_passed_on() {
+    let house = House::open();
+
+    let answer = house.ask("POST /drain").await;
+
+    assert_eq!(status(&answer), "202");
+    house.drain.notified().await;
+}
+
+#[tokio::test]
+async fn what_is_not_listed_is_refused_in_words() {
+    let house = House::open();
+    let host = house.address;
+
+    for (request, expected) in [
+        ("GET /mapi/emsmdb/".to_owned(), "404"),
+        ("GET /reload".to_owned(), "405"),
+        ("PUT /metrics".to_owned(), "405"),
+        ("POST /revoke?user=%00".to_owned(), "400"),
+        ("POST /revoke?user=nobody@contoso.test".to_owned(), "404"),
+        ("POST /revoke".to_owned(), "200"),
+    ] {
+        assert_eq!(status(&house.ask(&request).await), expected, "{request}");
+    }
+    let rebound = "GET / HTTP/1.1\r\nHost: attacker.test\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&house.send(rebound).await), "403");
+    let foreign = format!(
+        "POST /reload HTTP/1.1\r\nHost: {host}\r\nOrigin: https://attacker.test\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(status(&house.send(&foreign).await), "403");
+    assert!(
+        house
+            .ask("GET /reload")
+            .await
+            .to_ascii_lowercase()
+            .contains("allow: post\r\n")
+    );
+}
+
+#[tokio::test]
+async fn a_door_that_was_told_to_close_answers_nobody_any_more() {
+    let house = House::open();
+    assert_eq!(status(&house.ask("GET /live").await), "200");
+
+    house.closing.notify_one();
+
+    let deadline = Instant::now() + std::time::Duration::from_secs(10);
+    while TcpStream::connect(house.address).await.is_ok() {
+        assert!(Instant::now() < deadline, "still open");
+    }
+}
+
+#[test]
+fn percent_signs_in_a_name_are_undone() {
+    assert_eq!(decoded("a%40b.test+c").as_deref(), Some("a@b.test c"));
+    assert_eq!(decoded("%4"), None);
+    assert_eq!(decoded("%ff"), None);
+}

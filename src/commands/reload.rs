@@ -1,0 +1,133 @@
+//! `mapigate reload`: a running process reads its configuration again.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// What `mapigate reload` is asked.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct ReloadArgs {
+    /// Admin address of the running process, as under admin.address
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "MAPIGATE_ADMIN",
+        default_value = "127.0.0.1:9080"
+    )]
+    pub admin: SocketAddr,
+
+    /// Print the outcome as JSON, as the admin address gives it
+    #[arg(long)]
+    pub json: bool,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 the new configuration is in force, 1 it is wrong and the old one stays, 2 no answer.";
+
+/// Asks, waits for the outcome and prints it.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command speaks to its caller"
+)]
+pub fn run(args: &ReloadArgs) -> ExitCode {
+    let (status, body) = match post(args.admin, "/reload") {
+        Ok(answer) => answer,
+        Err(error) => {
+            eprintln!("mapigate: no answer from {}: {error}", args.admin);
+            return ExitCode::from(2);
+        }
+    };
+    match outcome_of(&body) {
+        _ if args.json => println!("{}", body.trim_end()),
+        Some(words) if status == 200 => println!("{words}"),
+        Some(words) => eprintln!("{words}"),
+        None => eprintln!(
+            "mapigate: {} answered {status}: {}",
+            args.admin,
+            body.trim_end()
+        ),
+    }
+    match status {
+        200 => ExitCode::SUCCESS,
+        422 => ExitCode::FAILURE,
+        _ => ExitCode::from(2),
+    }
+}
+
+/// The outcome in words for people; `None` where the answer is not one of ours.
+fn outcome_of(body: &str) -> Option<String> {
+    let outcome: serde_json::Value = serde_json::from_str(body).ok()?;
+    let generation = outcome.get("generation")?.as_u64()?;
+    let problems = outcome.get("problems")?.as_array()?;
+    let listed: String = problems
+        .iter()
+        .filter_map(|p| p.as_str())
+        .map(|p| format!("{p}\n"))
+        .collect();
+    Some(match outcome.get("is_ok")?.as_bool()? {
+        true => format!("{listed}reloaded: generation {generation} is in force"),
+        false => format!("{listed}not reloaded: generation {generation} stays in force"),
+    })
+}
+
+/// One request, one answer: status and body.
+fn post(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&admin, CONNECT)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_write_timeout(Some(CONNECT))?;
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+    read_answer(&answer)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))
+}
+
+fn read_answer(answer: &[u8]) -> Option<(u16, String)> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(length) = response.parse(answer).ok()? else {
+        return None;
+    };
+    let body = String::from_utf8_lossy(answer.get(length..)?).into_owned();
+    Some((response.code?, body))
+}
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// A large directory takes a while to read.
+const ANSWER: Duration = Duration::from_secs(120);
+const ANSWER_MAX: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_reads_as_a_sentence_with_its_problems() {
+        let good = r#"{"is_ok":true,"generation":3,"problems":[]}"#;
+        let bad = r#"{"is_ok":false,"generation":2,"problems":["error: unknown key"]}"#;
+
+        assert_eq!(
+            outcome_of(good).unwrap(),
+            "reloaded: generation 3 is in force"
+        );
+        assert_eq!(
+            outcome_of(bad).unwrap(),
+            "error: unknown key\nnot reloaded: generation 2 stays in force"
+        );
+        assert_eq!(outcome_of("<html>"), None);
+    }
+
+    #[test]
+    fn an_answer_splits_into_status_and_body() {
+        let answer = b"HTTP/1.1 422 Unprocessable\r\nContent-Length: 2\r\n\r\n{}";
+
+        assert_eq!(read_answer(answer), Some((422, "{}".to_owned())));
+        assert_eq!(read_answer(b"SSH-2.0"), None);
+    }
+}

@@ -1,0 +1,331 @@
+//! The one writer of the configuration's part of the world: read, build, swap or keep.
+
+use super::Fronts;
+use super::files::FileWatch;
+use crate::config::Settings;
+use crate::ids::{DatabaseName, Generation};
+use crate::metrics::ReloadEnd;
+use crate::runtime::{Runtime, Snapshot};
+use arc_swap::ArcSwap;
+use sd_notify::NotifyState;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+/// Reads the configuration: settings that are true with what should be said about them, or every
+/// reason why not. Blocks on the disk.
+pub type Loader = Arc<dyn Fn() -> Result<(Settings, Vec<String>), Vec<String>> + Send + Sync>;
+
+/// How a reload ended.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Reloaded {
+    /// The configuration was accepted and new requests see it.
+    pub is_ok: bool,
+    /// The generation in force now, whichever that is.
+    pub generation: Generation,
+    /// Why the configuration was not accepted; or what was accepted and should be known.
+    pub problems: Vec<String>,
+    /// When.
+    #[serde(skip)]
+    pub time: SystemTime,
+}
+
+/// Asks for reloads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reloader {
+    asks: mpsc::Sender<oneshot::Sender<Reloaded>>,
+    last: Arc<ArcSwap<Reloaded>>,
+    runtime: Arc<Runtime>,
+}
+
+impl Reloader {
+    /// Reloads and waits for the outcome. When it is good, every request that begins afterwards sees
+    /// the new world. Requests that arrive while a reload runs share the next one.
+    pub async fn request(&self) -> Reloaded {
+        let (answer, outcome) = oneshot::channel();
+        if self.asks.send(answer).await.is_ok()
+            && let Ok(reloaded) = outcome.await
+        {
+            return reloaded;
+        }
+        Reloaded {
+            is_ok: false,
+            problems: vec!["shutting down".to_owned()],
+            generation: self.runtime.snapshot().generation,
+            time: self.last.load().time,
+        }
+    }
+
+    /// How the last reload ended; before the first one, how the start did.
+    pub fn last(&self) -> Arc<Reloaded> {
+        self.last.load_full()
+    }
+}
+
+/// Reloads one after the other.
+pub(super) struct ReloadLoop {
+    runtime: Arc<Runtime>,
+    load: Loader,
+    fronts: Fronts,
+    asks: mpsc::Receiver<oneshot::Sender<Reloaded>>,
+    last: Arc<ArcSwap<Reloaded>>,
+}
+
+impl std::fmt::Debug for ReloadLoop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReloadLoop")
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ReloadLoop {
+    pub(super) fn new(runtime: Arc<Runtime>, load: Loader, fronts: Fronts) -> (Self, Reloader) {
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let first = Reloaded {
+            is_ok: true,
+            generation: runtime.snapshot().generation,
+            problems: Vec::new(),
+            time: runtime.started().1,
+        };
+        let last = Arc::new(ArcSwap::from_pointee(first));
+        announce_certificates(&runtime);
+        let reloader = Reloader {
+            asks,
+            last: Arc::clone(&last),
+            runtime: Arc::clone(&runtime),
+        };
+        (
+            Self {
+                runtime,
+                load,
+                fronts,
+                asks: asked,
+                last,
+            },
+            reloader,
+        )
+    }
+
+    /// Runs until the last [`Reloader`] is gone.
+    pub(super) async fn run(mut self, announce: watch::Sender<Generation>) {
+        let mut files = self.watch_files();
+        loop {
+            let mut waiting = Vec::new();
+            tokio::select! {
+                asked = self.asks.recv() => match asked {
+                    Some(answer) => waiting.push(answer),
+                    None => return,
+                },
+                () = changed(files.as_mut()) => info!("a file of the configuration changed"),
+            }
+            // Everybody who asked before the files are read is answered by this reading.
+            while let Ok(answer) = self.asks.try_recv() {
+                waiting.push(answer);
+            }
+            let reloaded = self.reload(&announce).await;
+            if reloaded.is_ok {
+                files = self.watch_files();
+            }
+            for answer in waiting {
+                // Who asked may have left; the log has the outcome.
+                let _ = answer.send(reloaded.clone());
+            }
+        }
+    }
+
+    async fn reload(&self, announce: &watch::Sender<Generation>) -> Reloaded {
+        tell_supervisor(Words::Reloading);
+        let previous = self.runtime.snapshot();
+        let (load, world) = (Arc::clone(&self.load), Arc::clone(&previous));
+        // Password and mailbox files may be large: not on a thread that others wait for.
+        let built = tokio::task::spawn_blocking(move || build(&load, &world)).await;
+        let built = built.unwrap_or_else(|error| Err(vec![format!("reading failed: {error}")]));
+        let outcome = built.and_then(|(next, warnings)| self.swap(&previous, next, warnings));
+        let (is_ok, mut problems) = match outcome {
+            Ok(warnings) => (true, warnings),
+            Err(problems) => (false, problems),
+        };
+        let world = self.runtime.snapshot();
+        // Log rotation asks by the same signal: the file is opened anew whatever the configuration.
+        if let Err(error) = self.runtime.journal.reopen(&world.settings.logging) {
+            problems.push(format!(
+                "logging.access: {error}; lines keep going where they went"
+            ));
+        }
+        announce.send_replace(world.generation);
+        let reloaded = Reloaded {
+            is_ok,
+            generation: world.generation,
+            problems,
+            time: clock(),
+        };
+        self.report(&reloaded);
+        tell_supervisor(Words::Ready);
+        reloaded
+    }
+
+    /// Puts the new world in force. Nothing can fail after the first certificate was swapped but the
+    /// certificates themselves, and those were found to match their keys when they were read.
+    fn swap(
+        &self,
+        previous: &Snapshot,
+        next: Snapshot,
+        mut warnings: Vec<String>,
+    ) -> Result<Vec<String>, Vec<String>> {
+        for (address, front) in &self.fronts {
+            let listeners = &next.settings.listeners;
+            let Some(listener) = listeners
+                .iter()
+                .find(|listener| listener.address == *address)
+            else {
+                continue;
+            };
+            front
+                .swap_certificates(&listener.certificates)
+                .map_err(|error| vec![format!("listeners: {address}: {error}")])?;
+        }
+        warnings.extend(needs_restart(&previous.settings, &next.settings));
+        let moved: Vec<DatabaseName> = previous
+            .placement
+            .moved_in(&next.placement)
+            .cloned()
+            .collect();
+        self.runtime
+            .sessions
+            .set_capacity(next.settings.sessions.capacity);
+        // Health has another writer; its newest verdicts stay.
+        self.runtime.publish(|world| Snapshot {
+            health: world.health.clone(),
+            ..next.clone()
+        });
+        announce_certificates(&self.runtime);
+        if !moved.is_empty() {
+            info!(databases = ?moved, epoch = next.placement.epoch().0, "databases moved");
+            self.runtime.wake_polls();
+        }
+        Ok(warnings)
+    }
+
+    fn report(&self, reloaded: &Reloaded) {
+        let Reloaded {
+            generation,
+            problems,
+            ..
+        } = reloaded;
+        let since = reloaded
+            .time
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        if reloaded.is_ok {
+            problems.iter().for_each(|problem| warn!("{problem}"));
+            info!(generation = generation.0, "configuration reloaded");
+            self.runtime
+                .metrics
+                .reloaded(ReloadEnd::Accepted, since.as_secs_f64());
+        } else {
+            problems.iter().for_each(|problem| error!("{problem}"));
+            error!(
+                generation = generation.0,
+                "configuration refused, the old one stays in force"
+            );
+            self.runtime
+                .metrics
+                .reloaded(ReloadEnd::Rejected, since.as_secs_f64());
+        }
+        self.last.store(Arc::new(reloaded.clone()));
+    }
+
+    fn watch_files(&self) -> Option<FileWatch> {
+        let settings = Arc::clone(&self.runtime.snapshot().settings);
+        if !settings.watch_files {
+            return None;
+        }
+        let files: &[PathBuf] = &settings.files;
+        FileWatch::new(files)
+            .inspect_err(|error| warn!(%error, "files are not watched, reload by signal"))
+            .ok()
+    }
+}
+
+/// The next world, with what should be said about it.
+fn build(load: &Loader, previous: &Snapshot) -> Result<(Snapshot, Vec<String>), Vec<String>> {
+    let (settings, warnings) = load()?;
+    Ok((Snapshot::build(settings, Some(previous))?, warnings))
+}
+
+/// What is fixed when the process starts.
+fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
+    let sockets = |settings: &Settings| {
+        let mut sockets: Vec<_> = settings
+            .listeners
+            .iter()
+            .map(|listener| (listener.address, listener.plain_http))
+            .collect();
+        sockets.sort();
+        sockets
+    };
+    let versions = |settings: &Settings| settings.tls.allow_tls12;
+    [
+        ("listeners", sockets(old) != sockets(new)),
+        ("workers", old.workers != new.workers),
+        ("tls.versions", versions(old) != versions(new)),
+        ("admin.address", old.admin != new.admin),
+        ("logging.json", old.logging.json != new.logging.json),
+        ("logging.level", old.logging.level != new.logging.level),
+    ]
+    .into_iter()
+    .filter(|(_, differs)| *differs)
+    .map(|(key, _)| format!("{key} changed and takes effect when mapigate is restarted"))
+    .collect()
+}
+
+/// Tells the metrics when the certificates in force expire.
+fn announce_certificates(runtime: &Runtime) {
+    let snapshot = runtime.snapshot();
+    let certificates = snapshot
+        .settings
+        .listeners
+        .iter()
+        .flat_map(|l| &l.certificates);
+    let named = certificates.filter_map(|c| Some((c.names.first()?.as_str(), c.not_after)));
+    runtime.metrics.set_certificates(named);
+}
+
+/// The next change of a file, or never where none are watched.
+async fn changed(files: Option<&mut FileWatch>) {
+    match files {
+        Some(files) => files.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+enum Words {
+    Reloading,
+    Ready,
+}
+
+/// systemd waits for these; without it nothing happens.
+fn tell_supervisor(words: Words) {
+    let told = match words {
+        Words::Ready => sd_notify::notify(&[NotifyState::Ready]),
+        Words::Reloading => NotifyState::monotonic_usec_now()
+            .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
+    };
+    if let Err(error) = told {
+        warn!(%error, "the service manager could not be told");
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "upkeep asks the clock for the rooms below"
+)]
+fn clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Reloads that may wait for their turn; more wait for a place.
+const ASKS_MAX: usize = 64;

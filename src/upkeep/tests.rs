@@ -1,0 +1,344 @@
+#![expect(clippy::disallowed_methods, reason = "tests begin somewhere in time")]
+
+use super::world::{runtime, server, settings};
+use super::*;
+use crate::config::Settings;
+use crate::config::settings::{AccessLog, HealthProbe, Secret};
+use crate::health::Observation;
+use crate::ids::{DatabaseName, Epoch, Generation, ServerName};
+use parking_lot::Mutex;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A process without doors: the loops run, and the configuration is what the test says.
+struct House {
+    runtime: Arc<Runtime>,
+    reloader: Reloader,
+    next: Arc<Mutex<Result<Settings, Vec<String>>>>,
+}
+
+impl House {
+    fn with(settings: Settings) -> Self {
+        let (runtime, seen) = runtime(settings.clone());
+        let next = Arc::new(Mutex::new(Ok(settings)));
+        let file = Arc::clone(&next);
+        let load: Loader = Arc::new(move || file.lock().clone().map(|s| (s, Vec::new())));
+        let (upkeep, reloader) = Upkeep::new(
+            Arc::clone(&runtime),
+            seen,
+            load,
+            Fronts::new(),
+            Instant::now(),
+        );
+        tokio::spawn(upkeep.run());
+        Self {
+            runtime,
+            reloader,
+            next,
+        }
+    }
+
+    async fn eventually(&self, is_so: impl Fn(&Runtime) -> bool) {
+        let deadline = Instant::now() + SOON;
+        while !is_so(&self.runtime) {
+            assert!(Instant::now() < deadline, "it did not come true");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn is_up(&self, server: &str) -> bool {
+        self.runtime
+            .snapshot()
+            .health
+            .is_up(&ServerName::new(server))
+    }
+}
+
+/// Without checks, so that only what the test reports counts.
+fn unchecked() -> Settings {
+    let mut settings = settings();
+    settings.health.interval = Duration::from_secs(3600);
+    settings.servers.clear();
+    settings
+}
+
+fn moved(mut settings: Settings) -> Settings {
+    let database = settings
+        .databases
+        .get_mut(&DatabaseName::new("DB1"))
+        .unwrap();
+    database.active = ServerName::new("MBX2");
+    settings
+}
+
+#[tokio::test]
+async fn an_acknowledged_reload_is_the_world_new_requests_see() {
+    let house = House::with(settings());
+    *house.next.lock() = Ok(moved(settings()));
+
+    let reloaded = house.reloader.request().await;
+
+    let world = house.runtime.snapshot();
+    assert!(reloaded.is_ok);
+    assert_eq!(
+        (reloaded.generation, world.generation),
+        (Generation(2), Generation(2))
+    );
+    let active = world.placement.active(&DatabaseName::new("DB1"));
+    assert_eq!(active, Some(&ServerName::new("MBX2")));
+    assert_eq!(world.placement.epoch(), Epoch(2));
+}
+
+#[tokio::test]
+async fn a_moved_database_wakes_held_polls_and_an_unmoved_one_does_not() {
+    let house = House::with(unchecked());
+    let asks = house.runtime.asks();
+
+    house.reloader.request().await;
+    assert!(!asks.has_changed().unwrap());
+
+    *house.next.lock() = Ok(moved(unchecked()));
+    house.reloader.request().await;
+    assert!(asks.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_keeps_the_old_generation_in_force() {
+    let house = House::with(settings());
+    let before = house.runtime.snapshot();
+    *house.next.lock() = Err(vec!["mapigate.yaml:3:1: unknown key".to_owned()]);
+
+    let reloaded = house.reloader.request().await;
+
+    assert!(!reloaded.is_ok);
+    assert_eq!(reloaded.problems, ["mapigate.yaml:3:1: unknown key"]);
+    assert_eq!(reloaded.generation, Generation(1));
+    assert!(Arc::ptr_eq(
+        &before.settings,
+        &house.runtime.snapshot().settings
+    ));
+    assert_eq!(*house.reloader.last(), reloaded);
+    let text = house.runtime.metrics.render();
+    assert!(text.contains("mapigate_config_last_reload_successful 0"));
+    assert!(text.contains("mapigate_reloads_total{outcome=\"rejected\"} 1"));
+}
+
+#[tokio::test]
+async fn a_storm_of_reloads_is_answered_by_a_few() {
+    let house = House::with(settings());
+    let storm: Vec<_> = (0..50)
+        .map(|_| {
+            let reloader = house.reloader.clone();
+            tokio::spawn(async move { reloader.request().await })
+        })
+        .collect();
+
+    for asked in storm {
+        assert!(asked.await.unwrap().is_ok);
+    }
+
+    assert!(house.runtime.snapshot().generation <= Generation(4));
+}
+
+#[tokio::test]
+async fn what_needs_a_restart_is_said_and_the_rest_takes_effect() {
+    let house = House::with(settings());
+    let mut next = moved(settings());
+    next.workers = 8;
+    *house.next.lock() = Ok(next);
+
+    let reloaded = house.reloader.request().await;
+
+    assert!(reloaded.is_ok);
+    assert_eq!(
+        reloaded.problems,
+        ["workers changed and takes effect when mapigate is restarted"]
+    );
+    assert_eq!(house.runtime.snapshot().placement.epoch(), Epoch(2));
+}
+
+#[tokio::test]
+async fn log_rotation_works_with_a_wrong_configuration_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let mut wanted = settings();
+    wanted.logging.access = AccessLog::File(path.clone());
+    let house = House::with(wanted);
+    std::fs::rename(&path, folder.path().join("access.log.1")).unwrap();
+    *house.next.lock() = Err(vec!["wrong".to_owned()]);
+
+    house.reloader.request().await;
+
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_changed_file_is_read_where_the_configuration_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mapigate.yaml");
+    std::fs::write(&file, "version: 1").unwrap();
+    let mut watched = settings();
+    watched.watch_files = true;
+    watched.files = vec![file.clone()];
+    let house = House::with(watched);
+    tokio::task::yield_now().await;
+
+    std::fs::write(&file, "version: 1 # other").unwrap();
+
+    house
+        .eventually(|runtime| runtime.snapshot().generation >= Generation(2))
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_nobody_answers_at_is_marked_down() {
+    let house = House::with(settings());
+
+    house
+        .eventually(|runtime| !runtime.snapshot().health.is_up(&ServerName::new("MBX1")))
+        .await;
+
+    let world = house.runtime.snapshot();
+    assert_eq!(
+        world.health.reason(&ServerName::new("MBX1")),
+        Some("connection refused")
+    );
+    let text = house.runtime.metrics.render();
+    assert!(text.contains("mapigate_backend_up{server=\"MBX1\"} 0"));
+}
+
+/// A server that answers every request with this status line, after reading its head.
+async fn answering(status: &'static str, wanted: &'static str) -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = socket.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                if connection.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let is_wanted = String::from_utf8_lossy(&head).contains(wanted);
+            let line = if is_wanted { status } else { "500 Unwanted" };
+            let answer = format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n");
+            let _ = connection.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_page_that_does_not_answer_200_marks_a_server_down() {
+    let mut settings = settings();
+    settings.health.page = Some("/health".to_owned());
+    let (good, bad) = (
+        answering("200 OK", "GET /health ").await,
+        answering("302 No", "GET").await,
+    );
+    settings.servers.extend([
+        (ServerName::new("MBX1"), server("MBX1", good)),
+        (ServerName::new("MBX2"), server("MBX2", bad)),
+    ]);
+    let house = House::with(settings);
+
+    house
+        .eventually(|runtime| !runtime.snapshot().health.is_up(&ServerName::new("MBX2")))
+        .await;
+
+    assert!(house.is_up("MBX1"));
+    let world = house.runtime.snapshot();
+    assert_eq!(
+        world.health.reason(&ServerName::new("MBX2")),
+        Some("health page failed")
+    );
+}
+
+#[tokio::test]
+async fn a_probe_is_content_with_any_answer_but_401_and_500() {
+    let mut settings = settings();
+    settings.health.probe = Some(HealthProbe {
+        user: "probe".to_owned(),
+        password: Secret::new("secret".to_owned()),
+    });
+    let good = answering("404 Not Here", "Authorization: Basic cHJvYmU6c2VjcmV0\r\n").await;
+    let bad = answering("401 No", "X-RequestType: PING\r\n").await;
+    settings.servers.extend([
+        (ServerName::new("MBX1"), server("MBX1", good)),
+        (ServerName::new("MBX2"), server("MBX2", bad)),
+    ]);
+    let house = House::with(settings);
+
+    house
+        .eventually(|runtime| !runtime.snapshot().health.is_up(&ServerName::new("MBX2")))
+        .await;
+
+    assert!(house.is_up("MBX1"));
+}
+
+#[tokio::test]
+async fn failures_that_requests_see_mark_a_server_down_and_wake_its_polls() {
+    let mut quiet = settings();
+    quiet.health.interval = Duration::from_secs(3600);
+    quiet.health.timeout = Duration::from_secs(3600);
+    let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let name = ServerName::new("MBX1");
+    quiet
+        .servers
+        .insert(name.clone(), server("MBX1", deaf.local_addr().unwrap()));
+    quiet.health.fall = 3;
+    let house = House::with(quiet);
+    let asks = house.runtime.asks();
+
+    for _ in 0..3 {
+        house.runtime.observe(&name, Observation::Reset);
+    }
+
+    house
+        .eventually(|runtime| !runtime.snapshot().health.is_up(&name))
+        .await;
+    assert!(asks.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn requests_see_that_a_server_begins_to_fail_and_that_it_made_up_for_it() {
+    let mut quiet = settings();
+    quiet.health.interval = Duration::from_secs(3600);
+    quiet.health.fall = 10;
+    let (name, deaf) = (
+        ServerName::new("MBX1"),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
+    quiet
+        .servers
+        .insert(name.clone(), server("MBX1", deaf.local_addr().unwrap()));
+    let house = House::with(quiet);
+    assert!(house.runtime.snapshot().health.is_steady(&name));
+
+    house.runtime.observe(&name, Observation::Reset);
+    house
+        .eventually(|runtime| !runtime.snapshot().health.is_steady(&name))
+        .await;
+    house.runtime.observe(&name, Observation::Answered);
+
+    house
+        .eventually(|runtime| runtime.snapshot().health.is_steady(&name))
+        .await;
+    assert!(house.is_up("MBX1"));
+}
+
+#[tokio::test]
+async fn a_reload_keeps_what_is_known_of_the_servers() {
+    let house = House::with(settings());
+    let name = ServerName::new("MBX1");
+    house
+        .eventually(|runtime| !runtime.snapshot().health.is_up(&name))
+        .await;
+
+    house.reloader.request().await;
+
+    assert!(!house.is_up("MBX1"));
+}

@@ -1,0 +1,339 @@
+//! The process as its supervisor sees it: signals, exit codes, reloads, hand-over.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "waiting for a process has a deadline")]
+
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A folder with a small site in it, and free ports for it.
+struct Site {
+    folder: tempfile::TempDir,
+    mapi: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (mapi, admin) = (free_port(), free_port());
+        let site = Self {
+            folder,
+            mapi,
+            admin,
+        };
+        // An account nobody signs in with.
+        let users =
+            "nobody@contoso.test:$2b$04$abcdefghijklmnopqrstuuE5C7fZ6p4kHyhmLqSgzn8YpBzvYy9b2\n";
+        fs::write(site.path("users.htpasswd"), users).unwrap();
+        site.write_config("MBX1");
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_config(&self, active: &str) {
+        let text = format!(
+            "version: 1\n\
+             listeners: [{{ address: '{mapi}', plain_http: true }}]\n\
+             names: [{{ host: mail.contoso.test }}]\n\
+             servers:\n  MBX1: {{ address: '127.0.0.1:9', tls: off }}\n  MBX2: {{ address: '127.0.0.1:9', tls: off }}\n\
+             databases: {{ DB1: {{ copies: [MBX1, MBX2], active: {active} }} }}\n\
+             directory: {{ default_databases: {{ contoso.test: DB1 }} }}\n\
+             auth: {{ basic: {{ password_file: users.htpasswd }} }}\n\
+             logging: {{ access: access.log }}\n\
+             admin: {{ address: '{admin}' }}\n",
+            mapi = self.mapi,
+            admin = self.admin,
+        );
+        fs::write(self.path("mapigate.yaml"), text).unwrap();
+    }
+
+    fn start(&self, extra: &[&str]) -> Process {
+        let child = Command::new(env!("CARGO_BIN_EXE_mapigate"))
+            .arg("run")
+            .arg("--config")
+            .arg(self.path("mapigate.yaml"))
+            .arg("--upgrade-socket")
+            .arg(self.path("upgrade.sock"))
+            .args(extra)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Process::new(child)
+    }
+
+    fn serving(&self) -> Process {
+        let process = self.start(&[]);
+        eventually("ready", || {
+            self.ask("GET", "/ready")
+                .is_some_and(|a| a.contains(" 200 "))
+        });
+        process
+    }
+
+    /// One request to the admin address; the whole answer.
+    fn ask(&self, method: &str, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        let host = self.admin;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let answer = self.ask("GET", "/status.json").unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+
+    fn reload_command(&self) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_mapigate"))
+            .args(["reload", "--admin", &self.admin.to_string()])
+            .output()
+            .unwrap()
+    }
+}
+
+/// A running mapigate and its log; killed by its number if the test fails.
+struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    fn new(mut child: Child) -> Self {
+        let (stderr, log) = (
+            child.stderr.take().unwrap(),
+            Arc::<Mutex<String>>::default(),
+        );
+        let into = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                into.lock().push_str(&(line + "\n"));
+            }
+        });
+        Self {
+            child,
+            log,
+            reader: Some(reader),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().clone()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// The exit code and the log, once it has ended by itself.
+    fn ended(mut self) -> (Option<i32>, String) {
+        eventually("the process ended", || self.has_ended());
+        self.reader.take().unwrap().join().unwrap();
+        (self.child.wait().unwrap().code(), self.log())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already where the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    let (deadline, mut is_so) = (Instant::now() + SOON, is_so);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+fn lines(path: &Path) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+#[test]
+fn an_idle_process_stops_at_once_when_told_to() {
+    let site = Site::new();
+    let process = site.serving();
+    let told = Instant::now();
+
+    process.signal(Signal::TERM);
+
+    let (code, log) = process.ended();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(
+        told.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        told.elapsed()
+    );
+    assert!(log.contains("stopped"), "{log}");
+}
+
+#[test]
+fn a_drain_asked_for_at_the_admin_address_ends_the_process() {
+    let site = Site::new();
+    let process = site.serving();
+
+    assert!(site.ask("POST", "/drain").unwrap().contains(" 202 "));
+
+    assert_eq!(process.ended().0, Some(0));
+}
+
+#[test]
+fn a_wrong_configuration_is_told_with_its_place_and_exit_code_one() {
+    let site = Site::new();
+    fs::write(site.path("mapigate.yaml"), "version: 1\nlistners: []\n").unwrap();
+
+    let (code, log) = site.start(&[]).ended();
+
+    assert_eq!(code, Some(1));
+    assert!(
+        log.contains("mapigate.yaml:2:1") && log.contains("listeners"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_reload_by_command_moves_the_database_and_says_so() {
+    let site = Site::new();
+    let _process = site.serving();
+
+    site.write_config("MBX2");
+    let output = site.reload_command();
+
+    assert_eq!(output.status.code(), Some(0));
+    let words = String::from_utf8(output.stdout).unwrap();
+    assert!(words.contains("generation 2 is in force"), "{words}");
+    assert_eq!(site.status()["databases"][0]["active"], "MBX2");
+}
+
+#[test]
+fn a_wrong_reload_keeps_the_old_world_and_exits_with_one() {
+    let site = Site::new();
+    let _process = site.serving();
+
+    site.write_config("MBX9");
+    let output = site.reload_command();
+
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        words.contains("mapigate.yaml:") && words.contains("generation 1 stays"),
+        "{words}"
+    );
+    let status = site.status();
+    assert_eq!(status["databases"][0]["active"], "MBX1");
+    assert_eq!(status["last_reload"]["is_ok"], false);
+}
+
+#[test]
+fn nobody_to_reload_is_exit_code_two() {
+    let output = Site::new().reload_command();
+
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_hangup_reloads_and_reopens_the_access_log() {
+    let site = Site::new();
+    let process = site.serving();
+    fs::rename(site.path("access.log"), site.path("access.log.1")).unwrap();
+
+    site.write_config("MBX2");
+    process.signal(Signal::HUP);
+
+    eventually("reloaded", || site.status()["generation"] == 2);
+    eventually("reopened", || site.path("access.log").exists());
+    assert_eq!(lines(&site.path("access.log")), 0);
+}
+
+#[test]
+fn a_hand_over_that_nobody_takes_leaves_the_process_in_service() {
+    let site = Site::new();
+    let process = site.serving();
+
+    process.signal(Signal::QUIT);
+
+    eventually("it gave up", || process.log().contains("serving on"));
+    assert!(site.ask("GET", "/ready").unwrap().contains(" 200 "));
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended().0, Some(0));
+}
+
+#[test]
+fn a_new_process_takes_over_and_no_connection_is_refused_meanwhile() {
+    let site = Site::new();
+    let old = site.serving();
+
+    let new = site.start(&["--upgrade"]);
+    eventually("the new process waits", || {
+        site.path("upgrade.sock").exists()
+    });
+    old.signal(Signal::QUIT);
+    let mut refused = 0;
+    let mut old = old;
+    eventually("the old process left", || {
+        refused += usize::from(TcpStream::connect(site.mapi).is_err());
+        old.has_ended()
+    });
+
+    assert_eq!(refused, 0);
+    assert!(TcpStream::connect(site.mapi).is_ok());
+    eventually("the new process is ready", || {
+        site.ask("GET", "/ready")
+            .is_some_and(|answer| answer.contains(" 200 "))
+    });
+    new.signal(Signal::TERM);
+    assert_eq!(new.ended().0, Some(0));
+}
+
+#[test]
+fn a_pid_file_lives_as_long_as_the_process() {
+    let site = Site::new();
+    let pid_file = site.path("mapigate.pid");
+    let process = site.start(&["--pid-file", pid_file.to_str().unwrap()]);
+    eventually("ready", || {
+        site.ask("GET", "/ready")
+            .is_some_and(|a| a.contains(" 200 "))
+    });
+
+    let written = fs::read_to_string(&pid_file).unwrap();
+    assert_eq!(written.trim(), process.child.id().to_string());
+    process.signal(Signal::TERM);
+    process.ended();
+
+    assert!(!pid_file.exists());
+}
