@@ -108,7 +108,10 @@ fn serve(
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(options, conf);
-    let listener = Listener::new(Arc::clone(&runtime)).context("listeners")?;
+    let mut listener = Listener::new(Arc::clone(&runtime)).context("listeners")?;
+    if !start.takes_over {
+        listener.bind()?;
+    }
     let load = loader(start.config.clone());
     let (upkeep, reloader) = Upkeep::new(Arc::clone(&runtime), seen, load, listener.fronts(), now);
     let (drain, door_closing) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

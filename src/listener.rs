@@ -8,98 +8,97 @@ mod accept;
 mod front;
 mod proxy_protocol;
 
-pub use front::{Front, Fronts};
+pub use front::Front;
 
 use crate::backend::pool;
+use crate::certs::CertError;
 use crate::runtime::Runtime;
+use crate::upkeep::Fronts;
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
-use std::sync::{Arc, OnceLock};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
-
-/// The sockets we listen on, by address, for the process that takes over.
-pub type Sockets = Arc<OnceLock<ListenFds>>;
 
 /// The service that clients connect to.
+#[derive(Debug)]
 pub struct Listener {
     runtime: Arc<Runtime>,
-    fronts: Arc<Fronts>,
-    sockets: Sockets,
-    workers: usize,
-    /// Told once, when clients can reach us or why not.
-    started: Option<oneshot::Sender<io::Result<()>>>,
-}
-
-impl std::fmt::Debug for Listener {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Listener")
-            .field("fronts", &self.fronts)
-            .finish_non_exhaustive()
-    }
+    fronts: Vec<Arc<Front>>,
+    /// Sockets opened before the service starts.
+    open: Vec<TcpListener>,
 }
 
 impl Listener {
-    /// A service for these fronts. `started` hears once whether the sockets are open.
-    pub fn new(
-        runtime: Arc<Runtime>,
-        fronts: Arc<Fronts>,
-        sockets: Sockets,
-        workers: usize,
-        started: oneshot::Sender<io::Result<()>>,
-    ) -> Self {
-        Self {
+    /// A service for the listeners of the settings; opens no socket yet.
+    ///
+    /// # Errors
+    /// A certificate that rustls refuses.
+    pub fn new(runtime: Arc<Runtime>) -> Result<Self, CertError> {
+        let fronts = front::fronts(&runtime.snapshot().settings)?;
+        Ok(Self {
             runtime,
             fronts,
-            sockets,
-            workers: workers.max(1),
-            started: Some(started),
-        }
+            open: Vec::new(),
+        })
     }
 
-    fn open(&self, fds: &ListenFds) -> io::Result<Vec<(Arc<Front>, TcpListener)>> {
-        let mut open = Vec::new();
-        for front in self.fronts.iter() {
-            let key = front.address().to_string();
-            let mut fds = fds.lock();
-            let inherited = fds.get(&key).copied();
-            let socket = front::listen(front.address(), inherited).map_err(|cause| {
-                io::Error::new(cause.kind(), format!("cannot listen on {key}: {cause}"))
-            })?;
-            if inherited.is_none() {
-                fds.add(key, socket.as_raw_fd());
-            }
-            let bound = socket.local_addr()?;
-            tracing::info!(address = %bound, inherited = inherited.is_some(), "listening");
-            front.set_bound(bound);
-            open.push((front.clone(), socket));
-        }
-        Ok(open)
-    }
-
-    fn start(&self, fds: &ListenFds) -> io::Result<()> {
-        let sockets = self.open(fds)?;
-        for number in 0..self.workers {
-            let mut shares = Vec::with_capacity(sockets.len());
-            for (front, socket) in &sockets {
-                // One socket, a descriptor per worker: no connection waits in the queue of a worker that
-                // has gone.
-                shares.push((front.clone(), socket.try_clone()?));
-            }
-            let runtime = self.runtime.clone();
-            std::thread::Builder::new()
-                .name(format!("mapi-{number}"))
-                .spawn(move || work(&runtime, shares))?;
-        }
-        // The descriptors that the next process would inherit stay open for as long as this one lives.
-        self.fronts
-            .keep(sockets.into_iter().map(|(_, socket)| socket).collect());
+    /// Opens the sockets now, so that a process that could not listen does not start at all. Not for a
+    /// process that takes sockets over.
+    ///
+    /// # Errors
+    /// The first address we cannot listen on.
+    pub fn bind(&mut self) -> io::Result<()> {
+        let listen = |front: &Arc<Front>| open(front, None);
+        self.open = self.fronts.iter().map(listen).collect::<io::Result<_>>()?;
         Ok(())
     }
+
+    /// The TLS sides, for upkeep.
+    pub fn fronts(&self) -> Fronts {
+        let tls = |front: &Arc<Front>| Some((front.address(), front.front_tls()?.clone()));
+        self.fronts.iter().filter_map(tls).collect()
+    }
+
+    /// The sockets of every front: those opened before, else those inherited, else new ones.
+    fn sockets(&mut self, fds: &ListenFds) -> Vec<(Arc<Front>, TcpListener)> {
+        let mut opened = std::mem::take(&mut self.open).into_iter();
+        let mut sockets = Vec::with_capacity(self.fronts.len());
+        for front in &self.fronts {
+            let key = front.address().to_string();
+            let inherited = fds.lock().get(&key).copied();
+            let socket = match opened.next() {
+                Some(socket) => Ok(socket),
+                None => open(front, inherited),
+            };
+            match socket {
+                Ok(socket) => {
+                    if let Ok(bound) = socket.local_addr() {
+                        tracing::info!(address = %bound, inherited = inherited.is_some(), "listening");
+                    }
+                    if inherited.is_none() {
+                        fds.lock().add(key, socket.as_raw_fd());
+                    }
+                    sockets.push((front.clone(), socket));
+                }
+                // The process that handed over has left: the other addresses must be served.
+                Err(cause) => tracing::error!(%cause, "an address is not served"),
+            }
+        }
+        sockets
+    }
+}
+
+fn open(front: &Front, inherited: Option<RawFd>) -> io::Result<TcpListener> {
+    front::listen(front.address(), inherited).map_err(|cause| {
+        io::Error::new(
+            cause.kind(),
+            format!("cannot listen on {}: {cause}", front.address()),
+        )
+    })
 }
 
 #[async_trait]
@@ -110,19 +109,24 @@ impl Service for Listener {
         mut shutdown: ShutdownWatch,
         _tasks: usize,
     ) {
-        let outcome = match &fds {
-            Some(fds) => self.start(fds),
-            None => Err(io::Error::other("the server has no table of sockets")),
-        };
-        let is_started = outcome.is_ok();
-        if let Some(fds) = fds {
-            let _told_already = self.sockets.set(fds);
-        }
-        self.runtime.set_listening(is_started);
-        if let Some(started) = self.started.take() {
-            // Nobody listening means nobody minds.
-            let _ = started.send(outcome);
-        }
+        let sockets = fds
+            .as_ref()
+            .map(|fds| self.sockets(fds))
+            .unwrap_or_default();
+        let workers = self.runtime.snapshot().settings.workers.max(1);
+        let started =
+            (0..workers).filter(
+                |number| match start_worker(*number, &sockets, &self.runtime) {
+                    Ok(()) => true,
+                    Err(cause) => {
+                        tracing::error!(%cause, "a worker could not be started");
+                        false
+                    }
+                },
+            );
+        let is_listening = started.count() > 0 && !sockets.is_empty();
+        self.runtime.set_listening(is_listening);
+        // The sockets stay open here for as long as the process lives: they are what it hands over.
         let _closed = shutdown.changed().await;
         self.runtime.set_listening(false);
         self.runtime.leave();
@@ -130,6 +134,10 @@ impl Service for Listener {
 
     fn name(&self) -> &'static str {
         "mapi"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
     }
 
     /// Without this Pingora gives up cleaning inherited sockets for the whole server.
@@ -141,6 +149,23 @@ impl Service for Listener {
                 .collect(),
         )
     }
+}
+
+fn start_worker(
+    number: usize,
+    sockets: &[(Arc<Front>, TcpListener)],
+    runtime: &Arc<Runtime>,
+) -> io::Result<()> {
+    let mut shares = Vec::with_capacity(sockets.len());
+    for (front, socket) in sockets {
+        // One socket, a descriptor per worker: no connection waits in the queue of a worker that is gone.
+        shares.push((front.clone(), socket.try_clone()?));
+    }
+    let runtime = runtime.clone();
+    std::thread::Builder::new()
+        .name(format!("mapi-{number}"))
+        .spawn(move || work(&runtime, shares))?;
+    Ok(())
 }
 
 /// One worker thread, until the process ends.

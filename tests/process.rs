@@ -1,7 +1,10 @@
 //! The process as its supervisor sees it: signals, exit codes, reloads, hand-over.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "waiting for a process has a deadline")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "waiting for a process has a deadline"
+)]
 
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
