@@ -97,6 +97,8 @@ pub(crate) struct Results {
     pub(crate) works: BTreeMap<Work, BTreeMap<String, BTreeMap<u32, Found>>>,
     /// Rounds of part C.
     pub(crate) polls: BTreeMap<String, Vec<polls::Found>>,
+    /// Access lines that mapigate lost: each makes it look cheaper than it is.
+    pub(crate) lost_lines: BTreeMap<Work, u64>,
     /// What the reader should know.
     pub(crate) notes: Vec<String>,
     /// Windows that could not be measured at all.

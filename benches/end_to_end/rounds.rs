@@ -124,7 +124,12 @@ impl Bench<'_> {
                         window: self.plan.window,
                     };
                     let limit = self.plan.warm_up + self.plan.window + SLACK;
+                    let lost = peer.lost_lines();
                     let found = launch::ask(self.site.cores, load::NAME, &question, limit);
+                    match lost.and_then(|before| Ok(peer.lost_lines()?.saturating_sub(before))) {
+                        Ok(lost) => *self.results.lost_lines.entry(work).or_default() += lost,
+                        Err(cause) => self.failed(&peer.name, "lost lines", &format!("{cause:#}")),
+                    }
                     self.keep(work, &peer.name, round, found);
                 }
             }

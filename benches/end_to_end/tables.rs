@@ -34,6 +34,12 @@ pub(crate) fn print(plan: &Plan, results: &Results) {
     if !verdicts.is_empty() {
         println!("## Targets\n\n{}", verdict_table(&verdicts, plan.smoke));
     }
+    for (work, lost) in results.lost_lines.iter().filter(|(_, lost)| **lost > 0) {
+        println!(
+            "note: {}: mapigate lost {lost} access lines, so it costs more than this",
+            work.title()
+        );
+    }
     for note in &results.notes {
         println!("note: {note}");
     }
