@@ -1,6 +1,7 @@
 //! What the command line can do.
 
 pub mod check;
+pub mod lab;
 pub mod reload;
 pub mod run;
 pub mod schema;
@@ -35,6 +36,8 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::SchemaArgs),
+    /// Simulated mailbox servers and Outlooks, for trying things out
+    Lab(lab::Lab),
 }
 
 /// Runs the command that the arguments name.
@@ -45,12 +48,22 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Check(args))) => check::run(&args),
         (_, Some(Command::Reload(args))) => reload::run(&args),
         (_, Some(Command::Schema(args))) => schema::run(args),
+        (_, Some(Command::Lab(args))) => failing_loudly(lab::run(args)),
         (Some(file), None) => check::run(&check::CheckArgs {
             file,
             format: check::Format::Text,
         }),
         (None, None) => ExitCode::FAILURE,
     }
+}
+
+/// A command that failed says why, and what it was doing.
+#[expect(clippy::print_stderr, reason = "commands speak to people")]
+fn failing_loudly(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|problem| {
+        eprintln!("mapigate: {problem:#}");
+        ExitCode::FAILURE
+    })
 }
 
 #[cfg(test)]

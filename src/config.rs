@@ -1,6 +1,6 @@
 //! The configuration: text as operators write it in, settings that are true out, or every problem at once.
 //!
-//! A file becomes a tree whose nodes know their place (`yaml`), the environment is put in (`desk`),
+//! A file becomes a tree whose nodes know their place (`yaml`), the environment is put in (`environment`),
 //! the tree is held against the table of [`keys`] (`grammar`), and settings are made of it
 //! (`assemble`), which judges what values mean together. Each step reports to one desk; nothing
 //! stops at the first problem. Time is an argument, so that the same works at start, at a reload
@@ -15,6 +15,7 @@ pub mod settings;
 mod assemble;
 mod certificates;
 mod desk;
+mod environment;
 mod grammar;
 mod secrets;
 mod section;
@@ -23,6 +24,9 @@ mod yaml;
 
 pub use problem::{Problem, Problems, Severity};
 pub use settings::Settings;
+
+#[cfg(test)]
+mod tests;
 
 use desk::{Desk, Source};
 use section::Section;
@@ -56,7 +60,10 @@ pub fn load_with(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Problems> {
     let desk = Desk::new(i64::try_from(now).unwrap_or(i64::MAX), environment);
-    let settings = desk.source(file, None).map(|main| {
+    let main = desk
+        .source(file, None)
+        .filter(|main| is_section(&desk, main));
+    let settings = main.map(|main| {
         grammar::check(&desk, &main);
         let (own_file, databases) = databases_file(&desk, &main);
         let mut settings = assemble::settings(&Section::top(&desk, &main), databases.as_ref());
@@ -75,6 +82,23 @@ pub fn load_with(
         }
         _ => Err(problems),
     }
+}
+
+/// Without a section at the top there is nothing to hold against the table of keys.
+fn is_section(desk: &Desk<'_>, main: &Source) -> bool {
+    let complaint = match &main.root.value {
+        yaml::Value::Map(_) => return true,
+        yaml::Value::Nothing => problem::Complaint::new(
+            "the file says nothing",
+            "begin with `version: 1`; `mapigate schema --reference` prints all keys",
+        ),
+        _ => problem::Complaint::new(
+            format!("expected a section of keys, found {}", main.root.what()),
+            "write keys with values, beginning with `version: 1`",
+        ),
+    };
+    desk.error(&main.place(main.start(), ""), complaint);
+    false
 }
 
 /// The file that `databases: { file: … }` names, and what it holds.

@@ -6,13 +6,15 @@
 
 pub mod authority;
 pub mod checker;
-//pub mod conformance;
+pub mod conformance;
+pub mod crowd;
 pub mod mailbox_server;
 pub mod outlook;
 pub mod site;
 pub mod wire;
 
 pub use authority::Authority;
+pub use crowd::Crowd;
 pub use mailbox_server::MailboxServer;
 pub use outlook::Outlook;
 

@@ -37,7 +37,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
             .read("address", address_or_off)
             .flatten(),
     };
-    edge::judge_addresses(top, &listeners, &admin);
+    edge::judge_addresses(top, &admin);
     let servers = site::servers(top);
     let own_file = databases.map(|source| Section::top(top.desk, source));
     let holder = own_file.as_ref().unwrap_or(top);
@@ -141,13 +141,13 @@ fn health(top: &Section<'_>, servers: &site::Servers) -> HealthSettings {
     let lacks = |server: &&std::sync::Arc<super::settings::Server>| {
         server.flavour == crate::mapi::Flavour::Gromox
     };
-    if let (Some(page), Some(server)) = (&page, servers.values().find(lacks)) {
-        if page.ends_with("healthcheck.htm") {
-            let what = format!("gromox ({}) has no page {}", server.name, quoted(page));
-            let cure = "write `page: off`; a connection is then the check";
-            top.desk
-                .warning(&section.place("page"), Complaint::new(what, cure));
-        }
+    if let (Some(page), Some(server)) = (&page, servers.values().find(lacks))
+        && page.ends_with("healthcheck.htm")
+    {
+        let what = format!("gromox ({}) has no page {}", server.name, quoted(page));
+        let cure = "write `page: off`; a connection is then the check";
+        let complaint = Complaint::new(what, cure);
+        top.desk.warning(&section.place("page"), complaint);
     }
     HealthSettings {
         interval,

@@ -1,7 +1,8 @@
 //! Where a reading of the configuration collects its problems, and where its files come in.
 
+use super::environment::{self, Environment};
 use super::problem::{Complaint, Problem, Problems, Severity, quoted, snippet};
-use super::yaml::{self, Entry, Node, Span, Value};
+use super::yaml::{self, Node, Span, Value};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
@@ -17,7 +18,7 @@ pub(super) const YAML_MAX: usize = 10 << 20;
 pub(super) struct Desk<'e> {
     /// Seconds since 1970, by which certificates are judged.
     pub(super) now: i64,
-    environment: &'e dyn Fn(&str) -> Option<String>,
+    environment: Environment<'e>,
     problems: RefCell<Vec<(usize, Problem)>>,
     left_off: RefCell<usize>,
     files: RefCell<Vec<PathBuf>>,
@@ -45,6 +46,19 @@ impl Source {
         self.path.parent().unwrap_or(Path::new("")).join(path)
     }
 
+    /// Where the file begins to say something; for what it does not say.
+    pub(super) fn start(&self) -> Span {
+        match self.root.entries().first() {
+            Some(entry) => entry.key_span,
+            None if !matches!(self.root.value, Value::Nothing) => self.root.span,
+            None => Span {
+                line: 1,
+                column: 1,
+                width: 1,
+            },
+        }
+    }
+
     pub(super) fn place(&self, span: Span, path: impl Into<String>) -> Place<'_> {
         Place {
             source: self,
@@ -55,7 +69,7 @@ impl Source {
 }
 
 impl<'e> Desk<'e> {
-    pub(super) fn new(now: i64, environment: &'e dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn new(now: i64, environment: Environment<'e>) -> Self {
         Self {
             now,
             environment,
@@ -74,6 +88,9 @@ impl<'e> Desk<'e> {
     }
 
     fn report(&self, severity: Severity, place: &Place<'_>, complaint: Complaint) {
+        if self.counts_only(severity) {
+            return;
+        }
         let Place { source, span, path } = place;
         let line = source.text.lines().nth(span.line.saturating_sub(1));
         let snippet = line.map(|line| snippet(span.line, line, span.column, span.width));
@@ -98,6 +115,9 @@ impl<'e> Desk<'e> {
         path: &str,
         complaint: Complaint,
     ) {
+        if self.counts_only(severity) {
+            return;
+        }
         let snippet = (line > 0).then(|| snippet(line, shown, 1, shown.chars().count()));
         self.keep(Problem {
             severity,
@@ -110,6 +130,21 @@ impl<'e> Desk<'e> {
             did_you_mean: complaint.did_you_mean,
             snippet,
         });
+    }
+
+    /// True where no more problems are kept; what is costly to say need not be made.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= PROBLEMS_MAX
+    }
+
+    /// Counts a problem that will not be kept, before its words and its line are looked for.
+    fn counts_only(&self, severity: Severity) -> bool {
+        let is_warning = |(_, kept): &(usize, Problem)| kept.severity == Severity::Warning;
+        let takes_place =
+            severity == Severity::Error && self.problems.borrow().iter().any(is_warning);
+        let counts = self.is_full() && !takes_place;
+        *self.left_off.borrow_mut() += usize::from(counts);
+        counts
     }
 
     fn keep(&self, problem: Problem) {
@@ -205,9 +240,7 @@ impl<'e> Desk<'e> {
                 return None;
             }
         }
-        let mut flaws = Vec::new();
-        self.expand(&mut source.root, "", &mut flaws);
-        for (span, path, complaint) in flaws {
+        for (span, path, complaint) in environment::expand(&mut source.root, self.environment) {
             self.error(&source.place(span, path), complaint);
         }
         Some(source)
@@ -302,68 +335,6 @@ impl<'e> Desk<'e> {
             files.push(path.to_owned());
         }
     }
-
-    /// Puts the environment in place of `${NAME}` in all scalars; `$${NAME}` stays as `${NAME}`.
-    fn expand(&self, node: &mut Node, path: &str, flaws: &mut Vec<(Span, String, Complaint)>) {
-        match &mut node.value {
-            Value::Nothing => {}
-            Value::Scalar(text) if text.contains("${") => match self.expanded(text) {
-                Ok(expanded) => *text = expanded,
-                Err(complaint) => flaws.push((node.span, path.to_owned(), complaint)),
-            },
-            Value::Scalar(_) => {}
-            Value::List(items) => {
-                for (index, item) in items.iter_mut().enumerate() {
-                    self.expand(item, &format!("{path}[{index}]"), flaws);
-                }
-            }
-            Value::Map(entries) => {
-                for Entry { key, node, .. } in entries {
-                    self.expand(node, &joined(path, key), flaws);
-                }
-            }
-        }
-    }
-
-    fn expanded(&self, text: &str) -> Result<String, Complaint> {
-        let mut out = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            if let Some(literal) = before.strip_suffix('$') {
-                out.push_str(literal);
-                out.push_str("${");
-                rest = after;
-                continue;
-            }
-            out.push_str(before);
-            let Some((name, after)) = after.split_once('}') else {
-                return Err(Complaint::new(
-                    "`${` without its `}`",
-                    "write `${NAME}`; for the characters themselves write `$${`",
-                ));
-            };
-            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if name.is_empty() || !name.chars().all(plain) {
-                return Err(Complaint::new(
-                    format!(
-                        "{} is not the name of an environment variable",
-                        quoted(name)
-                    ),
-                    "use letters, digits and `_`; for the characters themselves write `$${`",
-                ));
-            }
-            let value = (self.environment)(name).ok_or_else(|| {
-                Complaint::new(
-                    format!("the environment variable {} is not set", quoted(name)),
-                    format!("set it where mapigate is started, as in `{name}=… mapigate …`"),
-                )
-            })?;
-            out.push_str(&value);
-            rest = after;
-        }
-        out.push_str(rest);
-        Ok(out)
-    }
 }
 
 /// A path with one more key.
@@ -432,24 +403,6 @@ fn too_large(path: &Path, most: usize) -> Complaint {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_environment_takes_the_place_of_its_name() {
-        let environment = |name: &str| (name == "HOST").then(|| "mbx1".to_owned());
-        let desk = Desk::new(0, &environment);
-
-        assert_eq!(desk.expanded("${HOST}.x:${HOST}").unwrap(), "mbx1.x:mbx1");
-        assert_eq!(desk.expanded("$${HOST}").unwrap(), "${HOST}");
-        assert_eq!(desk.expanded("$5").unwrap(), "$5");
-        assert!(
-            desk.expanded("${NONE}")
-                .unwrap_err()
-                .what
-                .contains("not set")
-        );
-        assert!(desk.expanded("${HOST").is_err());
-        assert!(desk.expanded("${A B}").is_err());
-    }
 
     #[test]
     fn a_flood_of_problems_is_counted_and_errors_outlive_warnings() {

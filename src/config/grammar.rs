@@ -12,12 +12,7 @@ use std::collections::HashMap;
 /// Reports everything in the main file that the table of keys does not allow.
 pub(super) fn check(desk: &Desk<'_>, source: &Source) {
     let reader = Grammar { desk, source };
-    let at = Span {
-        line: 1,
-        column: 1,
-        width: 1,
-    };
-    reader.section(&source.root, "", "", at);
+    reader.section(&source.root, "", "", source.start());
 }
 
 /// The same for a file that holds one key and nothing else, as a file of databases does.
@@ -36,16 +31,11 @@ pub(super) fn check_included(desk: &Desk<'_>, source: &Source, key: &'static Key
         }
     }
     if source.root.get(key.path).is_none() {
-        let at = Span {
-            line: 1,
-            column: 1,
-            width: 1,
-        };
         let complaint = Complaint::new(
             format!("the key `{}` is missing in this file", key.path),
             format!("begin it with `{}:`", key.path),
         );
-        desk.error(&source.place(at, key.path), complaint);
+        desk.error(&source.place(source.start(), key.path), complaint);
     }
 }
 
@@ -58,6 +48,7 @@ impl Grammar<'_, '_> {
     /// Checks a value of this kind. `pattern` is its path in the table, `path` its path in the file.
     fn value(&self, kind: &Kind, node: &Node, pattern: &str, path: &str, key_span: Span) {
         match (kind, &node.value) {
+            (_, Value::Reported) => {}
             (Kind::Section | Kind::SectionOrOff, Value::Map(_) | Value::Nothing) => {
                 self.section(node, pattern, path, key_span);
             }
@@ -72,7 +63,7 @@ impl Grammar<'_, '_> {
                 let pattern = format!("{pattern}[]");
                 for (index, node) in items.iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    self.value(item, node, &pattern, &path, node.span);
+                    self.value(item, node, &pattern, &path, node.head());
                 }
             }
             (Kind::List(_) | Kind::Named(..) | Kind::NamedOrFile(..), Value::Nothing) => {
@@ -105,11 +96,7 @@ impl Grammar<'_, '_> {
                 self.report(node.span, key_span, path, complaint);
             }
             (Kind::Section | Kind::SectionOrOff, _) => {
-                let keys: Vec<_> = keys::children(pattern)
-                    .iter()
-                    .map(|key| key.leaf())
-                    .collect();
-                let cure = format!("write keys below it: {}", keys.join(", "));
+                let cure = format!("write keys below it: {}", some_of(keys::children(pattern)));
                 let complaint = wrong_shape("a section of keys", node, &cure);
                 self.report(node.span, key_span, path, complaint);
             }
@@ -142,19 +129,16 @@ impl Grammar<'_, '_> {
     fn section(&self, node: &Node, pattern: &str, path: &str, key_span: Span) {
         let known = keys::children(pattern);
         let entries = node.entries();
-        if path.is_empty() && !matches!(node.value, Value::Map(_) | Value::Nothing) {
-            let cure = "write keys with values, beginning with `version: 1`";
-            let complaint = wrong_shape("a section of keys", node, cure);
-            self.report(node.span, key_span, path, complaint);
-            return;
-        }
         self.duplicates(entries, path);
+        // A key that is there under a wrong name is not missing as well.
+        let mut meant: Vec<String> = Vec::new();
         for entry in entries {
             let path = joined(path, &entry.key);
             match known.iter().find(|key| key.leaf() == entry.key) {
                 Some(key) => self.value(&key.kind, &entry.node, key.path, &path, entry.key_span),
                 None => {
-                    let complaint = unknown(&entry.key, pattern, known);
+                    let complaint = unknown(&entry.key, pattern, known, self.desk.is_full());
+                    meant.extend(complaint.did_you_mean.clone());
                     self.report(entry.key_span, entry.key_span, &path, complaint);
                 }
             }
@@ -162,6 +146,7 @@ impl Grammar<'_, '_> {
         for key in known {
             if let Given::Required { example, why } = key.given
                 && node.get(key.leaf()).is_none()
+                && !meant.iter().any(|meant| meant == key.leaf())
             {
                 let cure = if example.is_empty() {
                     format!("add `{}:`", key.leaf())
@@ -280,8 +265,11 @@ fn log_filter(text: &str) -> Result<(), Complaint> {
 }
 
 /// The complaint about a key nobody knows, with the nearest key here or its place elsewhere.
-fn unknown(word: &str, pattern: &str, known: &[&'static Key]) -> Complaint {
+fn unknown(word: &str, pattern: &str, known: &[&'static Key], is_full: bool) -> Complaint {
     let what = format!("unknown key {}", quoted(word));
+    if is_full {
+        return Complaint::new(what, "remove it");
+    }
     if let Some(near) = nearest(word, known.iter().map(|key| key.leaf())) {
         return Complaint::new(what, "rename it").rather(Some(near.to_owned()));
     }
@@ -305,13 +293,16 @@ fn unknown(word: &str, pattern: &str, known: &[&'static Key]) -> Complaint {
         };
         return Complaint::new(what, cure).rather(rest.is_empty().then(|| (*first).to_owned()));
     }
-    let leaves: Vec<_> = known.iter().map(|key| key.leaf()).collect();
-    let cure = if leaves.is_empty() {
-        "remove it".to_owned()
-    } else {
-        format!("remove it; known here: {}", leaves.join(", "))
-    };
-    Complaint::new(what, cure)
+    Complaint::new(what, format!("remove it; known here: {}", some_of(known)))
+}
+
+fn some_of(keys: &[&'static Key]) -> String {
+    const SHOWN: usize = 8;
+    let mut leaves: Vec<_> = keys.iter().take(SHOWN).map(|key| key.leaf()).collect();
+    if keys.len() > SHOWN {
+        leaves.push("…");
+    }
+    leaves.join(", ")
 }
 
 /// What other proxies call it.
@@ -425,9 +416,9 @@ mod tests {
 
     #[test]
     fn a_key_at_the_wrong_level_is_told_its_place() {
-        let complaint = unknown("password_file", "auth", keys::children("auth"));
+        let complaint = unknown("password_file", "auth", keys::children("auth"), false);
         assert_eq!(complaint.did_you_mean.unwrap(), "auth.basic.password_file");
-        let complaint = unknown("listen", "", keys::children(""));
+        let complaint = unknown("listen", "", keys::children(""), false);
         assert_eq!(complaint.did_you_mean.unwrap(), "listeners");
     }
 

@@ -69,11 +69,11 @@ pub enum Kind {
     /// Keys of its own, or the word `off`.
     SectionOrOff,
     /// Values by a name the administrator chooses; an example name.
-    Named(&'static Kind, &'static str),
+    Named(&'static Self, &'static str),
     /// The same, or `file: PATH` with the same in a file of its own.
-    NamedOrFile(&'static Kind, &'static str),
+    NamedOrFile(&'static Self, &'static str),
     /// A list.
-    List(&'static Kind),
+    List(&'static Self),
     /// Any line of text.
     Text,
     /// A password: text, `${ENV}` or `file:PATH`.

@@ -151,20 +151,23 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{shown}`")
 }
 
-/// The candidate that was probably meant: the nearest by edits, if it is near.
+/// The candidate that was probably meant: the nearest by edits if it is near, else the only one that
+/// begins alike.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     const WORD_MAX: usize = 64;
-    if word.is_empty() || word.len() > WORD_MAX {
+    if word.len() < 2 || word.len() > WORD_MAX {
         return None;
     }
     let plain = |text: &str| text.to_ascii_lowercase().replace(['-', ' '], "_");
     let word = plain(word);
     let edits_max = (word.len() / 3).clamp(1, 3);
-    candidates
-        .into_iter()
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let by_edits = candidates
+        .iter()
+        .copied()
         .filter(|candidate| candidate.len() <= WORD_MAX)
         .map(|candidate| {
             (
@@ -174,7 +177,19 @@ pub(super) fn nearest<'a>(
         })
         .filter(|(edits, _)| *edits <= edits_max)
         .min_by_key(|(edits, _)| *edits)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    // `copy` for `copies`: the same beginning, another ending.
+    let by_beginning = || {
+        let stem: String = word.chars().take(word.len() - 1).collect();
+        let mut same = candidates
+            .iter()
+            .filter(|other| plain(other).starts_with(&stem));
+        match (same.next(), same.next()) {
+            (Some(only), None) if stem.len() >= 3 => Some(*only),
+            _ => None,
+        }
+    };
+    by_edits.or_else(by_beginning)
 }
 
 /// The line of a mistake with a caret under it, as compilers draw it.
@@ -214,7 +229,7 @@ fn masked(line: &str) -> String {
         return line.to_owned();
     };
     let (before, value) = line.split_at_checked(at + KEY.len()).unwrap_or((line, ""));
-    let plain = value.trim_start();
+    let plain = value.trim_start().trim_start_matches(['"', '\'']);
     if plain.is_empty() || plain.starts_with("${") || plain.starts_with("file:") {
         return line.to_owned();
     }

@@ -71,7 +71,12 @@ pub(super) fn check_password_file(section: &Section<'_>, leaf: &str) {
             continue;
         }
         let user = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        let shown = format!("{}:…", String::from_utf8_lossy(user));
+        // A line without a colon may be a password.
+        let shown = if user.len() < line.len() {
+            format!("{}:…", String::from_utf8_lossy(user))
+        } else {
+            "…".to_owned()
+        };
         let at = (file.as_path(), index + 1, shown.as_str());
         if let Err(complaint) = password_line(line) {
             desk.in_line(Severity::Error, at, path, complaint);
@@ -111,7 +116,7 @@ fn password_line(line: &[u8]) -> Result<(), Complaint> {
             return bcrypt(hash);
         }
         hash if hash.starts_with("$argon2id$") => return argon2id(hash),
-        "" => "no hash at all",
+        "" => "missing",
         hash if hash.starts_with("{SHA}") => "{SHA}, a bare SHA-1, which is guessed in no time",
         hash if hash.starts_with("{SSHA}") => "{SSHA}, a SHA-1, which is guessed too fast",
         hash if hash.starts_with("$y$") => "yescrypt, which is not supported",
@@ -123,7 +128,7 @@ fn password_line(line: &[u8]) -> Result<(), Complaint> {
         hash if hash.starts_with("$argon2") => "an argon2 other than argon2id",
         hash if hash.starts_with("$2") => "a bcrypt variant with a known fault",
         hash if hash.len() == 13 => "DES crypt, which looks at eight letters only",
-        _ => "no hash that is known here; a password in clear?",
+        _ => "of no kind that is known here; is it a password in clear?",
     };
     Err(Complaint::new(format!("the hash is {kind}"), CURE))
 }
@@ -241,18 +246,18 @@ fn key_line(line: &[u8]) -> Result<SealKey, Complaint> {
     let Some((id, encoded)) = text.split_once([' ', '\t']) else {
         return Err(Complaint::new("a line that is not `ID BASE64`", CURE));
     };
-    let id = id.parse().map_err(|_: std::num::ParseIntError| {
+    let id = id.parse().map_err(|_no_number: std::num::ParseIntError| {
         Complaint::new("the key's number is not from 0 to 255", CURE)
     })?;
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(encoded.trim())
         .map(Zeroizing::new)
-        .map_err(|_: base64::DecodeError| Complaint::new("the key is not base64", CURE))?;
+        .map_err(|_why: base64::DecodeError| Complaint::new("the key is not base64", CURE))?;
     let key: [u8; 32] =
         bytes
             .as_slice()
             .try_into()
-            .map_err(|_: std::array::TryFromSliceError| {
+            .map_err(|_why: std::array::TryFromSliceError| {
                 Complaint::new(format!("the key has {} bytes, not 32", bytes.len()), CURE)
             })?;
     Ok(SealKey {

@@ -32,11 +32,7 @@ impl<'a> Section<'a> {
             desk,
             source,
             entries: source.root.entries(),
-            span: Span {
-                line: 1,
-                column: 1,
-                width: 1,
-            },
+            span: source.start(),
             pattern: String::new(),
             path: String::new(),
         }
@@ -66,13 +62,41 @@ impl<'a> Section<'a> {
             .is_some_and(|entry| !matches!(entry.node.value, Value::Nothing))
     }
 
+    /// True where this word, which is no key here, is written as one.
+    pub(super) fn has_unknown(&self, word: &str) -> bool {
+        self.entry(word).is_some()
+    }
+
+    /// True where the key is absent, or its single value is one of its kind.
+    pub(super) fn is_sound(&self, leaf: &str) -> bool {
+        match self.entry(leaf).map(|entry| &entry.node.value) {
+            None => true,
+            Some(Value::Scalar(text)) => self
+                .key(leaf)
+                .is_some_and(|key| super::grammar::scalar(&key.kind, text).is_ok()),
+            Some(_) => false,
+        }
+    }
+
+    /// True where a list is written without an item.
+    pub(super) fn is_empty_list(&self, leaf: &str) -> bool {
+        let value = self.entry(leaf).map(|entry| &entry.node.value);
+        matches!(value, Some(Value::List(items)) if items.is_empty())
+    }
+
+    /// True where names are expected and none is written.
+    pub(super) fn is_empty_map(&self, leaf: &str) -> bool {
+        let value = self.entry(leaf).map(|entry| &entry.node.value);
+        matches!(value, Some(Value::Map(entries)) if entries.is_empty())
+    }
+
     /// The section of this key, empty where it is not written.
-    pub(super) fn section(&self, leaf: &str) -> Section<'a> {
+    pub(super) fn section(&self, leaf: &str) -> Self {
         let entry = self.entry(leaf);
         let pattern = self
             .key(leaf)
             .map_or_else(String::new, |key| key.path.to_owned());
-        Section {
+        Self {
             desk: self.desk,
             source: self.source,
             entries: entry.map_or(&[], |entry| entry.node.entries()),
@@ -83,21 +107,21 @@ impl<'a> Section<'a> {
     }
 
     /// The section of this key, where it is written.
-    pub(super) fn written_section(&self, leaf: &str) -> Option<Section<'a>> {
+    pub(super) fn written_section(&self, leaf: &str) -> Option<Self> {
         matches!(self.entry(leaf)?.node.value, Value::Map(_)).then(|| self.section(leaf))
     }
 
     /// The sections of a list.
-    pub(super) fn items(&self, leaf: &str) -> Vec<Section<'a>> {
+    pub(super) fn items(&self, leaf: &str) -> Vec<Self> {
         let Some(Value::List(items)) = self.entry(leaf).map(|entry| &entry.node.value) else {
             return Vec::new();
         };
         let pattern = self.key(leaf).map_or("", |key| key.path);
-        let section = |(index, node): (usize, &'a Node)| Section {
+        let section = |(index, node): (usize, &'a Node)| Self {
             desk: self.desk,
             source: self.source,
             entries: node.entries(),
-            span: node.span,
+            span: node.head(),
             pattern: format!("{pattern}[]"),
             path: format!("{}[{index}]", joined(&self.path, leaf)),
         };
@@ -106,7 +130,7 @@ impl<'a> Section<'a> {
 
     /// The sections of a key that holds names, each with its name's place. A name that is there
     /// twice comes once.
-    pub(super) fn named(&self, leaf: &str) -> Vec<(Placed<'a>, Section<'a>)> {
+    pub(super) fn named(&self, leaf: &str) -> Vec<(Placed<'a>, Self)> {
         let mut seen = std::collections::HashSet::new();
         let pattern = self.key(leaf).map_or("", |key| key.path);
         let path = joined(&self.path, leaf);
@@ -119,7 +143,7 @@ impl<'a> Section<'a> {
                 continue;
             }
             let path = joined(&path, &entry.key);
-            let section = Section {
+            let section = Self {
                 desk: self.desk,
                 source: self.source,
                 entries: entry.node.entries(),

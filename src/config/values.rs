@@ -34,7 +34,13 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, Complaint> 
     if is_number(text) {
         return Err(Complaint::new(
             format!("{} has no unit", quoted(text)),
-            format!("write the unit, as in `{text}B`, `{text}KiB` or `{text}MiB`"),
+            "write the unit: B, KiB, MiB or GiB",
+        )
+        .rather(
+            text.parse()
+                .ok()
+                .filter(|bytes| *bytes >= 1024)
+                .map(size_words),
         ));
     }
     let size: bytesize::ByteSize = text.parse().map_err(|cause| {
@@ -53,12 +59,14 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, Complaint> 
 /// Reads a whole number; both bounds allowed.
 pub(super) fn count(text: &str, least: u64, most: u64) -> Result<u64, Complaint> {
     let digits: String = text.chars().filter(|c| *c != '_').collect();
-    let number: u64 = digits.parse().map_err(|_: std::num::ParseIntError| {
-        Complaint::new(
-            format!("{} is not a whole number", quoted(text)),
-            format!("write a number from {least} to {most}, without unit"),
-        )
-    })?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_no_number: std::num::ParseIntError| {
+            Complaint::new(
+                format!("{} is not a whole number", quoted(text)),
+                format!("write a number from {least} to {most}, without unit"),
+            )
+        })?;
     if number < least || number > most {
         return Err(out_of_range(text, &least.to_string(), &most.to_string()));
     }
@@ -100,30 +108,31 @@ pub(super) fn choice(text: &str, words: &[&str]) -> Result<(), Complaint> {
 
 /// Reads a listening address, `0.0.0.0:443` or `[::1]:9080`.
 pub(super) fn address(text: &str) -> Result<SocketAddr, Complaint> {
-    text.parse().map_err(|_: std::net::AddrParseError| {
-        let rather = if text.parse::<Ipv6Addr>().is_ok() {
-            Some(format!("[{text}]:443"))
-        } else if text.parse::<IpAddr>().is_ok() {
-            Some(format!("{text}:443"))
-        } else if let Some(port) = text.strip_prefix("*:").or(text.strip_prefix(':')) {
-            port.parse::<u16>()
-                .ok()
-                .map(|port| format!("0.0.0.0:{port}"))
-        } else if let Some(port) = text.strip_prefix("localhost:") {
-            port.parse::<u16>()
-                .ok()
-                .map(|port| format!("127.0.0.1:{port}"))
-        } else {
-            text.parse::<u16>()
-                .ok()
-                .map(|port| format!("0.0.0.0:{port}"))
-        };
-        Complaint::new(
-            format!("{} is not an address with a port", quoted(text)),
-            "write `IP:PORT`, as in `0.0.0.0:443`, `127.0.0.1:8080` or `[::]:443`",
-        )
-        .rather(rather)
-    })
+    text.parse()
+        .map_err(|_no_address: std::net::AddrParseError| {
+            let rather = if text.parse::<Ipv6Addr>().is_ok() {
+                Some(format!("[{text}]:443"))
+            } else if text.parse::<IpAddr>().is_ok() {
+                Some(format!("{text}:443"))
+            } else if let Some(port) = text.strip_prefix("*:").or(text.strip_prefix(':')) {
+                port.parse::<u16>()
+                    .ok()
+                    .map(|port| format!("0.0.0.0:{port}"))
+            } else if let Some(port) = text.strip_prefix("localhost:") {
+                port.parse::<u16>()
+                    .ok()
+                    .map(|port| format!("127.0.0.1:{port}"))
+            } else {
+                text.parse::<u16>()
+                    .ok()
+                    .map(|port| format!("0.0.0.0:{port}"))
+            };
+            Complaint::new(
+                format!("{} is not an address with a port", quoted(text)),
+                "write `IP:PORT`, as in `0.0.0.0:443`, `127.0.0.1:8080` or `[::]:443`",
+            )
+            .rather(rather)
+        })
 }
 
 /// Reads `mbx1.contoso.com:443`, `10.0.0.7:443` or `[fd00::7]:443`.
@@ -152,9 +161,11 @@ pub(super) fn host_and_port(text: &str) -> Result<(String, u16), Complaint> {
                 .rather(Some(format!("{text}:443"))),
         );
     };
-    let port = port.parse().map_err(|_: std::num::ParseIntError| {
-        Complaint::new(format!("{} ends in no port number", quoted(text)), CURE)
-    })?;
+    let port = port
+        .parse()
+        .map_err(|_no_number: std::num::ParseIntError| {
+            Complaint::new(format!("{} ends in no port number", quoted(text)), CURE)
+        })?;
     Ok((host_name(host)?, port_not_zero(text, port)?))
 }
 
@@ -215,12 +226,13 @@ pub(super) fn mapi_url(text: &str) -> Result<(String, String), Complaint> {
     }
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => {
-            port.parse::<u16>().map_err(|_: std::num::ParseIntError| {
-                Complaint::new(
-                    format!("{} ends in no port number", quoted(authority)),
-                    CURE,
-                )
-            })?;
+            port.parse::<u16>()
+                .map_err(|_no_number: std::num::ParseIntError| {
+                    Complaint::new(
+                        format!("{} ends in no port number", quoted(authority)),
+                        CURE,
+                    )
+                })?;
             host
         }
         _ => authority,
@@ -339,7 +351,7 @@ pub(super) fn duration_words(milliseconds: u64) -> String {
 /// Bytes in the largest unit that divides them: `4MiB`.
 pub(super) fn size_words(bytes: u64) -> String {
     for (unit, words) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if bytes >= unit && bytes % unit == 0 {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
             return format!("{}{words}", bytes / unit);
         }
     }

@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 /// Levels of nesting; the deepest key has six.
 pub(super) const DEPTH_MAX: usize = 32;
 /// Nodes of one file: 100,000 databases have half a million.
-const NODES_MAX: usize = 2_000_000;
+const NODES_MAX: usize = 1_000_000;
 
 /// Where something stands in a file: line and column from 1, both in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +45,8 @@ pub(super) struct Node {
 pub(super) enum Value {
     /// Nothing after the colon, `~` or `null`.
     Nothing,
+    /// A value that has been reported, so that nobody complains of it again.
+    Reported,
     /// Text as written, quotes removed.
     Scalar(String),
     /// Items in order.
@@ -75,10 +77,17 @@ impl Node {
         self.entries().iter().find(|entry| entry.key == key)
     }
 
+    /// Where it begins to say something: the first key of a map, else itself.
+    pub(super) fn head(&self) -> Span {
+        self.entries()
+            .first()
+            .map_or(self.span, |entry| entry.key_span)
+    }
+
     /// What it is, for people.
     pub(super) fn what(&self) -> &'static str {
         match self.value {
-            Value::Nothing => "nothing",
+            Value::Nothing | Value::Reported => "nothing",
             Value::Scalar(_) => "a single value",
             Value::List(_) => "a list",
             Value::Map(_) => "a section",
@@ -373,7 +382,7 @@ mod tests {
                     places(&entry.node, into);
                 }
             }
-            Value::Nothing => {}
+            Value::Nothing | Value::Reported => {}
         }
     }
 

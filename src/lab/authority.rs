@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -149,7 +148,7 @@ impl Authority {
     /// # Errors
     /// When a name is not one.
     pub fn server_config(&self, names: &[&str]) -> Result<Arc<ServerConfig>, AuthorityError> {
-        server_config(&self.server(names)?)
+        server_config(&self.server(names)?, None)
     }
 
     /// As [`Self::server_config`], and clients need a certificate of this authority.
@@ -160,15 +159,7 @@ impl Authority {
         &self,
         names: &[&str],
     ) -> Result<Arc<ServerConfig>, AuthorityError> {
-        let (chain, key) = parts(&self.server(names)?)?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
-                .build()?;
-        let config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)?;
-        Ok(Arc::new(config))
+        server_config(&self.server(names)?, Some(&self.certificate()))
     }
 
     /// What a client needs that trusts this authority and nobody else.
@@ -190,15 +181,9 @@ impl Authority {
         let (chain, key) = parts(credential)?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(self.roots()?)
+            .with_root_certificates(roots_of(&self.certificate())?)
             .with_client_auth_cert(chain, key)?;
         Ok(Arc::new(config))
-    }
-
-    fn roots(&self) -> Result<RootCertStore, AuthorityError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone())?;
-        Ok(roots)
     }
 
     /// Writes `ca.pem` into the folder.
@@ -238,17 +223,28 @@ impl Credential {
     }
 }
 
-/// What a server needs for TLS with this certificate.
+/// What a server needs for TLS with this certificate; with `client_authorities`, PEM, clients need a certificate
+/// of one of them.
 ///
 /// # Errors
 /// When certificate and key do not belong together.
-pub fn server_config(credential: &Credential) -> Result<Arc<ServerConfig>, AuthorityError> {
+pub fn server_config(
+    credential: &Credential,
+    client_authorities: Option<&str>,
+) -> Result<Arc<ServerConfig>, AuthorityError> {
     let (chain, key) = parts(credential)?;
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    Ok(Arc::new(config))
+    let config =
+        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let config = match client_authorities {
+        None => config.with_no_client_auth(),
+        Some(authorities) => {
+            let roots = Arc::new(roots_of(authorities)?);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
+            config.with_client_cert_verifier(verifier)
+        }
+    };
+    Ok(Arc::new(config.with_single_cert(chain, key)?))
 }
 
 /// What a client needs that trusts the authorities of this PEM text and nobody else.
@@ -256,15 +252,19 @@ pub fn server_config(credential: &Credential) -> Result<Arc<ServerConfig>, Autho
 /// # Errors
 /// When the text holds no certificate.
 pub fn client_config(authorities: &str) -> Result<Arc<ClientConfig>, AuthorityError> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots_of(authorities)?)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn roots_of(authorities: &str) -> Result<RootCertStore, AuthorityError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
         roots.add(certificate?)?;
     }
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    Ok(roots)
 }
 
 fn parts(
@@ -291,11 +291,6 @@ fn parameters(name: &str, validity: Validity) -> CertificateParams {
     params.not_after = now + time::Duration::days(validity.to_days);
     params.distinguished_name.push(DnType::CommonName, name);
     params
-}
-
-/// True when the text is an IP address, which TLS checks but does not send.
-pub fn is_address(name: &str) -> bool {
-    name.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]

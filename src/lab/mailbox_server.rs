@@ -7,26 +7,29 @@
     reason = "bans expire by tokio's clock, which tests can pause"
 )]
 
+mod address_book;
 mod answers;
 mod connection;
 mod contexts;
 pub mod control;
+mod cookies;
 mod counts;
 mod delivery;
 mod execute;
 mod faults;
 mod http;
 mod journal;
+mod options;
 mod requests;
+mod spoil;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -35,176 +38,14 @@ use tokio::time::Instant;
 pub use counts::Counters;
 pub use faults::{Ending, Fault, Place, UnknownFault};
 pub use journal::{Executed, Journal};
+pub use options::{Authenticate, HealthPage, Mode, Options, Service, Users};
 
 use crate::ids::{DatabaseName, ServerName, UserName};
-use crate::mapi::{Flavour, RequestType};
+use crate::mapi::RequestType;
 use contexts::Contexts;
 use counts::Counts;
 use faults::Plan;
 use http::Head;
-
-/// What a server checks before it executes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Stale sequences and second requests of a context are refused.
-    Validating,
-    /// Every Execute of a known context is executed: whoever repeats one is caught.
-    Naive,
-}
-
-/// What credentials are good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Authenticate {
-    /// Each request by itself.
-    Requests,
-    /// The connection: later requests without credentials are the same user.
-    Connections,
-}
-
-/// Who may come in.
-#[derive(Clone, Debug)]
-pub enum Users {
-    /// Everybody, with any password.
-    Any,
-    /// These, with these passwords. Names are lower case.
-    Listed(BTreeMap<UserName, String>),
-}
-
-impl Users {
-    fn names(&self) -> impl Iterator<Item = &UserName> {
-        match self {
-            Self::Any => None,
-            Self::Listed(users) => Some(users.keys()),
-        }
-        .into_iter()
-        .flatten()
-    }
-}
-
-/// The account of a front end that names the user in a header.
-#[derive(Clone, Debug)]
-pub struct Service {
-    /// The account.
-    pub user: UserName,
-    /// The header that names the user.
-    pub header: String,
-}
-
-/// What the page for load balancers says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HealthPage {
-    /// 200.
-    Served,
-    /// 500.
-    Failing,
-    /// 404.
-    Missing,
-}
-
-/// How a server is set up.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Its name.
-    pub name: ServerName,
-    /// What it calls its host in headers and URLs.
-    pub host: String,
-    /// Where it listens; port 0 for any.
-    pub listen: SocketAddr,
-    /// TLS, with or without client certificates.
-    pub tls: Option<Arc<ServerConfig>>,
-    /// Whose habits it has.
-    pub flavour: Flavour,
-    /// What it checks.
-    pub mode: Mode,
-    /// Who may come in.
-    pub users: Users,
-    /// What credentials are good for.
-    pub authenticate: Authenticate,
-    /// The account of a front end.
-    pub service: Option<Service>,
-    /// Databases active here at the start.
-    pub databases: BTreeSet<DatabaseName>,
-    /// Which database a mailbox is in, by lower-case `MailboxId`.
-    pub mailboxes: HashMap<String, DatabaseName>,
-    /// The database of every other mailbox.
-    pub default_database: Option<DatabaseName>,
-    /// Contexts of databases not active here are unknown.
-    pub strict_databases: bool,
-    /// `UserDn` of a Connect must be the user's own.
-    pub checks_dn: bool,
-    /// Idle time after which a context is gone; announced as `X-ExpirationInfo`.
-    pub lifetime: Duration,
-    /// Time between PENDINGs; announced as `X-PendingPeriod`.
-    pub pending_period: Duration,
-    /// How long a request is held at most.
-    pub wait_limit: Duration,
-    /// How long a held request stays after its client left.
-    pub lingering_wait: Duration,
-    /// Idle time after which a connection is closed.
-    pub idle_timeout: Duration,
-    /// How long wrong credentials are thought about.
-    pub wrong_password_delay: Duration,
-    /// Time between bytes that drip.
-    pub drip_interval: Duration,
-    /// Bytes of a request body.
-    pub body_max: usize,
-    /// Bytes of the ROP buffer in the answer to the lab's own Execute.
-    pub answer_bytes: usize,
-    /// Contexts one user may have per endpoint.
-    pub contexts_per_user: usize,
-    /// Connections served at once; the next gets 503 before TLS.
-    pub connections_max: usize,
-    /// The page for load balancers.
-    pub health_page: HealthPage,
-    /// Where executes are written down; clones of it may be shared by servers.
-    pub journal: Journal,
-    /// Executes are written down. Off only for benches.
-    pub writes_journal: bool,
-    /// Request heads remembered.
-    pub heads_kept: usize,
-}
-
-impl Options {
-    /// A server of this flavour with the measured habits and limits of the real one, and everybody let in.
-    pub fn new(name: &str, flavour: Flavour) -> Self {
-        let exchange = flavour == Flavour::Exchange;
-        Self {
-            name: ServerName::new(name),
-            host: format!("{}.contoso.test", name.to_ascii_lowercase()),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            tls: None,
-            flavour,
-            mode: Mode::Validating,
-            users: Users::Any,
-            authenticate: Authenticate::Requests,
-            service: None,
-            databases: BTreeSet::new(),
-            mailboxes: HashMap::new(),
-            default_database: None,
-            strict_databases: false,
-            checks_dn: false,
-            lifetime: Duration::from_secs(900),
-            pending_period: Duration::from_secs(30),
-            wait_limit: Duration::from_secs(300),
-            lingering_wait: Duration::from_secs(if exchange { 0 } else { 35 }),
-            idle_timeout: Duration::from_secs(if exchange { 120 } else { 180 }),
-            wrong_password_delay: Duration::ZERO,
-            drip_interval: Duration::from_millis(2),
-            body_max: if exchange { 4 << 20 } else { 50 << 20 },
-            answer_bytes: 4096,
-            contexts_per_user: 100,
-            connections_max: usize::MAX,
-            health_page: if exchange {
-                HealthPage::Served
-            } else {
-                HealthPage::Missing
-            },
-            journal: Journal::default(),
-            writes_journal: true,
-            heads_kept: 1024,
-        }
-    }
-}
 
 /// A running server; dropping it kills the server as `kill -9` would.
 #[derive(Debug)]

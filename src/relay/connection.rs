@@ -7,7 +7,7 @@ use super::buffer::{Buffer, Scratch, poll_write_from};
 use super::deadline::Deadline;
 use super::head::BodyLength;
 use super::refuse::{self, Manner};
-use crate::accounting::Wire;
+use crate::accounting::{Bytes, Wire};
 use crate::auth::{Denied, Identity, Memo};
 use crate::config::settings::Scheme;
 use crate::ids::ServerName;
@@ -40,6 +40,8 @@ pub(super) struct Connection<S> {
     memo: Memo,
     /// A request has been answered here: the client knows how to open another connection.
     is_used: bool,
+    /// The stream's bytes when the last request ended: those of the next one begin there.
+    billed: Bytes,
 }
 
 /// Why an exchange ended before its answer did.
@@ -86,6 +88,7 @@ pub async fn serve<S: Stream>(
         asks: Asks::new(asks),
         memo: Memo::default(),
         is_used: false,
+        billed: Bytes::default(),
     };
     while connection.next_request(idle).await {
         // Boxed: an exchange's state exists only while there is one; an idle connection is small.
@@ -129,7 +132,7 @@ impl<S: Stream> Connection<S> {
     async fn exchange(&mut self, runtime: &Runtime) -> Next {
         let now = (Instant::now(), SystemTime::now());
         let world = runtime.snapshot();
-        let mut bill = Bill::open(runtime, self.client, self.is_used, self.stream.wire(), now);
+        let mut bill = Bill::open(runtime, self.client, self.is_used, self.billed, now);
         let mut shape = None;
         let outcome = self
             .serve_request(runtime, world, &mut shape, &mut bill)
@@ -146,7 +149,8 @@ impl<S: Stream> Connection<S> {
                 Next::Close
             }
         };
-        bill.tls = self.stream.wire();
+        self.billed = self.stream.wire();
+        bill.tls = self.billed;
         next
     }
 

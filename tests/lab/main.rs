@@ -1,7 +1,16 @@
 //! The lab by itself: simulated Outlooks against simulated mailbox servers, over real sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
+mod conformance;
 mod faults;
+mod habits;
 mod recovery;
+mod replay;
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 /// All listeners. One with a bad address is left out, one with bad certificates kept without them.
 pub(super) fn listeners(top: &Section<'_>) -> Vec<Listener> {
     let sections = top.items("listeners");
-    if sections.is_empty() && top.has("listeners") {
+    if top.is_empty_list("listeners") {
         let cure = "add one: `- address: 0.0.0.0:443` with its certificates";
         let complaint = Complaint::new("there is no listener: nobody can connect", cure);
         top.desk.error(&top.place("listeners"), complaint);
@@ -30,7 +30,8 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
         let cure = "remove the certificates, or remove `plain_http` and speak TLS";
         desk.error(&section.place("plain_http"), Complaint::new(what, cure));
     }
-    if !plain_http && written.is_empty() {
+    let says_how = section.has("certificates") && !section.is_empty_list("certificates");
+    if !plain_http && !says_how && section.is_sound("plain_http") {
         let what = "a listener without certificates";
         let cure = "add `certificates: [{ chain: mail.pem, key: mail.key }]`; behind a TLS terminator on this host say `plain_http: true`";
         desk.error(&section.place("certificates"), Complaint::new(what, cure));
@@ -57,22 +58,24 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
 }
 
 /// Reports addresses that two of us would want, and an administrator's door that stands open.
-pub(super) fn judge_addresses(top: &Section<'_>, listeners: &[Listener], admin: &Admin) {
+pub(super) fn judge_addresses(top: &Section<'_>, admin: &Admin) {
     let mut taken: Vec<(SocketAddr, Place<'_>)> = Vec::new();
-    let written = top.items("listeners");
-    let places = written.iter().filter_map(|section| {
+    let sections = top.items("listeners");
+    let places = sections.iter().filter_map(|section| {
         let address = section.read("address", |_, text| values::address(text))?;
         Some((address, section.place("address")))
     });
-    debug_assert!(
-        written.len() >= listeners.len(),
-        "every listener is written"
-    );
     let section = top.section("admin");
+    // A door that is open by default is a problem of who wants its place.
     let door = admin
         .address
         .map(|address| (address, section.place("address")));
-    for (address, place) in places.chain(door) {
+    let (written, unwritten) = if section.has("address") {
+        (door, None)
+    } else {
+        (None, door)
+    };
+    for (address, place) in unwritten.into_iter().chain(places).chain(written) {
         if let Some((earlier, at)) = taken.iter().find(|(other, _)| overlap(*other, address)) {
             let what = format!("{address} and {earlier} ({}) cannot both be open", at.path);
             let cure = if earlier.ip() == address.ip() {
@@ -111,7 +114,7 @@ pub(super) fn tls(top: &Section<'_>) -> Tls {
     let section = top.section("tls");
     let versions = section.list("versions");
     let speaks = |wanted: &str| versions.iter().any(|(version, _)| version == wanted);
-    if !speaks("1.3") {
+    if !speaks("1.3") && top.has("tls") && section.has("versions") {
         let what = "TLS 1.3 is not among the versions";
         let cure =
             "write `versions: [\"1.2\", \"1.3\"]`; every client that knows 1.2 only still gets it";
@@ -129,7 +132,7 @@ pub(super) fn tls(top: &Section<'_>) -> Tls {
 /// All public names; their hosts and URLs must be on a certificate.
 pub(super) fn names(top: &Section<'_>, listeners: &[Listener]) -> Vec<PublicName> {
     let sections = top.items("names");
-    if sections.is_empty() && top.has("names") {
+    if top.is_empty_list("names") {
         let cure = "add one: `- host: mail.contoso.com`";
         let complaint = Complaint::new("there is no name: no request would be answered", cure);
         top.desk.error(&top.place("names"), complaint);
@@ -155,7 +158,7 @@ fn name(section: &Section<'_>) -> Option<PublicName> {
     let url = |_: &_, text: &str| values::mapi_url(text).map(|(url, _)| url);
     let host = section.read("host", |_, text| values::host_name(text))?;
     let schemes = section.list("authentication");
-    if schemes.is_empty() {
+    if section.is_empty_list("authentication") {
         let what = "no authentication: nobody could sign on";
         let complaint = Complaint::new(what, "write `authentication: [basic]`");
         section

@@ -72,7 +72,8 @@ fn judge_missing_basic(top: &Section<'_>, auth: &Section<'_>) {
     let Some(name) = top.items("names").into_iter().find(wants) else {
         return;
     };
-    if auth.has("basic") {
+    // A password file at the wrong place has been reported.
+    if auth.has("basic") || auth.has_unknown("password_file") {
         return;
     }
     let what = format!(

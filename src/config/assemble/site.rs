@@ -21,7 +21,7 @@ pub(super) fn servers(top: &Section<'_>) -> Servers {
     let mut servers = Servers::new();
     let mut addresses: BTreeMap<(String, u16), String> = BTreeMap::new();
     let named = top.named("servers");
-    if named.is_empty() && top.has("servers") {
+    if top.is_empty_map("servers") {
         let cure = "add one: `MBX1: { address: mbx1.contoso.com:443 }`";
         let complaint = Complaint::new("there is no server: mail must live somewhere", cure);
         top.desk.error(&top.place("servers"), complaint);
@@ -110,8 +110,7 @@ pub(super) fn databases(holder: &Section<'_>, servers: &Servers) -> (Databases, 
     let mut databases = Databases::new();
     let desk = holder.desk;
     let named = holder.named("databases");
-    let file = holder.section("databases").has("file");
-    if named.is_empty() && holder.has("databases") && !file {
+    if holder.is_empty_map("databases") {
         let cure = "add one: `DB07: { copies: [MBX1] }`";
         let complaint = Complaint::new("there is no database: mailboxes live in databases", cure);
         desk.error(&holder.place("databases"), complaint);
@@ -160,7 +159,7 @@ fn database(section: &Section<'_>, servers: &Servers) -> Option<Database> {
         copies.push(known.clone());
     }
     if copies.is_empty() {
-        if section.has("copies") && section.list("copies").is_empty() {
+        if section.is_empty_list("copies") {
             let what = "a database without copies: its mailboxes can never be reached";
             let complaint = Complaint::new(what, "name a server, as in `copies: [MBX1]`");
             desk.error(&section.place("copies"), complaint);

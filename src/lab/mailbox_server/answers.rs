@@ -11,7 +11,8 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::Options;
-use super::contexts::{self, Visit};
+use super::contexts::Visit;
+use super::cookies;
 use super::http::Head;
 use crate::ids::ServerName;
 use crate::mapi::{Endpoint, Flavour, RequestType};
@@ -366,7 +367,7 @@ pub(super) fn health_page(name: &ServerName, flavour: Flavour) -> Reply {
 
 /// A context cookie line for the faults that forge one.
 pub(super) fn forged_cookie(flavour: Flavour, cookie: Option<String>) -> String {
-    let cookie = cookie.unwrap_or_else(|| contexts::new_cookie(flavour));
+    let cookie = cookie.unwrap_or_else(|| cookies::new_cookie(flavour));
     format!("{}={cookie}", flavour.cookies().context)
 }
 

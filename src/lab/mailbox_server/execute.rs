@@ -13,6 +13,7 @@ use crate::mapi::bodies::{ExecuteRequest, ExecuteSuccess};
 /// Operations the simulator knows by their number. `[MS-OXCROPS] 2.2.2`
 const RELEASE: u8 = 0x01;
 const CREATE_MESSAGE: u8 = 0x06;
+const SAVE_CHANGES_MESSAGE: u8 = 0x0c;
 const REGISTER_NOTIFICATION: u8 = 0x29;
 const NOTIFY: u8 = 0x2a;
 const LOGON: u8 = 0xfe;
@@ -55,17 +56,18 @@ impl Server {
             rop_buffer,
             auxiliary: Vec::new(),
         };
+        let object = handles.first().copied().unwrap_or(0);
         let events = self.contexts.collect(&visit.cookie);
         match operations.first().copied() {
-            Some(LOGON) => success(one(&logon(&visit.mailbox), &[7])),
+            Some(LOGON) => success(one(&logon(&visit.mailbox), &[0])),
             Some(REGISTER_NOTIFICATION) => {
                 self.contexts.register(&visit.cookie);
                 let answer = [REGISTER_NOTIFICATION, 1, 0, 0, 0, 0];
-                success(one(&answer, &[handles.first().copied().unwrap_or(0), 8]))
+                success(one(&answer, &[object, 1]))
             }
             Some(CREATE_MESSAGE) => {
                 self.contexts.event_in(&visit.mailbox, &visit.cookie);
-                success(one(&[CREATE_MESSAGE, 1, 0, 0, 0, 0, 0], &handles))
+                success(one(&created(operations), &[object, 1]))
             }
             Some(RELEASE) => match operations.get(2) {
                 Some(index) if usize::from(*index) >= handles.len() => ExecuteSuccess {
@@ -129,15 +131,39 @@ fn logon(mailbox: &str) -> Vec<u8> {
     answer
 }
 
-/// A message was created. `[MS-OXCROPS] 2.2.14.2`
+/// The message everybody creates, and the folder it is in.
+const MESSAGE: [u8; 8] = [1, 0, 0, 0, 0, 3, 0, 17];
+const FOLDER: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 13];
+
+/// A message was created, and saved where that was asked behind it. `[MS-OXCROPS] 2.2.6.2, 2.2.6.3`
+fn created(operations: &[u8]) -> Vec<u8> {
+    const CREATE_BYTES: usize = 15;
+    let mut answer = vec![CREATE_MESSAGE, 1, 0, 0, 0, 0, 1];
+    answer.extend(MESSAGE);
+    if operations.get(CREATE_BYTES) == Some(&SAVE_CHANGES_MESSAGE) {
+        answer.extend([SAVE_CHANGES_MESSAGE, 1, 0, 0, 0, 0, 1]);
+        answer.extend(MESSAGE);
+    }
+    answer
+}
+
+/// A message was created, and its folder has one more. `[MS-OXCROPS] 2.2.14.2`
 fn notify() -> Vec<u8> {
     let mut answer = vec![NOTIFY];
     answer.extend(1u32.to_le_bytes()); // notification handle
     answer.push(0); // logon
     answer.extend(0x8004u16.to_le_bytes()); // message, created
-    answer.extend([1, 0, 0, 0, 0, 0, 0, 13]); // folder
-    answer.extend([1, 0, 0, 0, 0, 3, 0, 17]); // message
+    answer.extend(FOLDER);
+    answer.extend(MESSAGE);
     answer.extend(0u16.to_le_bytes()); // tags
+    answer.push(NOTIFY);
+    answer.extend(1u32.to_le_bytes());
+    answer.push(0);
+    answer.extend(0x3010u16.to_le_bytes()); // folder, modified, with totals
+    answer.extend(FOLDER);
+    answer.extend(0u16.to_le_bytes()); // tags
+    answer.extend(4u32.to_le_bytes()); // messages
+    answer.extend(0u32.to_le_bytes()); // unread
     answer
 }
 

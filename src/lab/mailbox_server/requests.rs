@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::address_book::local_and_domain;
 use super::answers::{Cookies, Elapsed, Refused, Reply, Success};
 use super::contexts::{InFlight, Rules, Visit, Visitor};
 use super::execute::Wishes;
@@ -10,11 +11,7 @@ use super::journal::Executed;
 use super::{Mode, Server};
 use crate::ids::{DatabaseName, UserName};
 use crate::lab::{digest, hex, unix_micros};
-use crate::mapi::bodies::nspi::{
-    BindRequest, BindSuccess, PropertyTags, QueryRowsRequest, QueryRowsSuccess,
-    ResolveNamesRequest, ResolveNamesSuccess, Stat, TextRows, UnbindRequest, UrlRequest,
-    UrlSuccess,
-};
+use crate::mapi::bodies::nspi::{BindRequest, BindSuccess, UnbindRequest};
 use crate::mapi::bodies::{
     Answer, Body, BodyError, ConnectRequest, ConnectSuccess, DisconnectRequest, EndSuccess,
     ExecuteRequest, NotificationWaitRequest, NotificationWaitSuccess, wide,
@@ -27,6 +24,15 @@ const EC_ACCESS_DENIED: u32 = 0x8007_0005;
 const EC_LOGIN_FAILURE: u32 = 0x8004_0111;
 /// A request is held for this context already. `[MS-OXCRPC] 3.3.4.1`
 const EC_REJECTED: u32 = 0x7ee;
+
+/// What a server tells of itself when a mailbox is opened: organisation, client control, endpoint capabilities.
+/// `[MS-OXCRPC] 2.2.2.2`
+const CAPABILITIES: [u8; 36] = [
+    0, 0, 4, 0, 28, 0, 28, 0, // one plain block
+    8, 0, 1, 0x17, 3, 0, 0, 0, // AUX_EXORGINFO
+    12, 0, 1, 0x0a, 0x0c, 0, 0, 0, 0, 0x84, 0x0c, 0x24, // AUX_CLIENT_CONTROL
+    8, 0, 1, 0x48, 1, 0, 0, 0, // AUX_ENDPOINT_CAPABILITIES
+];
 
 /// A whole request of a known user.
 #[derive(Debug)]
@@ -200,7 +206,7 @@ impl Server {
                 retry_delay: if refused { 0 } else { 10_000 },
                 dn_prefix: Vec::new(),
                 display_name: wide(if refused { "" } else { local }),
-                auxiliary: Vec::new(),
+                auxiliary: CAPABILITIES.to_vec(),
             })
             .encode(),
             _ => Answer::Success(BindSuccess {
@@ -339,82 +345,6 @@ impl Server {
         })
     }
 
-    fn query_rows(&self, asked: &Asked<'_>) -> Result<Vec<u8>, BodyError> {
-        let request = QueryRowsRequest::decode(asked.body)?;
-        let columns = request.columns.unwrap_or_default();
-        let users: Vec<UserName> = self.options.users.names().cloned().collect();
-        let wanted = usize::try_from(request.row_count).unwrap_or(usize::MAX);
-        let rows: Vec<_> = users
-            .iter()
-            .take(wanted)
-            .map(|user| row_of(user, &columns))
-            .collect();
-        let total = u32::try_from(users.len()).unwrap_or(u32::MAX);
-        Ok(Answer::Success(QueryRowsSuccess {
-            error_code: 0,
-            state: request.state.map(|state| Stat {
-                current_rec: 2,
-                num_pos: total,
-                total_recs: total,
-                ..state
-            }),
-            rows: Some(TextRows { columns, rows }),
-            auxiliary: Vec::new(),
-        })
-        .encode())
-    }
-
-    fn resolve_names(&self, asked: &Asked<'_>) -> Result<Vec<u8>, BodyError> {
-        let request = ResolveNamesRequest::decode(asked.body)?;
-        let columns = request.columns.unwrap_or_default();
-        let mut ids = Vec::new();
-        let mut rows = Vec::new();
-        for name in request.names.unwrap_or_default().0 {
-            let name = name.to_string().to_ascii_lowercase();
-            let wanted = name.rsplit(':').next().unwrap_or_default();
-            let wanted = wanted.trim_start_matches('=');
-            match self
-                .options
-                .users
-                .names()
-                .find(|user| user.as_str() == wanted || local_and_domain(user).0 == wanted)
-            {
-                Some(user) => {
-                    ids.push(2);
-                    rows.push(row_of(user, &columns));
-                }
-                None => ids.push(0),
-            }
-        }
-        Ok(Answer::Success(ResolveNamesSuccess {
-            error_code: 0,
-            code_page: 1200,
-            minimal_ids: Some(PropertyTags(ids)),
-            rows: Some(TextRows { columns, rows }),
-            auxiliary: Vec::new(),
-        })
-        .encode())
-    }
-
-    fn url(&self, asked: &Asked<'_>, visit: &Visit) -> Result<Vec<u8>, BodyError> {
-        UrlRequest::decode(asked.body)?;
-        let path = match asked.kind {
-            RequestType::GetMailboxUrl => Endpoint::Emsmdb.path(),
-            _ => Endpoint::Nspi.path(),
-        };
-        // Both flavours build it from their own host's name: what the address book says bypasses a front end.
-        let url = format!(
-            "https://{}{path}?MailboxId={}",
-            self.options.host, visit.mailbox
-        );
-        Ok(Answer::Success(UrlSuccess {
-            error_code: 0,
-            url: wide(&url),
-            auxiliary: Vec::new(),
-        })
-        .encode())
-    }
-
     fn enter(&self, asked: &Asked<'_>, rules: Rules) -> Result<(Visit, InFlight), Refused> {
         self.contexts.enter(&self.visitor(asked)?, rules)
     }
@@ -503,27 +433,6 @@ fn wishes(head: &Head) -> Wishes {
             .map(|bytes| usize::try_from(bytes.min(64 << 20)).unwrap_or(usize::MAX)),
         delay: Duration::from_millis(number("X-Lab-Delay").unwrap_or(0)),
     }
-}
-
-fn row_of(user: &UserName, columns: &PropertyTags) -> Vec<Option<crate::mapi::bodies::Wide>> {
-    const SMTP_ADDRESS: u32 = 0x39fe;
-    columns
-        .0
-        .iter()
-        .map(|tag| match tag >> 16 {
-            SMTP_ADDRESS => Some(wide(user.as_str())),
-            _ => Some(wide(local_and_domain(user).0)),
-        })
-        .collect()
-}
-
-/// `user1` and `contoso.test` of `user1@contoso.test`; of `contoso\user1` likewise.
-fn local_and_domain(user: &UserName) -> (&str, &str) {
-    let name = user.as_str();
-    if let Some((domain, local)) = name.split_once('\\') {
-        return (local, domain);
-    }
-    name.split_once('@').unwrap_or((name, ""))
 }
 
 /// The last part of the distinguished name is the user's, as `cn=user1` or `cn=0100…-user1`.

@@ -144,7 +144,12 @@ impl Inner {
             Outcome::Unknown(_) => counters.executes_unknown += 1,
         }
         entry.outcome = outcome;
-        self.journal.lock().push(entry);
+        let mut journal = self.journal.lock();
+        if journal.len() < Counters::SENT_MAX {
+            journal.push(entry);
+        } else {
+            counters.sent_left_out += 1;
+        }
     }
 
     pub(super) fn in_trouble(&self) {

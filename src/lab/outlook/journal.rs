@@ -72,6 +72,8 @@ pub struct Counters {
     pub code10s: Vec<u32>,
     /// Microseconds from each first failure to the next success.
     pub recoveries: Vec<u64>,
+    /// Entries that did not fit in the book.
+    pub sent_left_out: u64,
     /// Microseconds each good Execute took.
     pub latencies: Vec<u64>,
 }
@@ -82,6 +84,8 @@ impl Counters {
         self.recoveries.iter().sum()
     }
 
+    /// Entries of the book kept; a checker must not trust a client that left any out.
+    pub const SENT_MAX: usize = 1_000_000;
     /// Latencies kept.
     pub const LATENCIES_MAX: usize = 100_000;
 }

@@ -251,7 +251,7 @@ proptest! {
         holds(&BindRequest { flags: n[0], state, auxiliary: aux.clone() });
         holds(&Answer::Success(BindSuccess { error_code: n[0], server_guid: guid, auxiliary: aux.clone() }));
         holds(&QueryRowsRequest {
-            flags: n[0], state, explicit_table: tags.clone(), row_count: n[1], columns: columns.clone(),
+            flags: n[0], state, explicit_table: tags, row_count: n[1], columns: columns.clone(),
             auxiliary: aux.clone(),
         });
         holds(&Answer::Success(QueryRowsSuccess {

@@ -1,0 +1,12 @@
+//! mapigate as its own process between simulated Outlooks and simulated mailbox servers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that meets the unexpected ends there; waiting is by the clock"
+)]
+
+mod support;
+
+mod journey;
