@@ -110,21 +110,23 @@ impl Scene<'_> {
         let mut tags = Tags::default();
         // Head and first piece in one write: one TLS record, one packet.
         self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
-        self.extend_silence(exchange, &under, &mut hold);
+        self.extend_silence(exchange, &under, &tags, &hold);
         exchange.write(&out.0).await?;
         drop(out);
         while !under.body.is_done() {
-            self.extend_silence(exchange, &under, &mut hold);
+            self.extend_silence(exchange, &under, &tags, &hold);
             match exchange.next(hold.listens()).await {
                 Event::Answer(0) if under.body == Body::UntilClose => break,
                 Event::Answer(0) => {
+                    let cause = "closed in mid-answer";
                     return self
-                        .lost(exchange, &under, &mut hold, bill, "closed in mid-answer")
+                        .lost(exchange, &under, &tags, &mut hold, bill, cause)
                         .await;
                 }
                 Event::LegFailed(error) => {
+                    let cause = error.to_string();
                     return self
-                        .lost(exchange, &under, &mut hold, bill, &error.to_string())
+                        .lost(exchange, &under, &tags, &mut hold, bill, &cause)
                         .await;
                 }
                 Event::Answer(_) => {
@@ -137,15 +139,9 @@ impl Scene<'_> {
                     hold.ended(self, PollEnd::ClientLeft);
                     return Err(Stop::ClientGone);
                 }
-                Event::Late => match hold.due(self.now(), under.body.at_chunk_boundary()) {
-                    Some(reason) => {
-                        return self
-                            .end_in_band(exchange, &under, &mut hold, reason, bill)
-                            .await;
-                    }
-                    None if hold.waits_for_boundary(self.now()) => {}
-                    None => return self.silent(exchange, &under, &mut hold, bill).await,
-                },
+                Event::Late => {
+                    return self.late(exchange, &under, &tags, &mut hold, bill).await;
+                }
             }
         }
         self.completed(&under, &tags, &mut hold, bill);
@@ -383,10 +379,17 @@ impl Scene<'_> {
         &self,
         exchange: &mut Exchange<'_, S>,
         under: &Under,
-        hold: &mut Hold,
+        tags: &Tags,
+        hold: &Hold,
     ) {
         let silence = self.now() + under.silence;
-        exchange.late.set(hold.deadline(silence).into());
+        let deadline = hold.deadline(silence, self.is_between(under, tags));
+        exchange.late.set(deadline.into());
+    }
+
+    /// True where words of our own may be put in without breaking a chunk or a tag of the server's.
+    fn is_between(&self, under: &Under, tags: &Tags) -> bool {
+        under.body.at_chunk_boundary() && tags.at_boundary(self.flavour())
     }
 
     /// Both messages are complete.
@@ -451,17 +454,16 @@ impl Scene<'_> {
         &self,
         exchange: &mut Exchange<'_, S>,
         under: &Under,
+        tags: &Tags,
         hold: &mut Hold,
         bill: &mut Bill<'_>,
         cause: &str,
     ) -> Result<(Next, bool), Stop> {
         let server = self.server_name();
         self.runtime.observe(&server, Observation::Reset);
-        if hold.is_held() && under.body.at_chunk_boundary() {
+        if hold.is_held() && self.is_between(under, tags) {
             hold.lost(self);
-            exchange
-                .late
-                .set(hold.deadline(self.now() + under.silence).into());
+            self.extend_silence(exchange, under, tags, hold);
             if !exchange.rest().await {
                 hold.ended(self, PollEnd::ClientLeft);
                 return Err(Stop::ClientGone);
@@ -479,22 +481,24 @@ impl Scene<'_> {
         }))
     }
 
-    /// Nothing was heard for too long.
-    async fn silent<S: Stream>(
+    /// A poll's time is up, or nothing was heard for too long.
+    async fn late<S: Stream>(
         &self,
         exchange: &mut Exchange<'_, S>,
         under: &Under,
+        tags: &Tags,
         hold: &mut Hold,
         bill: &mut Bill<'_>,
     ) -> Result<(Next, bool), Stop> {
         let server = self.server_name();
-        self.runtime.observe(&server, Observation::Deadline);
-        if hold.is_held() && under.body.at_chunk_boundary() {
-            return self
-                .end_in_band(exchange, under, hold, PollEnd::Silent, bill)
-                .await;
+        let reason = hold.due(self.now()).unwrap_or_else(|| {
+            self.runtime.observe(&server, Observation::Deadline);
+            PollEnd::Silent
+        });
+        if hold.is_held() && self.is_between(under, tags) {
+            return self.end_in_band(exchange, under, hold, reason, bill).await;
         }
-        hold.ended(self, PollEnd::Silent);
+        hold.ended(self, reason);
         Err(Stop::Cut(Refusal::ServerSilent { server }))
     }
 
