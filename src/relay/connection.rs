@@ -436,7 +436,7 @@ impl<S: Stream> Connection<S> {
 
     /// Takes what is still on its way for a moment after a last answer: closing on unread bytes resets
     /// the connection, and the client would lose the answer.
-    async fn linger(&mut self) {
+    pub(super) async fn linger(&mut self) {
         let _eof = tokio::time::timeout(LAST_WORDS, self.stream.shutdown()).await;
         self.late.set(after(LINGER));
         let mut left = LINGER_BYTES_MAX;

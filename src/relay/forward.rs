@@ -167,7 +167,7 @@ impl<S: Stream> Connection<S> {
         bill: &mut Bill<'_>,
     ) -> Result<Result<(Leg, Bytes), Refusal>, Stop> {
         let limits = &world.settings.limits;
-        let (server, meters) = (&plan.server, runtime.metrics.server(plan.server.name()));
+        let (server, meters) = (&plan.server, plan.server.meters(&runtime.metrics));
         let mut kept = server.reuse(plan.lane, Instant::now());
         loop {
             let mut leg = match kept.take() {

@@ -66,8 +66,13 @@ impl<S: Stream> Connection<S> {
         bill.body.received += exchange.moved;
         bill.backend = exchange.leg.wire().since(sent.before);
         let (next, leg_is_clean) = outcome?;
+        let is_unread = !exchange.is_request_done();
         if leg_is_clean {
             scene.give_back(exchange);
+        }
+        if is_unread {
+            // The server answered before it had the whole request, as with 413.
+            self.linger().await;
         }
         Ok(next)
     }
