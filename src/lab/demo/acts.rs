@@ -190,6 +190,7 @@ impl Show {
             let began = Instant::now();
             admin.reload().await?;
             times.saturating_record(u64::try_from(began.elapsed().as_micros())?);
+            sleep(BETWEEN_RELOADS).await;
         }
         let storm = began.elapsed();
         let accepted = admin.metric("mapigate_config_generation").await? - generation;
@@ -338,5 +339,7 @@ const CUT: Duration = Duration::from_secs(1);
 const TOLD_MAX: Duration = Duration::from_secs(3);
 /// Everybody is back within this many seconds of the map change.
 const RECOVERY_MAX: f64 = 2.0;
+/// So that requests of every kind meet a reload.
+const BETWEEN_RELOADS: Duration = Duration::from_millis(10);
 /// How often the access log is read.
 const LINES: Duration = Duration::from_millis(100);
