@@ -4,11 +4,10 @@ use super::admit::Plan;
 use super::answer::{self, AnswerHead, Echo, Fields, Rewrite};
 use super::bill::Bill;
 use super::buffer::Scratch;
-use super::connection::{Connection, Next, Stop, Stream, after, challenges};
+use super::connection::{Connection, Next, OnTheWay, Stop, Stream, challenges};
+use super::ends::Broken;
 use super::exchange::{Event, Exchange};
-use super::forward::Sent;
 use super::hold::Hold;
-use super::in_band::{self, Word};
 use super::learn;
 use crate::accounting::Wire;
 use crate::config::settings::BackendIdentity;
@@ -31,14 +30,14 @@ pub(super) struct Scene<'a> {
 }
 
 /// What is known once the answer's head has passed.
-struct Under {
-    body: Body,
-    reusable: bool,
-    code: Option<ResponseCode>,
-    session: Option<SessionKey>,
-    expiration: Option<Duration>,
-    silence: Duration,
-    closes: bool,
+pub(super) struct Under {
+    pub(super) body: Body,
+    pub(super) reusable: bool,
+    pub(super) code: Option<ResponseCode>,
+    pub(super) session: Option<SessionKey>,
+    pub(super) expiration: Option<Duration>,
+    pub(super) silence: Duration,
+    pub(super) closes: bool,
 }
 
 impl<S: Stream> Connection<S> {
@@ -49,52 +48,59 @@ impl<S: Stream> Connection<S> {
     pub(super) async fn answer(
         &mut self,
         runtime: &Runtime,
-        world: &Snapshot,
-        plan: Box<Plan>,
-        keep_alive: bool,
-        sent: Sent,
+        way: Box<OnTheWay>,
         bill: &mut Bill<'_>,
     ) -> Result<Next, Stop> {
+        // Kept in its box: what is moved through a future is paid for twice.
+        let mut way = way;
+        let OnTheWay {
+            world,
+            plan,
+            keep_alive,
+            sent,
+        } = &mut *way;
         let scene = Scene {
             runtime,
             world,
-            plan: &plan,
-            keep_alive,
+            plan,
+            keep_alive: *keep_alive,
         };
-        let mut exchange = Exchange::new(self, sent.leg, sent.body);
+        let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
         let outcome = scene.stream(&mut exchange, bill).await;
-        bill.body.received += exchange.moved;
-        bill.backend = exchange.leg.wire().since(sent.before);
-        let (next, leg_is_clean) = outcome?;
         let is_unread = !exchange.is_request_done();
+        bill.body.received += exchange.moved;
+        bill.backend = sent.leg.wire().since(sent.before);
+        let (next, leg_is_clean) = outcome?;
         if leg_is_clean {
-            scene.give_back(exchange);
+            way.give_back();
         }
         if is_unread {
             // The server answered before it had the whole request, as with 413.
-            self.linger().await;
+            Box::pin(self.linger()).await;
         }
         Ok(next)
     }
 }
 
-impl Scene<'_> {
-    fn server_name(&self) -> crate::ids::ServerName {
-        self.plan.server.name().clone()
-    }
-
-    fn flavour(&self) -> Flavour {
-        self.plan.server.settings().flavour
-    }
-
+impl OnTheWay {
     #[expect(
         clippy::disallowed_methods,
         reason = "a connection is kept from the moment it is given back"
     )]
-    fn give_back<S: Stream>(&self, exchange: Exchange<'_, S>) {
+    fn give_back(self) {
         self.plan
             .server
-            .give_back(exchange.into_leg(), self.plan.lane, Instant::now());
+            .give_back(self.sent.leg, self.plan.lane, Instant::now());
+    }
+}
+
+impl Scene<'_> {
+    pub(super) fn server_name(&self) -> crate::ids::ServerName {
+        self.plan.server.name().clone()
+    }
+
+    pub(super) fn flavour(&self) -> Flavour {
+        self.plan.server.settings().flavour
     }
 
     /// The answer from its first byte to its last. Second of the outcome: the leg may carry another.
@@ -118,20 +124,15 @@ impl Scene<'_> {
         self.extend_silence(exchange, &under, &mut hold);
         exchange.write(&out.0).await?;
         drop(out);
-        while !under.body.is_done() {
+        let broken = loop {
+            if under.body.is_done() {
+                break None;
+            }
             self.extend_silence(exchange, &under, &mut hold);
             match exchange.next(hold.listens()).await {
-                Event::Answer(0) if under.body == Body::UntilClose => break,
-                Event::Answer(0) => {
-                    return self
-                        .lost(exchange, &under, &mut hold, bill, "closed in mid-answer")
-                        .await;
-                }
-                Event::LegFailed(error) => {
-                    return self
-                        .lost(exchange, &under, &mut hold, bill, &error.to_string())
-                        .await;
-                }
+                Event::Answer(0) if under.body == Body::UntilClose => break None,
+                Event::Answer(0) => break Some(Broken::Lost("closed in mid-answer".to_owned())),
+                Event::LegFailed(error) => break Some(Broken::Lost(error.to_string())),
                 Event::Answer(_) => {
                     let mut out = Scratch::new();
                     self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
@@ -143,15 +144,16 @@ impl Scene<'_> {
                     return Err(Stop::ClientGone);
                 }
                 Event::Late => match hold.due(self.now(), under.body.at_chunk_boundary()) {
-                    Some(reason) => {
-                        return self
-                            .end_in_band(exchange, &under, &mut hold, reason, bill)
-                            .await;
-                    }
+                    Some(reason) => break Some(Broken::Due(reason)),
                     None if hold.waits_for_boundary(self.now()) => {}
-                    None => return self.silent(exchange, &under, &mut hold, bill).await,
+                    None => break Some(Broken::Silent),
                 },
             }
+        };
+        if let Some(broken) = broken {
+            // Boxed: it hardly ever happens, and every held poll would keep room for it.
+            let next = Box::pin(self.end_early(broken, exchange, &under, &mut hold, bill)).await?;
+            return Ok((next, false));
         }
         self.completed(&under, &tags, &mut hold, bill);
         let clean = exchange.is_request_done() && exchange.output.is_empty() && under.reusable;
@@ -421,88 +423,6 @@ impl Scene<'_> {
         self.runtime.observe_answered(self.plan.server.name());
     }
 
-    /// Ends a held answer between two chunks of the server's. The leg is closed with the exchange: the
-    /// server still holds its side of the poll, and closing is how it learns.
-    async fn end_in_band<S: Stream>(
-        &self,
-        exchange: &mut Exchange<'_, S>,
-        under: &Under,
-        hold: &mut Hold,
-        reason: PollEnd,
-        bill: &mut Bill<'_>,
-    ) -> Result<(Next, bool), Stop> {
-        let (word, code) = match reason {
-            PollEnd::Drain | PollEnd::Limit => (Word::NothingPending, ResponseCode::SUCCESS),
-            _ => (Word::ConnectAgain, ResponseCode::CONTEXT_NOT_FOUND),
-        };
-        if word == Word::ConnectAgain {
-            learn::from_final_code(code, under.session, self.runtime);
-            self.runtime.metrics.session_moved();
-        }
-        let mut out = Scratch::new();
-        in_band::end_of_wait(word, self.flavour(), bill.began.elapsed(), &mut out.0);
-        exchange.late.set(after(WRITE_END));
-        exchange.write(&out.0).await?;
-        bill.body.sent += out.0.len() as u64;
-        (bill.code, bill.outcome) = (Some(code), Outcome::Ended);
-        hold.ended(self, reason);
-        let stays = !under.closes && exchange.is_request_done() && reason != PollEnd::Drain;
-        Ok((if stays { Next::Request } else { Next::Close }, false))
-    }
-
-    /// The leg broke. A held poll between two chunks ends in the protocol's words, after a moment that
-    /// differs from client to client; anything else breaks off, and the client sees that it did.
-    async fn lost<S: Stream>(
-        &self,
-        exchange: &mut Exchange<'_, S>,
-        under: &Under,
-        hold: &mut Hold,
-        bill: &mut Bill<'_>,
-        cause: &str,
-    ) -> Result<(Next, bool), Stop> {
-        let server = self.server_name();
-        self.runtime.observe(&server, Observation::Reset);
-        if hold.is_held() && under.body.at_chunk_boundary() {
-            hold.lost(self);
-            exchange
-                .late
-                .set(hold.deadline(self.now() + under.silence).into());
-            if !exchange.rest().await {
-                hold.ended(self, PollEnd::ClientLeft);
-                return Err(Stop::ClientGone);
-            }
-            return self
-                .end_in_band(exchange, under, hold, PollEnd::ServerLost, bill)
-                .await;
-        }
-        hold.ended(self, PollEnd::ServerLost);
-        let written = exchange.leg.wire().sent;
-        Err(Stop::Cut(Refusal::ServerFailed {
-            server,
-            written,
-            cause: cause.to_owned(),
-        }))
-    }
-
-    /// Nothing was heard for too long.
-    async fn silent<S: Stream>(
-        &self,
-        exchange: &mut Exchange<'_, S>,
-        under: &Under,
-        hold: &mut Hold,
-        bill: &mut Bill<'_>,
-    ) -> Result<(Next, bool), Stop> {
-        let server = self.server_name();
-        self.runtime.observe(&server, Observation::Deadline);
-        if hold.is_held() && under.body.at_chunk_boundary() {
-            return self
-                .end_in_band(exchange, under, hold, PollEnd::Silent, bill)
-                .await;
-        }
-        hold.ended(self, PollEnd::Silent);
-        Err(Stop::Cut(Refusal::ServerSilent { server }))
-    }
-
     #[expect(
         clippy::disallowed_methods,
         reason = "an answer's deadlines are reckoned where it passes"
@@ -524,5 +444,3 @@ impl Scene<'_> {
 
 /// No server is given less than this between two signs of life, whatever it says of its period.
 const SILENCE_MIN: Duration = Duration::from_secs(2);
-/// Whoever does not take the end of its poll within this does without.
-const WRITE_END: Duration = Duration::from_secs(5);
