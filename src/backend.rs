@@ -12,8 +12,8 @@ use crate::metrics::{Metrics, ServerMeters};
 use rustls::pki_types::ServerName as TlsName;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
 

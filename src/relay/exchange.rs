@@ -71,6 +71,11 @@ impl<'c, S: Stream> Exchange<'c, S> {
         self.request.is_done() && self.piece == 0
     }
 
+    /// True while the next byte is the client's to send.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.piece == 0 && !self.request.is_done()
+    }
+
     /// The leg, for another request; only after both messages are complete.
     pub(super) fn into_leg(self) -> Leg {
         self.leg
