@@ -210,7 +210,7 @@ impl<S: Stream> Connection<S> {
                     return Ok(Ok((leg, before)));
                 }
                 Err(_) if sent == 0 && was_used => {
-                    runtime.metrics.retried(RetryReason::StaleConnection)
+                    runtime.metrics.retried(RetryReason::StaleConnection);
                 }
                 Err(error) if sent == 0 => {
                     runtime.observe(server.name(), Observation::Reset);

@@ -4,11 +4,10 @@ use super::admit::Plan;
 use super::answer::{self, AnswerHead, Echo, Fields, Rewrite};
 use super::bill::Bill;
 use super::buffer::Scratch;
-use super::connection::{Connection, Next, Stop, Stream, after, challenges};
+use super::connection::{Connection, Next, OnTheWay, Stop, Stream, after, challenges};
+use super::ends::Broken;
 use super::exchange::{Event, Exchange};
-use super::forward::Sent;
 use super::hold::Hold;
-use super::in_band::{self, Word};
 use super::learn;
 use crate::accounting::Wire;
 use crate::config::settings::BackendIdentity;
@@ -31,14 +30,14 @@ pub(super) struct Scene<'a> {
 }
 
 /// What is known once the answer's head has passed.
-struct Under {
-    body: Body,
-    reusable: bool,
-    code: Option<ResponseCode>,
-    session: Option<SessionKey>,
-    expiration: Option<Duration>,
-    silence: Duration,
-    closes: bool,
+pub(super) struct Under {
+    pub(super) body: Body,
+    pub(super) reusable: bool,
+    pub(super) code: Option<ResponseCode>,
+    pub(super) session: Option<SessionKey>,
+    pub(super) expiration: Option<Duration>,
+    pub(super) silence: Duration,
+    pub(super) closes: bool,
 }
 
 impl<S: Stream> Connection<S> {
@@ -49,52 +48,59 @@ impl<S: Stream> Connection<S> {
     pub(super) async fn answer(
         &mut self,
         runtime: &Runtime,
-        world: &Snapshot,
-        plan: Box<Plan>,
-        keep_alive: bool,
-        sent: Sent,
+        way: Box<OnTheWay>,
         bill: &mut Bill<'_>,
     ) -> Result<Next, Stop> {
+        // Kept in its box: what is moved through a future is paid for twice.
+        let mut way = way;
+        let OnTheWay {
+            world,
+            plan,
+            keep_alive,
+            sent,
+        } = &mut *way;
         let scene = Scene {
             runtime,
             world,
-            plan: &plan,
-            keep_alive,
+            plan,
+            keep_alive: *keep_alive,
         };
-        let mut exchange = Exchange::new(self, sent.leg, sent.body);
+        let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
         let outcome = scene.stream(&mut exchange, bill).await;
-        bill.body.received += exchange.moved;
-        bill.backend = exchange.leg.wire().since(sent.before);
-        let (next, leg_is_clean) = outcome?;
         let is_unread = !exchange.is_request_done();
+        bill.body.received += exchange.moved;
+        bill.backend = sent.leg.wire().since(sent.before);
+        let (next, leg_is_clean) = outcome?;
         if leg_is_clean {
-            scene.give_back(exchange);
+            way.give_back();
         }
         if is_unread {
             // The server answered before it had the whole request, as with 413.
-            self.linger().await;
+            Box::pin(self.linger()).await;
         }
         Ok(next)
     }
 }
 
-impl Scene<'_> {
-    fn server_name(&self) -> crate::ids::ServerName {
-        self.plan.server.name().clone()
-    }
-
-    fn flavour(&self) -> Flavour {
-        self.plan.server.settings().flavour
-    }
-
+impl OnTheWay {
     #[expect(
         clippy::disallowed_methods,
         reason = "a connection is kept from the moment it is given back"
     )]
-    fn give_back<S: Stream>(&self, exchange: Exchange<'_, S>) {
+    fn give_back(self) {
         self.plan
             .server
-            .give_back(exchange.into_leg(), self.plan.lane, Instant::now());
+            .give_back(self.sent.leg, self.plan.lane, Instant::now());
+    }
+}
+
+impl Scene<'_> {
+    pub(super) fn server_name(&self) -> crate::ids::ServerName {
+        self.plan.server.name().clone()
+    }
+
+    pub(super) fn flavour(&self) -> Flavour {
+        self.plan.server.settings().flavour
     }
 
     /// The answer from its first byte to its last. Second of the outcome: the leg may carry another.
@@ -106,9 +112,8 @@ impl Scene<'_> {
         let mut hold = Hold::new(self, bill.began);
         let mut out = Scratch::new();
         if !exchange.is_request_done() {
-            exchange
-                .late
-                .set(after(self.world.settings.limits.body_timeout));
+            let patience = self.world.settings.limits.body_timeout;
+            exchange.late.set(after(patience));
         }
         let mut under = loop {
             out.0.clear();
@@ -123,22 +128,15 @@ impl Scene<'_> {
         self.extend_silence(exchange, &under, &tags, &hold);
         exchange.write(&out.0).await?;
         drop(out);
-        while !under.body.is_done() {
+        let broken = loop {
+            if under.body.is_done() {
+                break None;
+            }
             self.extend_silence(exchange, &under, &tags, &hold);
             match exchange.next(hold.listens()).await {
-                Event::Answer(0) if under.body == Body::UntilClose => break,
-                Event::Answer(0) => {
-                    let cause = "closed in mid-answer";
-                    return self
-                        .lost(exchange, &under, &tags, &mut hold, bill, cause)
-                        .await;
-                }
-                Event::LegFailed(error) => {
-                    let cause = error.to_string();
-                    return self
-                        .lost(exchange, &under, &tags, &mut hold, bill, &cause)
-                        .await;
-                }
+                Event::Answer(0) if under.body == Body::UntilClose => break None,
+                Event::Answer(0) => break Some(Broken::Lost("closed in mid-answer".to_owned())),
+                Event::LegFailed(error) => break Some(Broken::Lost(error.to_string())),
                 Event::Answer(_) => {
                     let mut out = Scratch::new();
                     self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
@@ -151,10 +149,14 @@ impl Scene<'_> {
                     hold.ended(self, PollEnd::ClientLeft);
                     return Err(Stop::ClientGone);
                 }
-                Event::Late => {
-                    return self.late(exchange, &under, &tags, &mut hold, bill).await;
-                }
+                Event::Late => break Some(Broken::Late),
             }
+        };
+        if let Some(broken) = broken {
+            // Boxed: it hardly ever happens, and every held poll would keep room for it.
+            let place = (&under, &tags);
+            let next = Box::pin(self.end_early(broken, place, exchange, &mut hold, bill)).await?;
+            return Ok((next, false));
         }
         self.completed(&under, &tags, &mut hold, bill);
         let clean = exchange.is_request_done() && exchange.output.is_empty() && under.reusable;
@@ -400,7 +402,7 @@ impl Scene<'_> {
     }
 
     /// The server must be heard of within its own period, times the number that may be missed.
-    fn extend_silence<S: Stream>(
+    pub(super) fn extend_silence<S: Stream>(
         &self,
         exchange: &mut Exchange<'_, S>,
         under: &Under,
@@ -413,7 +415,7 @@ impl Scene<'_> {
     }
 
     /// True where words of our own may be put in without breaking a chunk or a tag of the server's.
-    fn is_between(&self, under: &Under, tags: &Tags) -> bool {
+    pub(super) fn is_between(&self, under: &Under, tags: &Tags) -> bool {
         under.body.at_chunk_boundary() && tags.at_boundary(self.flavour())
     }
 
@@ -444,91 +446,6 @@ impl Scene<'_> {
         self.runtime.observe_answered(self.plan.server.name());
     }
 
-    /// Ends a held answer between two chunks of the server's. The leg is closed with the exchange: the
-    /// server still holds its side of the poll, and closing is how it learns.
-    async fn end_in_band<S: Stream>(
-        &self,
-        exchange: &mut Exchange<'_, S>,
-        under: &Under,
-        hold: &mut Hold,
-        reason: PollEnd,
-        bill: &mut Bill<'_>,
-    ) -> Result<(Next, bool), Stop> {
-        let (word, code) = match reason {
-            PollEnd::Drain | PollEnd::Limit => (Word::NothingPending, ResponseCode::SUCCESS),
-            _ => (Word::ConnectAgain, ResponseCode::CONTEXT_NOT_FOUND),
-        };
-        if word == Word::ConnectAgain {
-            learn::from_final_code(code, under.session, self.runtime);
-            self.runtime.metrics.session_moved();
-        }
-        let mut out = Scratch::new();
-        in_band::end_of_wait(word, self.flavour(), bill.began.elapsed(), &mut out.0);
-        exchange.late.set(after(WRITE_END));
-        exchange.write(&out.0).await?;
-        bill.body.sent += out.0.len() as u64;
-        (bill.code, bill.outcome) = (Some(code), Outcome::Ended);
-        hold.ended(self, reason);
-        let stays = !under.closes && exchange.is_request_done() && reason != PollEnd::Drain;
-        Ok((if stays { Next::Request } else { Next::Close }, false))
-    }
-
-    /// The leg broke. A held poll between two chunks ends in the protocol's words, after a moment that
-    /// differs from client to client; anything else breaks off, and the client sees that it did.
-    async fn lost<S: Stream>(
-        &self,
-        exchange: &mut Exchange<'_, S>,
-        under: &Under,
-        tags: &Tags,
-        hold: &mut Hold,
-        bill: &mut Bill<'_>,
-        cause: &str,
-    ) -> Result<(Next, bool), Stop> {
-        let server = self.server_name();
-        self.runtime.observe(&server, Observation::Reset);
-        if hold.is_held() && self.is_between(under, tags) {
-            hold.lost(self);
-            self.extend_silence(exchange, under, tags, hold);
-            if !exchange.rest().await {
-                hold.ended(self, PollEnd::ClientLeft);
-                return Err(Stop::ClientGone);
-            }
-            return self
-                .end_in_band(exchange, under, hold, PollEnd::ServerLost, bill)
-                .await;
-        }
-        hold.ended(self, PollEnd::ServerLost);
-        let written = exchange.leg.wire().sent;
-        Err(Stop::Cut(Refusal::ServerFailed {
-            server,
-            written,
-            cause: cause.to_owned(),
-        }))
-    }
-
-    /// A poll's time is up, or nothing was heard for too long.
-    async fn late<S: Stream>(
-        &self,
-        exchange: &mut Exchange<'_, S>,
-        under: &Under,
-        tags: &Tags,
-        hold: &mut Hold,
-        bill: &mut Bill<'_>,
-    ) -> Result<(Next, bool), Stop> {
-        let server = self.server_name();
-        let reason = hold.due(self.now()).unwrap_or_else(|| {
-            if !exchange.waits_for_client() {
-                self.runtime.observe(&server, Observation::Deadline);
-            }
-            PollEnd::Silent
-        });
-        if hold.is_held() && self.is_between(under, tags) {
-            return self.end_in_band(exchange, under, hold, reason, bill).await;
-        }
-        hold.ended(self, reason);
-        Err(Stop::Cut(Refusal::ServerSilent { server }))
-    }
-
     #[expect(
         clippy::disallowed_methods,
         reason = "an answer's deadlines are reckoned where it passes"
@@ -550,5 +467,3 @@ impl Scene<'_> {
 
 /// No server is given less than this between two signs of life, whatever it says of its period.
 const SILENCE_MIN: Duration = Duration::from_secs(2);
-/// Whoever does not take the end of its poll within this does without.
-const WRITE_END: Duration = Duration::from_secs(5);
