@@ -4,7 +4,7 @@ use super::admit::Plan;
 use super::answer::{self, AnswerHead, Echo, Fields, Rewrite};
 use super::bill::Bill;
 use super::buffer::Scratch;
-use super::connection::{Connection, Next, OnTheWay, Stop, Stream, challenges};
+use super::connection::{Connection, Next, OnTheWay, Stop, Stream, after, challenges};
 use super::ends::Broken;
 use super::exchange::{Event, Exchange};
 use super::hold::Hold;
@@ -108,6 +108,10 @@ impl Scene<'_> {
     ) -> Result<(Next, bool), Stop> {
         let mut hold = Hold::new(self, bill.began);
         let mut out = Scratch::new();
+        if !exchange.is_request_done() {
+            let patience = self.world.settings.limits.body_timeout;
+            exchange.late.set(after(patience));
+        }
         let mut under = loop {
             out.0.clear();
             match self.head(exchange, bill, &mut out.0)? {
@@ -135,6 +139,8 @@ impl Scene<'_> {
                 Event::Answer(_) => {
                     let mut out = Scratch::new();
                     self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
+                    // The client's time begins now, not when we began to wait for the server.
+                    self.extend_silence(exchange, &under, &tags, &hold);
                     exchange.write(&out.0).await?;
                 }
                 Event::Asked => hold.look(self),
@@ -317,6 +323,8 @@ impl Scene<'_> {
         exchange: &mut Exchange<'_, S>,
         hold: &mut Hold,
     ) -> Result<(), Stop> {
+        let limits = &self.world.settings.limits;
+        let mut moved = exchange.moved;
         loop {
             let server = self.server_name();
             return match exchange.next(hold.listens()).await {
@@ -332,6 +340,17 @@ impl Scene<'_> {
                     }
                     continue;
                 }
+                // The request went on meanwhile: its server's time begins with its last byte.
+                Event::Late if exchange.moved > moved => {
+                    moved = exchange.moved;
+                    exchange.late.set(match exchange.is_request_done() {
+                        true => after(limits.first_byte_timeout),
+                        false => after(limits.body_timeout),
+                    });
+                    continue;
+                }
+                // A client that stops in mid-request is no fault of the server's.
+                Event::Late if exchange.waits_for_client() => Err(Refusal::BodyTimeout.into()),
                 Event::Late => {
                     self.runtime.observe(&server, Observation::Deadline);
                     Err(Refusal::ServerSilent { server }.into())

@@ -12,5 +12,7 @@ mod rig;
 mod support;
 
 mod conformance;
+mod continuity;
 mod failover;
 mod journey;
+mod streaming;
