@@ -295,11 +295,14 @@ fn connection(value: &[u8]) -> Result<bool, Refusal> {
 
 fn cookies<'b>(line: &'b [u8], route: Option<&str>, facts: &mut Facts<'b>) -> Result<(), Refusal> {
     for (name, value) in pairs(line) {
-        let slot = if name == Flavour::Exchange.cookies().context.as_bytes() {
+        // Some servers read cookie names without regard to case: what they take for a context cookie,
+        // so must we.
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let slot = if is(Flavour::Exchange.cookies().context) {
             &mut facts.contexts[0]
-        } else if name == Flavour::Gromox.cookies().context.as_bytes() {
+        } else if is(Flavour::Gromox.cookies().context) {
             &mut facts.contexts[1]
-        } else if route.is_some_and(|route| name == route.as_bytes()) {
+        } else if route.is_some_and(is) {
             &mut facts.route_cookie
         } else {
             continue;
@@ -397,7 +400,8 @@ fn write_cookies(value: &[u8], with: &Forwarding<'_>, out: &mut Vec<u8>) {
     let is_session = |name: &[u8]| {
         [Flavour::Exchange, Flavour::Gromox].iter().any(|flavour| {
             let names = flavour.cookies();
-            name == names.context.as_bytes() || name == names.sequence.as_bytes()
+            name.eq_ignore_ascii_case(names.context.as_bytes())
+                || name.eq_ignore_ascii_case(names.sequence.as_bytes())
         })
     };
     let begin = out.len();
