@@ -112,7 +112,6 @@ pub(crate) fn admit(
 ) -> Result<Option<Admitted>, Refusal> {
     let gate = Gate {
         head_max: world.settings.limits.head,
-        body_max: world.settings.limits.body,
         route_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
     };
     let mut room = Fields::new();
@@ -133,6 +132,10 @@ pub(crate) fn admit(
         return Ok(Some(Admitted::Local(Local::Health)));
     };
     note(&head, endpoint, bill);
+    let limit = world.settings.limits.body;
+    if matches!(head.body, BodyLength::Counted(length) if length > limit) {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
     if name.is_none() {
         return Err(Refusal::UnknownHost);
     }

@@ -346,7 +346,10 @@ impl<S: Stream> Connection<S> {
         bill: &mut Bill<'_>,
     ) -> Next {
         let world = runtime.snapshot();
-        let manner = self.manner(shape, refusal.ends_connection());
+        let mut manner = self.manner(shape, refusal.ends_connection());
+        // A head that was refused has no shape, but its method still forbids a body.
+        manner.is_head |=
+            shape.is_none() && bill.endpoint.is_none() && self.input.data().starts_with(b"HEAD ");
         let challenges: Vec<&str> = match &refusal {
             Refusal::Unauthenticated(_) => challenges(&world, shape).collect(),
             _ => Vec::new(),

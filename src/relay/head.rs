@@ -94,8 +94,6 @@ impl std::fmt::Debug for Fields<'_> {
 pub struct Gate<'a> {
     /// Bytes of a head.
     pub head_max: usize,
-    /// Bytes of a body.
-    pub body_max: u64,
     /// Name of our route cookie, where there is one.
     pub route_cookie: Option<&'a str>,
 }
@@ -244,11 +242,6 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
         (None, true) => BodyLength::Chunked,
         (length, false) => BodyLength::Counted(length.unwrap_or(0)),
     };
-    if matches!(facts.body, BodyLength::Counted(length) if length > gate.body_max) {
-        return Err(Refusal::BodyTooLarge {
-            limit: gate.body_max,
-        });
-    }
     Ok(facts)
 }
 

@@ -3,7 +3,6 @@ use proptest::prelude::*;
 
 const GATE: Gate<'_> = Gate {
     head_max: 65536,
-    body_max: 4 << 20,
     route_cookie: Some("MapigateRoute"),
 };
 
@@ -136,18 +135,6 @@ fn expectations_other_than_continue_are_refused() {
         Err(Refusal::ExpectationFailed)
     );
     assert!(gate("Host: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n").is_ok());
-}
-
-#[test]
-fn a_body_over_the_limit_is_refused_by_its_head() {
-    assert_eq!(
-        gate("Host: a\r\nContent-Length: 4194304\r\n"),
-        Ok(BodyLength::Counted(4 << 20))
-    );
-    assert_eq!(
-        gate("Host: a\r\nContent-Length: 4194305\r\n"),
-        Err(Refusal::BodyTooLarge { limit: 4 << 20 })
-    );
 }
 
 #[test]
