@@ -31,6 +31,11 @@ impl Tags {
         self.stage == Stage::Body
     }
 
+    /// True between two tags in front of DONE: only there may a tag of our own be put in.
+    pub fn is_between_tags(&self) -> bool {
+        self.stage == Stage::Tags && self.length == 0
+    }
+
     /// The code after DONE, which overrides the header's. `[MS-OXCMAPIHTTP] 3.2.5.2`
     pub fn code(&self) -> Option<ResponseCode> {
         self.code
@@ -125,6 +130,22 @@ mod tests {
             (tags.pending(), tags.is_done(), tags.code()),
             (2, true, None)
         );
+    }
+
+    #[test]
+    fn a_tag_of_ours_fits_between_two_in_front_of_done_and_nowhere_else() {
+        for (payload, fits) in [
+            (&b""[..], true),
+            (b"PROCESSING\r\n", true),
+            (b"PROCESSING\r\nPEND", false),
+            (b"PROCESSING\r\nPENDING", true),
+            (b"PROCESSING\r\nDON", false),
+            (b"PROCESSING\r\nDONE\r\n", false),
+            (b"PROCESSING\r\nDONE\r\n\r\n", false),
+            (b"PROCESSING\r\nDONE\r\n\r\n\0\0", false),
+        ] {
+            assert_eq!(read(payload, 3).is_between_tags(), fits, "{payload:?}");
+        }
     }
 
     #[test]

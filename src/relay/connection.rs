@@ -68,6 +68,8 @@ pub(super) enum Next {
     Request,
     /// The connection ends.
     Close,
+    /// It breaks off, without TLS's word of farewell: the client must not take what it has for the whole.
+    Break,
 }
 
 /// Serves a connection until it ends. Everything of a request happens in this one future.
@@ -92,10 +94,11 @@ pub async fn serve<S: Stream>(
     };
     while connection.next_request(idle).await {
         // Boxed: an exchange's state exists only while there is one; an idle connection is small.
-        if Box::pin(connection.exchange(&runtime)).await == Next::Close {
-            break;
+        match Box::pin(connection.exchange(&runtime)).await {
+            Next::Request => connection.is_used = true,
+            Next::Close => break,
+            Next::Break => return,
         }
-        connection.is_used = true;
     }
     // The client learns that this is the end and not an accident; it need not agree.
     let _end = tokio::time::timeout(LAST_WORDS, connection.stream.shutdown()).await;
@@ -142,7 +145,7 @@ impl<S: Stream> Connection<S> {
             Err(Stop::Refuse(refusal)) => self.refuse(refusal, shape, runtime, &mut bill).await,
             Err(Stop::Cut(refusal)) => {
                 bill.cut(refusal);
-                Next::Close
+                Next::Break
             }
             Err(Stop::ClientGone) => {
                 bill.outcome = Outcome::Aborted;
@@ -439,7 +442,7 @@ impl<S: Stream> Connection<S> {
 
     /// Takes what is still on its way for a moment after a last answer: closing on unread bytes resets
     /// the connection, and the client would lose the answer.
-    async fn linger(&mut self) {
+    pub(super) async fn linger(&mut self) {
         let _eof = tokio::time::timeout(LAST_WORDS, self.stream.shutdown()).await;
         self.late.set(after(LINGER));
         let mut left = LINGER_BYTES_MAX;

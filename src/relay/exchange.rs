@@ -71,6 +71,16 @@ impl<'c, S: Stream> Exchange<'c, S> {
         self.request.is_done() && self.piece == 0
     }
 
+    /// True while it is the client who keeps the server waiting.
+    pub(super) fn waits_for_client(&self) -> bool {
+        !self.request.is_done() && self.piece == 0
+    }
+
+    /// How far the request is: differs whenever some of it has moved.
+    pub(super) fn progress(&self) -> (u64, usize, bool) {
+        (self.moved, self.at, self.is_request_done())
+    }
+
     /// The leg, for another request; only after both messages are complete.
     pub(super) fn into_leg(self) -> Leg {
         self.leg

@@ -41,6 +41,13 @@ struct Under {
     closes: bool,
 }
 
+impl Under {
+    /// True where a word of ours may end the answer: between two chunks, between two tags.
+    fn may_be_ended(&self, tags: &Tags) -> bool {
+        self.body.at_chunk_boundary() && tags.is_between_tags()
+    }
+}
+
 impl<S: Stream> Connection<S> {
     /// Passes the answer on. Returns when its last byte is with the client.
     ///
@@ -65,9 +72,12 @@ impl<S: Stream> Connection<S> {
         let outcome = scene.stream(&mut exchange, bill).await;
         bill.body.received += exchange.moved;
         bill.backend = exchange.leg.wire().since(sent.before);
+        let is_early = !exchange.is_request_done();
         let (next, leg_is_clean) = outcome?;
         if leg_is_clean {
             scene.give_back(exchange);
+        } else if is_early && next == Next::Close {
+            self.linger().await;
         }
         Ok(next)
     }
@@ -119,12 +129,19 @@ impl Scene<'_> {
                 Event::Answer(0) if under.body == Body::UntilClose => break,
                 Event::Answer(0) => {
                     return self
-                        .lost(exchange, &under, &mut hold, bill, "closed in mid-answer")
+                        .lost(
+                            exchange,
+                            &under,
+                            &tags,
+                            &mut hold,
+                            bill,
+                            "closed in mid-answer",
+                        )
                         .await;
                 }
                 Event::LegFailed(error) => {
                     return self
-                        .lost(exchange, &under, &mut hold, bill, &error.to_string())
+                        .lost(exchange, &under, &tags, &mut hold, bill, &error.to_string())
                         .await;
                 }
                 Event::Answer(_) => {
@@ -137,14 +154,14 @@ impl Scene<'_> {
                     hold.ended(self, PollEnd::ClientLeft);
                     return Err(Stop::ClientGone);
                 }
-                Event::Late => match hold.due(self.now(), under.body.at_chunk_boundary()) {
+                Event::Late => match hold.due(self.now(), under.may_be_ended(&tags)) {
                     Some(reason) => {
                         return self
                             .end_in_band(exchange, &under, &mut hold, reason, bill)
                             .await;
                     }
                     None if hold.waits_for_boundary(self.now()) => {}
-                    None => return self.silent(exchange, &under, &mut hold, bill).await,
+                    None => return self.silent(exchange, &under, &tags, &mut hold, bill).await,
                 },
             }
         }
@@ -313,6 +330,11 @@ impl Scene<'_> {
         exchange: &mut Exchange<'_, S>,
         hold: &mut Hold,
     ) -> Result<(), Stop> {
+        let limits = &self.world.settings.limits;
+        if exchange.waits_for_client() {
+            exchange.late.set(after(limits.body_timeout));
+        }
+        let mut seen = exchange.progress();
         loop {
             let server = self.server_name();
             return match exchange.next(hold.listens()).await {
@@ -328,6 +350,17 @@ impl Scene<'_> {
                     }
                     continue;
                 }
+                // The request went on meanwhile: the deadline of what is waited for now begins anew.
+                Event::Late if exchange.progress() != seen => {
+                    seen = exchange.progress();
+                    let patience = match exchange.waits_for_client() {
+                        true => limits.body_timeout,
+                        false => limits.first_byte_timeout,
+                    };
+                    exchange.late.set(after(patience));
+                    continue;
+                }
+                Event::Late if exchange.waits_for_client() => Err(Refusal::BodyTimeout.into()),
                 Event::Late => {
                     self.runtime.observe(&server, Observation::Deadline);
                     Err(Refusal::ServerSilent { server }.into())
@@ -337,15 +370,22 @@ impl Scene<'_> {
     }
 
     fn failed<S: Stream>(&self, exchange: &Exchange<'_, S>, cause: &str) -> Stop {
-        let server = self.server_name();
-        self.runtime.observe(&server, Observation::Reset);
-        let written = exchange.leg.wire().sent;
+        self.observe_reset(exchange);
         Refusal::ServerFailed {
-            server,
-            written,
+            server: self.server_name(),
+            written: exchange.leg.wire().sent,
             cause: cause.to_owned(),
         }
         .into()
+    }
+
+    /// A server that gives up waiting for the rest of a request does not count as failed, or any client
+    /// could bring any server down.
+    fn observe_reset<S: Stream>(&self, exchange: &Exchange<'_, S>) {
+        if !exchange.waits_for_client() {
+            self.runtime
+                .observe(self.plan.server.name(), Observation::Reset);
+        }
     }
 
     /// Takes what is here of the answer's body into `out`, as it is.
@@ -451,13 +491,14 @@ impl Scene<'_> {
         &self,
         exchange: &mut Exchange<'_, S>,
         under: &Under,
+        tags: &Tags,
         hold: &mut Hold,
         bill: &mut Bill<'_>,
         cause: &str,
     ) -> Result<(Next, bool), Stop> {
         let server = self.server_name();
-        self.runtime.observe(&server, Observation::Reset);
-        if hold.is_held() && under.body.at_chunk_boundary() {
+        self.observe_reset(exchange);
+        if hold.is_held() && under.may_be_ended(tags) {
             hold.lost(self);
             exchange
                 .late
@@ -484,12 +525,16 @@ impl Scene<'_> {
         &self,
         exchange: &mut Exchange<'_, S>,
         under: &Under,
+        tags: &Tags,
         hold: &mut Hold,
         bill: &mut Bill<'_>,
     ) -> Result<(Next, bool), Stop> {
         let server = self.server_name();
+        if exchange.waits_for_client() {
+            return Err(Stop::Cut(Refusal::BodyTimeout));
+        }
         self.runtime.observe(&server, Observation::Deadline);
-        if hold.is_held() && under.body.at_chunk_boundary() {
+        if hold.is_held() && under.may_be_ended(tags) {
             return self
                 .end_in_band(exchange, under, hold, PollEnd::Silent, bill)
                 .await;
