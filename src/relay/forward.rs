@@ -185,6 +185,9 @@ impl<S: Stream> Connection<S> {
                     Err(error) => {
                         let (observation, outcome) = seen(&error);
                         meters.connected(outcome);
+                        if error.is_ours() {
+                            return Err(Refusal::TooBusy("no descriptor for a connection").into());
+                        }
                         runtime.observe(server.name(), observation);
                         return Ok(Err(Refusal::ServerUnreachable {
                             server: server.name().clone(),
