@@ -4,9 +4,13 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    clippy::panic,
     reason = "a test that meets the unexpected ends there; waiting is by the clock"
 )]
 
 mod support;
 
+mod bad_input;
+mod gate;
 mod journey;
+mod who;
