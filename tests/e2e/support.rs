@@ -215,6 +215,12 @@ impl Raw {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// The other side has reset the connection. Some systems throw away what came before.
+    pub(crate) fn was_reset(&self) -> bool {
+        let tcp = socket2::SockRef::from(self.0.get_ref().0);
+        tcp.take_error().unwrap().is_some()
+    }
+
     /// Ends the connection with a reset.
     pub(crate) fn reset(self) {
         let tcp = self.0.get_ref().0;
