@@ -1,22 +1,68 @@
-# Fragment: the targets of the bench.
+# mapigate. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help demo test lint doc bench bench-smoke build-tools bench-peers
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build-tools ## Build, then play a whole site on this machine through a bad day; DEMO="--keep" keeps it running
+	cargo run --release --quiet -- demo $(DEMO)
+
+test: build-tools ## Format, lints, documentation, then every test
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --quiet
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  echo "cargo test --doc"; cargo test --doc --quiet; \
+	  echo "cargo nextest run"; cargo nextest run --no-fail-fast; \
+	else \
+	  echo "cargo test"; cargo test --no-fail-fast; \
+	fi
+
+lint: build-tools ## Format and lints; dependencies too where cargo-deny is installed
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then \
+	  echo "cargo deny check"; cargo deny check; \
+	else \
+	  echo "cargo-deny is not installed: dependencies are not checked"; \
+	fi
+
+doc: build-tools ## The crate's documentation; begin with the room called manual
+	cargo doc --no-deps --document-private-items
+	@echo "target/doc/mapigate/manual/index.html"
+
+bench: build-tools bench-peers ## Cost per request beside nginx and HAProxy; takes a while
+	cargo bench --bench end_to_end -- $(BENCH)
+
+bench-smoke: build-tools bench-peers ## The same, only to see that it runs
+	cargo bench --bench end_to_end -- --smoke $(BENCH)
+
+# What the build needs beside Rust: file that shows it is there, package, what it is for.
+build-tools:
+	@command -v cargo >/dev/null || { echo "Rust 1.88 or later is needed: https://rustup.rs" >&2; exit 1; }
+	@$(call ensure,cc,gcc,compiles the C and assembly of aws-lc and zlib-ng)
+	@$(call ensure,cmake,cmake,configures zlib-ng)
+	@[ -e /usr/include/stdio.h ] || { $(call install,libc6-dev,headers of the C library); }
 
 # nginx and HAProxy are what we are compared with. Without root or a package mirror the bench goes on without them.
-.PHONY: bench bench-smoke bench-peers
 bench-peers:
-	@for peer in nginx:nginx haproxy:haproxy; do \
-	  program=$${peer%%:*}; package=$${peer##*:}; \
-	  if ! PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v $$program >/dev/null; then \
-	    echo "installing $$package, which mapigate is compared with"; \
-	    $(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$package >/dev/null \
-	      || echo "could not install $$package: the bench goes on without $$program"; \
+	@for peer in nginx haproxy; do \
+	  if ! PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v $$peer >/dev/null; then \
+	    { $(call install,$$peer,mapigate is compared with it); } \
+	      || echo "could not install $$peer: the bench goes on without it"; \
 	  fi; \
 	done
 
-bench: bench-peers
-	cargo bench --bench end_to_end -- $(BENCH)
+# $(call ensure,PROGRAM,PACKAGE,WHY): installs the package where the program is missing.
+ensure = command -v $(1) >/dev/null || { $(call install,$(2),$(3)); }
 
-bench-smoke: bench-peers
-	cargo bench --bench end_to_end -- --smoke $(BENCH)
+# $(call install,PACKAGE,WHY)
+install = echo "installing the Debian package $(1): $(2)"; \
+	  $(AS_ROOT) apt-get update -qq && \
+	  $(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null
 
 # Commands that need root run as they are when we are root.
 AS_ROOT ?= $(shell [ "$$(id -u)" = 0 ] || echo sudo)

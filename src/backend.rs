@@ -8,12 +8,13 @@ pub use leg::Leg;
 use crate::certs::{CertError, client_config};
 use crate::config::settings::{Authenticates, Server};
 use crate::ids::ServerName;
+use crate::metrics::{Metrics, ServerMeters};
 use rustix::io::Errno;
 use rustls::pki_types::ServerName as TlsName;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
 
@@ -24,6 +25,7 @@ pub struct BackServer {
     /// one address, authority or certificate is never used under another.
     key: u64,
     tls: Option<(TlsConnector, TlsName<'static>)>,
+    meters: OnceLock<ServerMeters>,
 }
 
 impl std::fmt::Debug for BackServer {
@@ -112,7 +114,13 @@ impl BackServer {
             settings,
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             tls,
+            meters: OnceLock::new(),
         })
+    }
+
+    /// Its counters, resolved once.
+    pub fn meters(&self, metrics: &Metrics) -> &ServerMeters {
+        self.meters.get_or_init(|| metrics.server(self.name()))
     }
 
     /// What the configuration says about it.

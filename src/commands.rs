@@ -1,6 +1,7 @@
 //! What the command line can do.
 
 pub mod check;
+pub mod demo;
 pub mod lab;
 pub mod reload;
 pub mod run;
@@ -36,6 +37,8 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::SchemaArgs),
+    /// Play a whole site on this machine through a bad day, and check every promise
+    Demo(demo::DemoArgs),
     /// Simulated mailbox servers and Outlooks, for trying things out
     Lab(lab::Lab),
 }
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Check(args))) => check::run(&args),
         (_, Some(Command::Reload(args))) => reload::run(&args),
         (_, Some(Command::Schema(args))) => schema::run(args),
+        (_, Some(Command::Demo(args))) => failing_loudly(demo::run(&args)),
         (_, Some(Command::Lab(args))) => failing_loudly(lab::run(args)),
         (Some(file), None) => check::run(&check::CheckArgs {
             file,

@@ -222,6 +222,13 @@ struct Block {
     closed: bool,
 }
 
+impl Block {
+    /// Bytes from which on the writer does not wait for more.
+    fn half(&self) -> usize {
+        self.capacity / 2
+    }
+}
+
 impl Shared {
     fn add(&self, line: &[u8]) {
         let mut block = self.block.lock();
@@ -229,10 +236,12 @@ impl Shared {
             self.dropped.add(1);
             return;
         }
-        let is_first = block.lines.is_empty();
+        let before = block.lines.len();
         block.lines.extend_from_slice(line);
+        // The first line starts the writer's moment of gathering; half a block ends it early.
+        let is_due = before == 0 || (before < block.half() && block.lines.len() >= block.half());
         drop(block);
-        if is_first {
+        if is_due {
             self.wake.notify_one();
         }
     }

@@ -33,8 +33,8 @@ pub mod runtime;
 pub mod upkeep;
 
 // floor 5 · doors
-pub mod listener;
 pub mod relay;
+pub mod listener;
 pub mod admin;
 pub mod lab;
 

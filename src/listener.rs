@@ -193,7 +193,7 @@ fn work(runtime: &Arc<Runtime>, shares: Vec<(Arc<Front>, TcpListener)>) {
                     tokio::spawn(accept::accept_loop(socket, front, runtime.clone()));
                 }
                 Err(cause) => {
-                    tracing::error!(%cause, "a worker thread cannot use a listening socket")
+                    tracing::error!(%cause, "a worker thread cannot use a listening socket");
                 }
             }
         }

@@ -329,7 +329,7 @@ impl Metrics {
 
     // servers
 
-    /// The counters of one mailbox server; resolve once per configuration, not per request.
+    /// The counters of one mailbox server, at the cost of one look-up.
     pub fn server(&self, name: &ServerName) -> ServerMeters {
         self.servers.meters(name)
     }

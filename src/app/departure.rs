@@ -125,7 +125,12 @@ impl Departure {
     fn begin_hand_over(&self) -> HandOver {
         info!(socket = %self.upgrade_socket.display(), "handing the sockets over");
         let (sockets, path) = (self.sockets.clone(), self.upgrade_socket.clone());
-        tokio::task::spawn_blocking(move || sockets.send(&path))
+        tokio::spawn(async move {
+            tokio::task::spawn_blocking(move || sockets.send(&path)).await??;
+            // The other process looks for them once a second: until then clients come to us.
+            tokio::time::sleep(OVERLAP).await;
+            Ok(())
+        })
     }
 
     /// Waits until every listener and connection is gone, or `limits.drain` is over, or somebody
@@ -192,5 +197,7 @@ fn tell(words: &[NotifyState<'_>]) {
 const READINESS: Duration = Duration::from_millis(10);
 /// How soon after the last connection the process is gone.
 const LOOK: Duration = Duration::from_millis(20);
+/// Both processes accept for this long.
+const OVERLAP: Duration = Duration::from_secs(2);
 /// How often a drain says how far it is.
 const TELL: Duration = Duration::from_secs(10);

@@ -7,8 +7,10 @@ use tracing_subscriber::EnvFilter;
 
 /// Begins the operator's log on standard error.
 pub(super) fn begin(logging: &Logging) -> anyhow::Result<()> {
-    // Pingora tells of every step of its life at `info`; we tell the ones that matter ourselves.
-    let filter = format!("pingora_core=warn,{}", logging.level);
+    // Pingora tells of every step of its life at `info`, and of waiting for sockets as of an error; we
+    // tell what matters of it ourselves.
+    let quiet = "pingora_core=warn,pingora_core::server::transfer_fd=off";
+    let filter = format!("{quiet},{}", logging.level);
     let filter = EnvFilter::try_new(filter).context("logging.level")?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

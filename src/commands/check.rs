@@ -1,6 +1,7 @@
 //! `mapigate check FILE`: is this configuration good?
 
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, Loaded, Problem, Problems};
+use crate::directory::Directory;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ pub enum Format {
 /// Prints all problems. The exit code is 1 when the configuration would be refused, 0 otherwise:
 /// warnings refuse nothing.
 pub fn run(args: &CheckArgs) -> ExitCode {
-    let result = config::load(&args.file, now());
+    let result = examine(&args.file);
     let answer = match args.format {
         Format::Text => in_words(&args.file, &result),
         Format::Json => in_json(&result),
@@ -39,6 +40,24 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Reads the configuration and, where that is good, the mailbox file, which a start would read next.
+fn examine(file: &Path) -> Result<Loaded, Problems> {
+    let loaded = config::load(file, now())?;
+    let settings = &loaded.settings;
+    let basic = settings.auth.basic.as_ref();
+    let domain = basic.and_then(|basic| basic.default_domain.as_deref());
+    let Err(mut found) = Directory::load(&settings.directory, &settings.databases, domain) else {
+        return Ok(loaded);
+    };
+    found.sort_by_key(|problem| (problem.line == 0, problem.line, problem.column));
+    let mut problems = loaded.warnings;
+    problems.0.extend(found.into_iter().map(|found| {
+        let place = (found.line, found.column);
+        Problem::in_file(found.file, place, "directory.file", found.what, found.cure)
+    }));
+    Err(problems)
 }
 
 fn in_words(file: &Path, result: &Result<Loaded, Problems>) -> String {

@@ -20,6 +20,7 @@ use crate::lab::mailbox_server::{
 };
 use crate::lab::outlook::{CookieLines, Options as OutlookOptions, Target};
 use crate::mapi::Flavour;
+use crate::mapi::bodies::{Body as _, ConnectRequest};
 
 /// Simulated mailbox servers and Outlooks.
 #[derive(Debug, Args)]
@@ -37,6 +38,18 @@ enum Command {
     MailboxServer(Box<ServerArgs>),
     /// Outlooks that connect, execute, wait for notifications and find their way back.
     Outlook(Box<OutlookArgs>),
+    /// The body of a Connect on standard output, to send with curl: --user-dn ... > connect.bin
+    ConnectBody(ConnectBodyArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConnectBodyArgs {
+    /// The distinguished name by which the mailbox is opened
+    #[arg(
+        long,
+        default_value = "/o=Contoso/ou=Exchange Administrative Group (FYDIBOHF23SPDLT)/cn=Recipients/cn=user1"
+    )]
+    user_dn: String,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -222,8 +235,15 @@ pub fn run(lab: Lab) -> anyhow::Result<ExitCode> {
         match lab.command {
             Command::MailboxServer(args) => serve(*args).await,
             Command::Outlook(args) => work(*args).await,
+            Command::ConnectBody(args) => connect_body(&args),
         }
     })
+}
+
+fn connect_body(args: &ConnectBodyArgs) -> anyhow::Result<ExitCode> {
+    let body = ConnectRequest::of(&args.user_dn).encode();
+    io::stdout().write_all(&body)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(args: ServerArgs) -> anyhow::Result<ExitCode> {

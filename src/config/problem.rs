@@ -1,6 +1,7 @@
 //! What is wrong in a configuration: where, why and what to do about it.
 
 use std::fmt;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 
 /// How bad a problem is.
@@ -45,6 +46,33 @@ pub struct Problem {
     /// The line with a caret under the mistake. Passwords in it are masked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snippet: Option<String>,
+}
+
+impl Problem {
+    /// An error that another room found in a file of its own. The line is read again for the snippet.
+    pub fn in_file(
+        file: PathBuf,
+        (line, column): (usize, usize),
+        path: &str,
+        what: String,
+        cure: String,
+    ) -> Self {
+        let text = std::fs::File::open(&file)
+            .ok()
+            .filter(|_| line > 0)
+            .and_then(|file| BufReader::new(file).lines().nth(line - 1)?.ok());
+        Self {
+            severity: Severity::Error,
+            line,
+            column,
+            path: path.to_owned(),
+            what,
+            cure,
+            did_you_mean: None,
+            snippet: text.map(|text| snippet(line, &text, column, 1)),
+            file,
+        }
+    }
 }
 
 impl fmt::Display for Problem {

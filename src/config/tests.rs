@@ -21,7 +21,7 @@ impl Site {
             folder: tempfile::tempdir().unwrap(),
         };
         let hash = "$2y$04$abcdefghijklmnopqrstuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu";
-        site.write("users.htpasswd", &format!("anna@contoso.com:{hash}\n"));
+        site.write("users.htpasswd", format!("anna@contoso.com:{hash}\n"));
         site.write("cookie.keys", KEYS);
         site.lock("cookie.keys");
         site

@@ -10,6 +10,13 @@ use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// A key as it stands between two values, in one piece.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+
 /// Appends the line, its line end included.
 pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
     line.extend_from_slice(b"{\"time\":\"");
@@ -19,33 +26,33 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
     line.extend_from_slice(b"\",\"client\":\"");
     address(entry.client, line);
     line.push(b'"');
-    text(line, "user", entry.user.as_bytes());
+    text(line, key!("user"), entry.user.as_bytes());
     text(
         line,
-        "endpoint",
+        key!("endpoint"),
         entry.endpoint.map_or("", |e| e.as_str()).as_bytes(),
     );
     text(
         line,
-        "type",
+        key!("type"),
         entry.request_type.map_or("", |t| t.as_str()).as_bytes(),
     );
-    text(line, "request_id", entry.request_id);
-    text(line, "client_info", entry.client_info);
-    text(line, "mailbox", entry.mailbox);
-    text(line, "database", entry.database.as_bytes());
-    text(line, "server", entry.server.as_bytes());
-    text(line, "route", entry.route.as_bytes());
-    number(line, "tries", entry.tries.into());
-    number(line, "status", entry.status.into());
+    text(line, key!("request_id"), entry.request_id);
+    text(line, key!("client_info"), entry.client_info);
+    text(line, key!("mailbox"), entry.mailbox);
+    text(line, key!("database"), entry.database.as_bytes());
+    text(line, key!("server"), entry.server.as_bytes());
+    text(line, key!("route"), entry.route.as_bytes());
+    number(line, key!("tries"), entry.tries.into());
+    number(line, key!("status"), entry.status.into());
     if let Some(code) = entry.code {
-        number(line, "code", code.0.into());
+        number(line, key!("code"), code.0.into());
     }
-    text(line, "ending", entry.ending.as_str().as_bytes());
+    text(line, key!("ending"), entry.ending.as_str().as_bytes());
     if let Some(refusal) = entry.refusal {
-        text(line, "refusal", refusal.label().as_bytes());
-        text(line, "blame", refusal.blame().as_str().as_bytes());
-        key(line, "why");
+        text(line, key!("refusal"), refusal.label().as_bytes());
+        text(line, key!("blame"), refusal.blame().as_str().as_bytes());
+        line.extend_from_slice(key!("why").as_bytes());
         line.push(b'"');
         // Writing into memory does not fail, and what is too long is cut.
         let _ = write!(
@@ -57,30 +64,24 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
         );
         line.push(b'"');
     }
-    thousandths(line, "auth_ms", entry.auth.as_micros());
-    thousandths(line, "route_ms", entry.route_time.as_micros());
+    thousandths(line, key!("auth_ms"), entry.auth.as_micros());
+    thousandths(line, key!("route_ms"), entry.route_time.as_micros());
     if let Some(first_byte) = entry.first_byte {
-        thousandths(line, "first_byte_ms", first_byte.as_micros());
+        thousandths(line, key!("first_byte_ms"), first_byte.as_micros());
     }
-    thousandths(line, "total_ms", entry.total.as_micros());
-    thousandths(line, "cpu_us", entry.cpu.as_nanos());
-    both(line, "head_in", "head_out", entry.head);
-    both(line, "body_in", "body_out", entry.body);
-    both(line, "tls_in", "tls_out", entry.tls);
-    both(line, "server_in", "server_out", entry.backend);
-    flag(line, "client_reused", entry.client_reused);
-    flag(line, "server_reused", entry.server_reused);
+    thousandths(line, key!("total_ms"), entry.total.as_micros());
+    thousandths(line, key!("cpu_us"), entry.cpu.as_nanos());
+    both(line, key!("head_in"), key!("head_out"), entry.head);
+    both(line, key!("body_in"), key!("body_out"), entry.body);
+    both(line, key!("tls_in"), key!("tls_out"), entry.tls);
+    both(line, key!("server_in"), key!("server_out"), entry.backend);
+    flag(line, key!("client_reused"), entry.client_reused);
+    flag(line, key!("server_reused"), entry.server_reused);
     line.extend_from_slice(b"}\n");
 }
 
-fn key(line: &mut Vec<u8>, name: &str) {
-    line.extend_from_slice(b",\"");
-    line.extend_from_slice(name.as_bytes());
-    line.extend_from_slice(b"\":");
-}
-
-fn number(line: &mut Vec<u8>, name: &str, value: u64) {
-    key(line, name);
+fn number(line: &mut Vec<u8>, key: &str, value: u64) {
+    line.extend_from_slice(key.as_bytes());
     line.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -89,31 +90,35 @@ fn both(line: &mut Vec<u8>, received: &str, sent: &str, bytes: Bytes) {
     number(line, sent, bytes.sent);
 }
 
-fn flag(line: &mut Vec<u8>, name: &str, value: bool) {
-    key(line, name);
+fn flag(line: &mut Vec<u8>, key: &str, value: bool) {
+    line.extend_from_slice(key.as_bytes());
     line.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
 /// A count of thousandths, written with its decimal point.
-fn thousandths(line: &mut Vec<u8>, name: &str, count: u128) {
+fn thousandths(line: &mut Vec<u8>, key: &str, count: u128) {
     let count = u64::try_from(count).unwrap_or(u64::MAX);
-    number(line, name, count / 1000);
+    number(line, key, count / 1000);
     line.push(b'.');
     digits(line, count % 1000, 3);
 }
 
 /// A value somebody else wrote; left out where it is empty.
-fn text(line: &mut Vec<u8>, name: &str, value: &[u8]) {
+fn text(line: &mut Vec<u8>, key: &str, value: &[u8]) {
     if value.is_empty() {
         return;
     }
-    key(line, name);
+    line.extend_from_slice(key.as_bytes());
     line.push(b'"');
     let (value, is_cut) = match value.split_at_checked(TEXT_MAX) {
         Some((kept, rest)) if !rest.is_empty() => (kept, true),
         _ => (value, false),
     };
-    if value.iter().all(is_plain) {
+    // Not `all`: without an early end the compiler looks at many bytes at once.
+    if value
+        .iter()
+        .fold(true, |plain, byte| plain & is_plain(byte))
+    {
         line.extend_from_slice(value);
     } else {
         for chunk in value.utf8_chunks() {

@@ -43,7 +43,8 @@ impl Writer {
             };
             self.shared.wake.wait_while(&mut block, idle);
         }
-        // Gather what comes within the next moment, unless somebody waits for us. While writing
+        // Gather what comes within the next moment, unless the block fills faster than that, or
+        // somebody waits for us. While writing
         // fails, nobody's waiting makes it succeed sooner.
         let (pause, is_failing) = match self.is_failing {
             true => (RETRY, true),
@@ -51,7 +52,8 @@ impl Writer {
         };
         let nobody_waits = |b: &mut super::Block| {
             let flush = b.flushes_asked != b.flushes_served && !is_failing;
-            b.next_sink.is_none() && !b.closed && !flush
+            let has_room = b.lines.len() < b.half();
+            b.next_sink.is_none() && !b.closed && !flush && (has_room || is_failing)
         };
         shared.wake.wait_while_for(&mut block, nobody_waits, pause);
         if let Some(sink) = block.next_sink.take() {

@@ -5,11 +5,12 @@
 )]
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +22,15 @@ pub struct Crowd {
     members: Vec<Outlook>,
     tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
+    /// Read while an Execute is under way.
+    working: Arc<RwLock<()>>,
     started: Instant,
+}
+
+/// Nobody executes anything until this is dropped; held requests go on.
+#[derive(Debug)]
+pub struct Hush {
+    _nobody_works: OwnedRwLockWriteGuard<()>,
 }
 
 /// What a crowd does.
@@ -53,21 +62,28 @@ impl Crowd {
     pub fn start(options: Vec<Options>, work: &Work) -> Self {
         let stop = watch::Sender::new(false);
         let members: Vec<_> = options.into_iter().map(Outlook::new).collect();
+        let working = Arc::new(RwLock::new(()));
         let mut tasks = Vec::new();
         for member in &members {
             tasks.push(tokio::spawn(execute(
                 member.clone(),
                 work.clone(),
+                Arc::clone(&working),
                 stop.subscribe(),
             )));
             if work.waits {
-                tasks.push(tokio::spawn(wait(member.clone(), stop.subscribe())));
+                tasks.push(tokio::spawn(wait(
+                    member.clone(),
+                    Arc::clone(&working),
+                    stop.subscribe(),
+                )));
             }
         }
         Self {
             members,
             tasks,
             stop,
+            working,
             started: Instant::now(),
         }
     }
@@ -75,6 +91,13 @@ impl Crowd {
     /// The clients, for commands in the middle of their work.
     pub fn members(&self) -> &[Outlook] {
         &self.members
+    }
+
+    /// Lets every Execute under way finish, and begins no other until the answer is dropped.
+    pub async fn hush(&self) -> Hush {
+        Hush {
+            _nobody_works: Arc::clone(&self.working).write_owned().await,
+        }
     }
 
     /// Every client's book so far.
@@ -104,7 +127,12 @@ impl Crowd {
     }
 }
 
-async fn execute(member: Outlook, work: Work, mut stop: watch::Receiver<bool>) {
+async fn execute(
+    member: Outlook,
+    work: Work,
+    working: Arc<RwLock<()>>,
+    mut stop: watch::Receiver<bool>,
+) {
     let headers: Vec<_> = work
         .answer_bytes
         .map(|bytes| ("X-Lab-Answer-Bytes", bytes.to_string()))
@@ -113,6 +141,7 @@ async fn execute(member: Outlook, work: Work, mut stop: watch::Receiver<bool>) {
     let body = vec![0x5a; work.request_bytes];
     let mut is_connected = false;
     while !*stop.borrow() {
+        let at_work = working.read().await;
         let done = match is_connected {
             false => match member.connect().await {
                 Ok(()) => {
@@ -123,6 +152,7 @@ async fn execute(member: Outlook, work: Work, mut stop: watch::Receiver<bool>) {
             },
             true => member.execute_with(&body, &headers).await.map(drop),
         };
+        drop(at_work);
         // Trouble is in the counters; a person would click again after a moment.
         let pause = match done {
             Ok(()) => work.pause,
@@ -134,12 +164,13 @@ async fn execute(member: Outlook, work: Work, mut stop: watch::Receiver<bool>) {
     member.drop_connections().await;
 }
 
-async fn wait(member: Outlook, mut stop: watch::Receiver<bool>) {
+async fn wait(member: Outlook, working: Arc<RwLock<()>>, mut stop: watch::Receiver<bool>) {
     loop {
         if *stop.borrow() {
             return;
         }
-        if member.counters().connects == 0 {
+        // There is nothing to wait for in a session that is gone.
+        if !member.is_open() {
             let _ = tokio::time::timeout(Duration::from_millis(20), stop.changed()).await;
             continue;
         }
@@ -150,6 +181,7 @@ async fn wait(member: Outlook, mut stop: watch::Receiver<bool>) {
         match waited {
             Ok(waited) if waited.error_code == 0 => {
                 if waited.is_event {
+                    let _at_work = working.read().await;
                     let _ = member.collect().await;
                 }
             }

@@ -359,6 +359,12 @@ impl Outlook {
         }
     }
 
+    /// The mailbox is open, as far as the client was told.
+    pub fn is_open(&self) -> bool {
+        let session = self.inner.mailbox.lock();
+        session.is_open && !session.is_broken
+    }
+
     /// The cookies it would send now.
     pub fn cookies(&self, endpoint: Endpoint) -> Vec<(String, String)> {
         self.inner.session(endpoint).lock().cookies()

@@ -1,39 +1,42 @@
 //! The families that have one series per mailbox server of the configuration.
 
-use super::{ConnectOutcome, Counted, Counters, Families, count};
+use super::{ConnectOutcome, Counted, Counters, Families, Label, count};
 use crate::ids::ServerName;
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The counters of one mailbox server. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct ServerMeters {
+pub struct ServerMeters(Arc<Meters>);
+
+#[derive(Debug)]
+struct Meters {
     inflight: IntGauge,
-    connections: Arc<Counters<ConnectOutcome>>,
+    connections: Counters<ConnectOutcome>,
     reuses: IntCounter,
 }
 
 impl ServerMeters {
     /// A request is under way to this server until the guard is dropped.
     pub fn request_started(&self) -> Counted {
-        Counted::new(&self.inflight)
+        Counted::new(&self.0.inflight)
     }
 
     /// Requests under way now.
     pub fn inflight(&self) -> u64 {
-        count(&self.inflight)
+        count(&self.0.inflight)
     }
 
     /// An attempt to connect ended.
     pub fn connected(&self, outcome: ConnectOutcome) {
-        self.connections.inc(outcome);
+        self.0.connections.inc(outcome);
     }
 
     /// A kept connection carries another request.
     pub fn reused(&self) {
-        self.reuses.inc();
+        self.0.reuses.inc();
     }
 }
 
@@ -44,7 +47,7 @@ pub(super) struct ServerFamilies {
     inflight: IntGaugeVec,
     connections: IntCounterVec,
     reuses: IntCounterVec,
-    known: Mutex<BTreeSet<ServerName>>,
+    known: RwLock<HashMap<ServerName, ServerMeters>>,
 }
 
 impl ServerFamilies {
@@ -70,48 +73,61 @@ impl ServerFamilies {
                 "Requests sent on a connection that had carried another.",
                 &["server"],
             ),
-            known: Mutex::default(),
+            known: RwLock::default(),
         }
     }
 
+    /// Found by name, at the cost of one look-up.
     pub(super) fn meters(&self, name: &ServerName) -> ServerMeters {
-        if self.known.lock().insert(name.clone()) {
-            // Nothing is known against it; health checks correct this within an interval.
-            self.set_up(name, true);
+        if let Some(known) = self.known.read().get(name) {
+            return known.clone();
         }
         let server = name.as_str();
         let connected = |outcome: &str| self.connections.with_label_values(&[server, outcome]);
-        ServerMeters {
+        let made = ServerMeters(Arc::new(Meters {
             inflight: self.inflight.with_label_values(&[server]),
-            connections: Arc::new(Counters::of(connected)),
+            connections: Counters::of(connected),
             reuses: self.reuses.with_label_values(&[server]),
-        }
+        }));
+        self.known
+            .write()
+            .entry(name.clone())
+            .or_insert(made)
+            .clone()
     }
 
     pub(super) fn keep<'a>(&self, names: impl IntoIterator<Item = &'a ServerName>) {
-        let kept: BTreeSet<ServerName> = names.into_iter().cloned().collect();
-        let mut known = self.known.lock();
-        for gone in known.difference(&kept) {
-            // A family that never saw this server says so with an error, which means the same.
-            let _ = self.up.remove_label_values(&[gone.as_str()]);
-            let _ = self.inflight.remove_label_values(&[gone.as_str()]);
-            let _ = self.reuses.remove_label_values(&[gone.as_str()]);
-            for outcome in <ConnectOutcome as super::Label>::ALL {
-                let labels = [gone.as_str(), outcome.as_str()];
-                let _ = self.connections.remove_label_values(&labels);
+        let kept: BTreeSet<&ServerName> = names.into_iter().collect();
+        self.known.write().retain(|name, _| {
+            let stays = kept.contains(name);
+            if !stays {
+                self.forget(name.as_str());
             }
+            stays
+        });
+    }
+
+    fn forget(&self, server: &str) {
+        // A family that never saw this server says so with an error, which means the same.
+        let _ = self.up.remove_label_values(&[server]);
+        let _ = self.inflight.remove_label_values(&[server]);
+        let _ = self.reuses.remove_label_values(&[server]);
+        for outcome in <ConnectOutcome as Label>::ALL {
+            let labels = [server, outcome.as_str()];
+            let _ = self.connections.remove_label_values(&labels);
         }
-        known.retain(|name| kept.contains(name));
     }
 
     pub(super) fn set_up(&self, name: &ServerName, up: bool) {
+        // With all its series, so that a server is told of before its first request.
+        self.meters(name);
         self.up
             .with_label_values(&[name.as_str()])
             .set(i64::from(up));
     }
 
     pub(super) fn inflight(&self, name: &ServerName) -> u64 {
-        let gauge = self.inflight.get_metric_with_label_values(&[name.as_str()]);
-        gauge.as_ref().map_or(0, count)
+        let known = self.known.read();
+        known.get(name).map_or(0, ServerMeters::inflight)
     }
 }

@@ -9,6 +9,7 @@ fn filled() -> Metrics {
     for index in 0..100 {
         let name = ServerName::new(format!("MBX{index}"));
         metrics.server(&name).connected(ConnectOutcome::Ok);
+        metrics.set_server_up(&name, true);
     }
     metrics.set_certificates([("mail.contoso.test", 2_000_000_000)]);
     metrics
@@ -153,6 +154,17 @@ fn a_server_that_left_the_configuration_leaves_the_scrape() {
 
     let text = metrics.render();
     assert!(text.contains("server=\"STAYS\"") && !text.contains("server=\"GOES\""));
+}
+
+#[test]
+fn the_first_request_to_a_server_that_is_down_does_not_make_it_look_up() {
+    let (metrics, name) = (Metrics::new("1.2.3"), ServerName::new("MBX1"));
+    metrics.set_server_up(&name, false);
+
+    metrics.server(&name).connected(ConnectOutcome::Refused);
+
+    let text = metrics.render();
+    assert!(text.contains("mapigate_backend_up{server=\"MBX1\"} 0"));
 }
 
 #[test]

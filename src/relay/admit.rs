@@ -321,7 +321,7 @@ fn route(
             .filter(|value| value.len() <= ROUTE_COOKIE_MAX)
             .map(Into::into),
         _permit: permit,
-        _in_flight: runtime.metrics.server(server).request_started(),
+        _in_flight: backend.meters(&runtime.metrics).request_started(),
         server: backend.clone(),
     })))
 }

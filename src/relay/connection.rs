@@ -1,10 +1,11 @@
 //! One client connection, request after request, until it ends.
 
-use super::admit::{Admitted, Caller, Local, Shape, admit};
+use super::admit::{Admitted, Caller, Local, Plan, Shape, admit};
 use super::asks::Asks;
 use super::bill::Bill;
 use super::buffer::{Buffer, Scratch, poll_write_from};
 use super::deadline::Deadline;
+use super::forward::Sent;
 use super::head::BodyLength;
 use super::refuse::{self, Manner};
 use crate::accounting::{Bytes, Wire};
@@ -59,6 +60,22 @@ impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Refuse(refusal)
     }
+}
+
+/// What became of a request before its answer.
+enum Way {
+    /// It is with the server.
+    Sent(Box<OnTheWay>),
+    /// We answered it ourselves.
+    Answered(Next),
+}
+
+/// A request that is with the server.
+pub(super) struct OnTheWay {
+    pub(super) world: Arc<Snapshot>,
+    pub(super) plan: Box<Plan>,
+    pub(super) keep_alive: bool,
+    pub(super) sent: Sent,
 }
 
 /// What comes after an exchange.
@@ -137,12 +154,21 @@ impl<S: Stream> Connection<S> {
         let world = runtime.snapshot();
         let mut bill = Bill::open(runtime, self.client, self.is_used, self.billed, now);
         let mut shape = None;
-        let outcome = self
-            .serve_request(runtime, world, &mut shape, &mut bill)
-            .await;
+        // Each stage in a box of its own: while an answer is held for minutes, nothing is kept of what
+        // it took to send the request.
+        let way = Box::pin(self.send_out(runtime, world, &mut shape, &mut bill)).await;
+        let outcome = match way {
+            Ok(Way::Sent(on_the_way)) => {
+                Box::pin(self.answer(runtime, on_the_way, &mut bill)).await
+            }
+            Ok(Way::Answered(next)) => Ok(next),
+            Err(stop) => Err(stop),
+        };
         let next = match outcome {
             Ok(next) => next,
-            Err(Stop::Refuse(refusal)) => self.refuse(refusal, shape, runtime, &mut bill).await,
+            Err(Stop::Refuse(refusal)) => {
+                Box::pin(self.refuse(refusal, shape, runtime, &mut bill)).await
+            }
             Err(Stop::Cut(refusal)) => {
                 bill.cut(refusal);
                 Next::Break
@@ -157,13 +183,14 @@ impl<S: Stream> Connection<S> {
         next
     }
 
-    async fn serve_request(
+    /// Everything up to the request's first bytes at the server.
+    async fn send_out(
         &mut self,
         runtime: &Runtime,
         mut world: Arc<Snapshot>,
         shape: &mut Option<Shape>,
         bill: &mut Bill<'_>,
-    ) -> Result<Next, Stop> {
+    ) -> Result<Way, Stop> {
         let mut tried: Vec<ServerName> = Vec::new();
         let mut unreachable = None;
         loop {
@@ -176,7 +203,8 @@ impl<S: Stream> Connection<S> {
                 Ok(Admitted::Local(local)) => {
                     return self
                         .answer_locally(local, &world, runtime, *shape, bill)
-                        .await;
+                        .await
+                        .map(Way::Answered);
                 }
                 // Where the map still names the server that cannot be reached, that is the reason.
                 Err(Stop::Refuse(Refusal::NoEligibleCopy { .. })) if unreachable.is_some() => {
@@ -200,12 +228,15 @@ impl<S: Stream> Connection<S> {
                 .await?
             {
                 Ok(sent) => {
-                    drop(out);
                     // From here on the request's bytes are going or gone: nobody can pass over them.
                     *shape = None;
-                    return self
-                        .answer(runtime, &world, plan, this.keep_alive, sent, bill)
-                        .await;
+                    let keep_alive = this.keep_alive;
+                    return Ok(Way::Sent(Box::new(OnTheWay {
+                        world,
+                        plan,
+                        keep_alive,
+                        sent,
+                    })));
                 }
                 Err(refusal) => {
                     // No byte of it left us: another look at the world may find another server.
@@ -516,3 +547,47 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// A refused request's body up to this is read and dropped, so that the connection can stay.
 const SKIPPED_MAX: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounting::Counting;
+    use tokio::net::TcpStream;
+    use tokio_rustls::server::TlsStream;
+
+    type Client = Box<TlsStream<Counting<TcpStream>>>;
+
+    fn size_of_output<A, F>(_: fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn never<T>() -> T {
+        unreachable!("only its type is looked at")
+    }
+
+    fn connection(_: ()) -> impl Sized {
+        serve::<Client>(never(), never(), "https", never(), never())
+    }
+
+    fn exchange(connection: &'static mut Connection<Client>) -> impl Sized {
+        connection.exchange(never())
+    }
+
+    fn answer(connection: &'static mut Connection<Client>) -> impl Sized {
+        let bill: &'static mut Bill<'static> = never();
+        connection.answer(never(), never(), bill)
+    }
+
+    #[test]
+    fn a_held_poll_keeps_little_more_than_two_kilobytes_of_futures() {
+        let kept = [
+            size_of_output(connection),
+            size_of_output(exchange),
+            size_of_output(answer),
+            size_of::<OnTheWay>(),
+            size_of::<Plan>(),
+        ];
+
+        assert!(kept.iter().sum::<usize>() < 2200, "{kept:?}");
+    }
+}

@@ -54,6 +54,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_met_where_it_was_last_moved_to() {
+        #[expect(clippy::disallowed_methods, reason = "the clock is paused")]
         let start = Instant::now();
         let mut late = Deadline::new(start + Duration::from_secs(10));
         late.set(start + Duration::from_secs(30));

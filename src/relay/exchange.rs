@@ -38,7 +38,7 @@ pub(super) struct Exchange<'c, S> {
     input: &'c mut Buffer,
     pub(super) late: &'c mut Deadline,
     pub(super) asks: &'c mut Asks,
-    pub(super) leg: Leg,
+    pub(super) leg: &'c mut Leg,
     /// The rest of the request's body.
     request: Body,
     /// Of the input, the piece that is being written to the leg, and how far it is.
@@ -51,7 +51,7 @@ pub(super) struct Exchange<'c, S> {
 }
 
 impl<'c, S: Stream> Exchange<'c, S> {
-    pub(super) fn new(connection: &'c mut Connection<S>, leg: Leg, request: Body) -> Self {
+    pub(super) fn new(connection: &'c mut Connection<S>, leg: &'c mut Leg, request: Body) -> Self {
         Self {
             stream: &mut connection.stream,
             input: &mut connection.input,
@@ -81,24 +81,19 @@ impl<'c, S: Stream> Exchange<'c, S> {
         (self.moved, self.at, self.is_request_done())
     }
 
-    /// The leg, for another request; only after both messages are complete.
-    pub(super) fn into_leg(self) -> Leg {
-        self.leg
-    }
-
     /// Moves the request on as far as it goes without waiting. Ready when it is complete.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
         loop {
             if self.at < self.piece {
                 let piece = self.input.data().get(..self.piece).unwrap_or_default();
-                let written = poll_write_from(&mut self.leg, piece, &mut self.at, cx);
+                let written = poll_write_from(self.leg, piece, &mut self.at, cx);
                 ready!(written).map_err(Event::LegFailed)?;
                 self.moved += self.piece as u64;
                 self.input.consume(self.piece);
                 (self.piece, self.at) = (0, 0);
             }
             if self.request.is_done() {
-                return Pin::new(&mut self.leg)
+                return Pin::new(&mut *self.leg)
                     .poll_flush(cx)
                     .map_err(Event::LegFailed);
             }
@@ -119,7 +114,7 @@ impl<'c, S: Stream> Exchange<'c, S> {
     }
 
     fn poll_next(&mut self, listens: bool, cx: &mut Context<'_>) -> Poll<Event> {
-        match self.output.poll_fill(&mut self.leg, usize::MAX, cx) {
+        match self.output.poll_fill(self.leg, usize::MAX, cx) {
             Poll::Ready(Ok(bytes)) => return Poll::Ready(Event::Answer(bytes)),
             Poll::Ready(Err(error)) => return Poll::Ready(Event::LegFailed(error)),
             Poll::Pending => {}

@@ -167,7 +167,7 @@ impl<S: Stream> Connection<S> {
         bill: &mut Bill<'_>,
     ) -> Result<Result<(Leg, Bytes), Refusal>, Stop> {
         let limits = &world.settings.limits;
-        let (server, meters) = (&plan.server, runtime.metrics.server(plan.server.name()));
+        let (server, meters) = (&plan.server, plan.server.meters(&runtime.metrics));
         let mut kept = server.reuse(plan.lane, Instant::now());
         loop {
             let mut leg = match kept.take() {
@@ -213,7 +213,7 @@ impl<S: Stream> Connection<S> {
                     return Ok(Ok((leg, before)));
                 }
                 Err(_) if sent == 0 && was_used => {
-                    runtime.metrics.retried(RetryReason::StaleConnection)
+                    runtime.metrics.retried(RetryReason::StaleConnection);
                 }
                 Err(error) if sent == 0 => {
                     runtime.observe(server.name(), Observation::Reset);

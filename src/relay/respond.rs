@@ -4,11 +4,10 @@ use super::admit::Plan;
 use super::answer::{self, AnswerHead, Echo, Fields, Rewrite};
 use super::bill::Bill;
 use super::buffer::Scratch;
-use super::connection::{Connection, Next, Stop, Stream, after, challenges};
+use super::connection::{Connection, Next, OnTheWay, Stop, Stream, after, challenges};
+use super::ends::Broken;
 use super::exchange::{Event, Exchange};
-use super::forward::Sent;
 use super::hold::Hold;
-use super::in_band::{self, Word};
 use super::learn;
 use crate::accounting::Wire;
 use crate::config::settings::BackendIdentity;
@@ -31,21 +30,14 @@ pub(super) struct Scene<'a> {
 }
 
 /// What is known once the answer's head has passed.
-struct Under {
-    body: Body,
-    reusable: bool,
-    code: Option<ResponseCode>,
-    session: Option<SessionKey>,
-    expiration: Option<Duration>,
-    silence: Duration,
-    closes: bool,
-}
-
-impl Under {
-    /// True where a word of ours may end the answer: between two chunks, between two tags.
-    fn may_be_ended(&self, tags: &Tags) -> bool {
-        self.body.at_chunk_boundary() && tags.is_between_tags()
-    }
+pub(super) struct Under {
+    pub(super) body: Body,
+    pub(super) reusable: bool,
+    pub(super) code: Option<ResponseCode>,
+    pub(super) session: Option<SessionKey>,
+    pub(super) expiration: Option<Duration>,
+    pub(super) silence: Duration,
+    pub(super) closes: bool,
 }
 
 impl<S: Stream> Connection<S> {
@@ -56,50 +48,59 @@ impl<S: Stream> Connection<S> {
     pub(super) async fn answer(
         &mut self,
         runtime: &Runtime,
-        world: &Snapshot,
-        plan: Box<Plan>,
-        keep_alive: bool,
-        sent: Sent,
+        way: Box<OnTheWay>,
         bill: &mut Bill<'_>,
     ) -> Result<Next, Stop> {
+        // Kept in its box: what is moved through a future is paid for twice.
+        let mut way = way;
+        let OnTheWay {
+            world,
+            plan,
+            keep_alive,
+            sent,
+        } = &mut *way;
         let scene = Scene {
             runtime,
             world,
-            plan: &plan,
-            keep_alive,
+            plan,
+            keep_alive: *keep_alive,
         };
-        let mut exchange = Exchange::new(self, sent.leg, sent.body);
+        let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
         let outcome = scene.stream(&mut exchange, bill).await;
+        let is_unread = !exchange.is_request_done();
         bill.body.received += exchange.moved;
-        bill.backend = exchange.leg.wire().since(sent.before);
-        let is_early = !exchange.is_request_done();
+        bill.backend = sent.leg.wire().since(sent.before);
         let (next, leg_is_clean) = outcome?;
         if leg_is_clean {
-            scene.give_back(exchange);
-        } else if is_early && next == Next::Close {
-            self.linger().await;
+            way.give_back();
+        }
+        if is_unread {
+            // The server answered before it had the whole request, as with 413.
+            Box::pin(self.linger()).await;
         }
         Ok(next)
     }
 }
 
-impl Scene<'_> {
-    fn server_name(&self) -> crate::ids::ServerName {
-        self.plan.server.name().clone()
-    }
-
-    fn flavour(&self) -> Flavour {
-        self.plan.server.settings().flavour
-    }
-
+impl OnTheWay {
     #[expect(
         clippy::disallowed_methods,
         reason = "a connection is kept from the moment it is given back"
     )]
-    fn give_back<S: Stream>(&self, exchange: Exchange<'_, S>) {
+    fn give_back(self) {
         self.plan
             .server
-            .give_back(exchange.into_leg(), self.plan.lane, Instant::now());
+            .give_back(self.sent.leg, self.plan.lane, Instant::now());
+    }
+}
+
+impl Scene<'_> {
+    pub(super) fn server_name(&self) -> crate::ids::ServerName {
+        self.plan.server.name().clone()
+    }
+
+    pub(super) fn flavour(&self) -> Flavour {
+        self.plan.server.settings().flavour
     }
 
     /// The answer from its first byte to its last. Second of the outcome: the leg may carry another.
@@ -120,30 +121,18 @@ impl Scene<'_> {
         let mut tags = Tags::default();
         // Head and first piece in one write: one TLS record, one packet.
         self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
-        self.extend_silence(exchange, &under, &mut hold);
+        self.extend_silence(exchange, &under, &tags, &hold);
         exchange.write(&out.0).await?;
         drop(out);
-        while !under.body.is_done() {
-            self.extend_silence(exchange, &under, &mut hold);
+        let broken = loop {
+            if under.body.is_done() {
+                break None;
+            }
+            self.extend_silence(exchange, &under, &tags, &hold);
             match exchange.next(hold.listens()).await {
-                Event::Answer(0) if under.body == Body::UntilClose => break,
-                Event::Answer(0) => {
-                    return self
-                        .lost(
-                            exchange,
-                            &under,
-                            &tags,
-                            &mut hold,
-                            bill,
-                            "closed in mid-answer",
-                        )
-                        .await;
-                }
-                Event::LegFailed(error) => {
-                    return self
-                        .lost(exchange, &under, &tags, &mut hold, bill, &error.to_string())
-                        .await;
-                }
+                Event::Answer(0) if under.body == Body::UntilClose => break None,
+                Event::Answer(0) => break Some(Broken::Lost("closed in mid-answer".to_owned())),
+                Event::LegFailed(error) => break Some(Broken::Lost(error.to_string())),
                 Event::Answer(_) => {
                     let mut out = Scratch::new();
                     self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
@@ -154,16 +143,14 @@ impl Scene<'_> {
                     hold.ended(self, PollEnd::ClientLeft);
                     return Err(Stop::ClientGone);
                 }
-                Event::Late => match hold.due(self.now(), under.may_be_ended(&tags)) {
-                    Some(reason) => {
-                        return self
-                            .end_in_band(exchange, &under, &mut hold, reason, bill)
-                            .await;
-                    }
-                    None if hold.waits_for_boundary(self.now()) => {}
-                    None => return self.silent(exchange, &under, &tags, &mut hold, bill).await,
-                },
+                Event::Late => break Some(Broken::Late),
             }
+        };
+        if let Some(broken) = broken {
+            // Boxed: it hardly ever happens, and every held poll would keep room for it.
+            let place = (&under, &tags);
+            let next = Box::pin(self.end_early(broken, place, exchange, &mut hold, bill)).await?;
+            return Ok((next, false));
         }
         self.completed(&under, &tags, &mut hold, bill);
         let clean = exchange.is_request_done() && exchange.output.is_empty() && under.reusable;
@@ -381,7 +368,7 @@ impl Scene<'_> {
 
     /// A server that gives up waiting for the rest of a request does not count as failed, or any client
     /// could bring any server down.
-    fn observe_reset<S: Stream>(&self, exchange: &Exchange<'_, S>) {
+    pub(super) fn observe_reset<S: Stream>(&self, exchange: &Exchange<'_, S>) {
         if !exchange.waits_for_client() {
             self.runtime
                 .observe(self.plan.server.name(), Observation::Reset);
@@ -419,14 +406,21 @@ impl Scene<'_> {
     }
 
     /// The server must be heard of within its own period, times the number that may be missed.
-    fn extend_silence<S: Stream>(
+    pub(super) fn extend_silence<S: Stream>(
         &self,
         exchange: &mut Exchange<'_, S>,
         under: &Under,
-        hold: &mut Hold,
+        tags: &Tags,
+        hold: &Hold,
     ) {
         let silence = self.now() + under.silence;
-        exchange.late.set(hold.deadline(silence).into());
+        let deadline = hold.deadline(silence, self.is_between(under, tags));
+        exchange.late.set(deadline.into());
+    }
+
+    /// True where words of our own may be put in without breaking a chunk or a tag of the server's.
+    pub(super) fn is_between(&self, under: &Under, tags: &Tags) -> bool {
+        under.body.at_chunk_boundary() && tags.at_boundary(self.flavour())
     }
 
     /// Both messages are complete.
@@ -456,93 +450,6 @@ impl Scene<'_> {
         self.runtime.observe_answered(self.plan.server.name());
     }
 
-    /// Ends a held answer between two chunks of the server's. The leg is closed with the exchange: the
-    /// server still holds its side of the poll, and closing is how it learns.
-    async fn end_in_band<S: Stream>(
-        &self,
-        exchange: &mut Exchange<'_, S>,
-        under: &Under,
-        hold: &mut Hold,
-        reason: PollEnd,
-        bill: &mut Bill<'_>,
-    ) -> Result<(Next, bool), Stop> {
-        let (word, code) = match reason {
-            PollEnd::Drain | PollEnd::Limit => (Word::NothingPending, ResponseCode::SUCCESS),
-            _ => (Word::ConnectAgain, ResponseCode::CONTEXT_NOT_FOUND),
-        };
-        if word == Word::ConnectAgain {
-            learn::from_final_code(code, under.session, self.runtime);
-            self.runtime.metrics.session_moved();
-        }
-        let mut out = Scratch::new();
-        in_band::end_of_wait(word, self.flavour(), bill.began.elapsed(), &mut out.0);
-        exchange.late.set(after(WRITE_END));
-        exchange.write(&out.0).await?;
-        bill.body.sent += out.0.len() as u64;
-        (bill.code, bill.outcome) = (Some(code), Outcome::Ended);
-        hold.ended(self, reason);
-        let stays = !under.closes && exchange.is_request_done() && reason != PollEnd::Drain;
-        Ok((if stays { Next::Request } else { Next::Close }, false))
-    }
-
-    /// The leg broke. A held poll between two chunks ends in the protocol's words, after a moment that
-    /// differs from client to client; anything else breaks off, and the client sees that it did.
-    async fn lost<S: Stream>(
-        &self,
-        exchange: &mut Exchange<'_, S>,
-        under: &Under,
-        tags: &Tags,
-        hold: &mut Hold,
-        bill: &mut Bill<'_>,
-        cause: &str,
-    ) -> Result<(Next, bool), Stop> {
-        let server = self.server_name();
-        self.observe_reset(exchange);
-        if hold.is_held() && under.may_be_ended(tags) {
-            hold.lost(self);
-            exchange
-                .late
-                .set(hold.deadline(self.now() + under.silence).into());
-            if !exchange.rest().await {
-                hold.ended(self, PollEnd::ClientLeft);
-                return Err(Stop::ClientGone);
-            }
-            return self
-                .end_in_band(exchange, under, hold, PollEnd::ServerLost, bill)
-                .await;
-        }
-        hold.ended(self, PollEnd::ServerLost);
-        let written = exchange.leg.wire().sent;
-        Err(Stop::Cut(Refusal::ServerFailed {
-            server,
-            written,
-            cause: cause.to_owned(),
-        }))
-    }
-
-    /// Nothing was heard for too long.
-    async fn silent<S: Stream>(
-        &self,
-        exchange: &mut Exchange<'_, S>,
-        under: &Under,
-        tags: &Tags,
-        hold: &mut Hold,
-        bill: &mut Bill<'_>,
-    ) -> Result<(Next, bool), Stop> {
-        let server = self.server_name();
-        if exchange.waits_for_client() {
-            return Err(Stop::Cut(Refusal::BodyTimeout));
-        }
-        self.runtime.observe(&server, Observation::Deadline);
-        if hold.is_held() && under.may_be_ended(tags) {
-            return self
-                .end_in_band(exchange, under, hold, PollEnd::Silent, bill)
-                .await;
-        }
-        hold.ended(self, PollEnd::Silent);
-        Err(Stop::Cut(Refusal::ServerSilent { server }))
-    }
-
     #[expect(
         clippy::disallowed_methods,
         reason = "an answer's deadlines are reckoned where it passes"
@@ -564,5 +471,3 @@ impl Scene<'_> {
 
 /// No server is given less than this between two signs of life, whatever it says of its period.
 const SILENCE_MIN: Duration = Duration::from_secs(2);
-/// Whoever does not take the end of its poll within this does without.
-const WRITE_END: Duration = Duration::from_secs(5);

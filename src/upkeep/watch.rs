@@ -40,6 +40,7 @@ impl Watch {
         let snapshot = runtime.snapshot();
         let settings = &snapshot.settings;
         let table = HealthTable::new(&settings.health, weights(settings), now);
+        show_all(&table, &runtime);
         Self {
             runtime,
             seen,
@@ -146,9 +147,7 @@ impl Watch {
             .reconfigure(&settings.health, weights(settings), now);
         self.publish();
         self.runtime.metrics.keep_servers(settings.servers.keys());
-        for (name, health) in self.table.view().iter() {
-            self.runtime.metrics.set_server_up(name, health.is_up);
-        }
+        show_all(&self.table, &self.runtime);
         rounds(settings.health.interval)
     }
 }
@@ -159,6 +158,13 @@ fn names(view: &HealthView, is_meant: impl Fn(&ServerName) -> bool) -> BTreeSet<
         .filter(|name| is_meant(name))
         .cloned()
         .collect()
+}
+
+/// Every server's health in the metrics.
+fn show_all(table: &HealthTable, runtime: &Runtime) {
+    for (name, health) in table.view().iter() {
+        runtime.metrics.set_server_up(name, health.is_up);
+    }
 }
 
 fn rounds(interval: Duration) -> Interval {

@@ -8,9 +8,12 @@
     reason = "a test that meets the unexpected ends there; waiting is by the clock"
 )]
 
+mod rig;
 mod support;
 
 mod bad_input;
+mod conformance;
+mod failover;
 mod gate;
 mod journey;
 mod who;

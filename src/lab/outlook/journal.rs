@@ -70,6 +70,8 @@ pub struct Counters {
     pub waits_lost: u64,
     /// For each context so far, in order: how many of its requests were answered with code 10.
     pub code10s: Vec<u32>,
+    /// For each context so far, in order: how many of its held requests were ended by code 10.
+    pub waits_told: Vec<u32>,
     /// Microseconds from each first failure to the next success.
     pub recoveries: Vec<u64>,
     /// Entries that did not fit in the book.

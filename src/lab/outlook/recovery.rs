@@ -117,6 +117,7 @@ impl Inner {
         }
         if endpoint == Endpoint::Emsmdb {
             counters.code10s.push(0);
+            counters.waits_told.push(0);
         }
         Ok(())
     }
@@ -129,7 +130,7 @@ impl Inner {
     ) -> Result<Reply, Trouble> {
         let endpoint = Endpoint::Emsmdb;
         let mut patience = Patience::new(&self.options);
-        loop {
+        'contexts: loop {
             let (seen, is_broken) = {
                 let session = self.mailbox.lock();
                 (session.generation, session.is_broken)
@@ -163,6 +164,11 @@ impl Inner {
                 if let Err(trouble) = patience.next(&problem).await {
                     self.book(entry, Outcome::Failed(problem));
                     return Err(trouble);
+                }
+                if self.mailbox.lock().is_broken {
+                    // The held request was told meanwhile that the session is gone.
+                    self.book(entry, Outcome::Failed(problem));
+                    continue 'contexts;
                 }
             };
             let answer = match answer {
@@ -250,6 +256,10 @@ impl Inner {
         if is_gone(code) {
             let mut counters = self.counters.lock();
             counters.waits_lost += 1;
+            let position = usize::try_from(seen).unwrap_or(0).wrapping_sub(1);
+            if let Some(told) = counters.waits_told.get_mut(position) {
+                *told += 1;
+            }
             drop(counters);
             let mut session = self.mailbox.lock();
             if session.generation == seen {
