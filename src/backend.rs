@@ -9,6 +9,7 @@ use crate::certs::{CertError, client_config};
 use crate::config::settings::{Authenticates, Server};
 use crate::ids::ServerName;
 use crate::metrics::{Metrics, ServerMeters};
+use rustix::io::Errno;
 use rustls::pki_types::ServerName as TlsName;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -68,6 +69,25 @@ pub enum ConnectError {
     /// The server's certificate, name or TLS version does not do.
     #[error("TLS: {0}")]
     Tls(io::Error),
+}
+
+impl ConnectError {
+    /// True where it is we who lack something, descriptors or memory: that says nothing of the server.
+    pub fn is_ours(&self) -> bool {
+        const OURS: [Errno; 5] = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+        ];
+        match self {
+            Self::Io(error) => {
+                Errno::from_io_error(error).is_some_and(|errno| OURS.contains(&errno))
+            }
+            Self::Deadline(_) | Self::Tls(_) => false,
+        }
+    }
 }
 
 impl BackServer {

@@ -48,6 +48,8 @@ pub struct Plan {
     pub server_keys: String,
     /// Environment of mapigate.
     pub environment: Vec<(String, String)>,
+    /// What mapigate is started through, such as `prlimit --nofile=64`; it must become mapigate.
+    pub wrapper: Vec<String>,
 }
 
 impl Plan {
@@ -68,6 +70,7 @@ impl Plan {
             sections: BTreeMap::new(),
             server_keys: String::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -156,13 +159,7 @@ impl Site {
     /// # Errors
     /// mapigate's own words where it did not come up.
     pub async fn start_gate(&mut self, takes_over: bool) -> Result<()> {
-        let gate = Gate::start(
-            &self.program,
-            &self.folder,
-            &self.plan.environment,
-            takes_over,
-        )
-        .await?;
+        let gate = Gate::start(&self.program, &self.folder, &self.plan, takes_over).await?;
         self.gate = Some(gate);
         Ok(())
     }

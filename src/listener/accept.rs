@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 /// Accepts until we are going away.
 pub(super) async fn accept_loop(socket: TcpListener, front: Arc<Front>, runtime: Arc<Runtime>) {
     let mut asks = runtime.asks();
+    let mut is_short = false;
     loop {
         let accepted = tokio::select! {
             accepted = accept(&socket, &front) => accepted,
@@ -25,6 +26,9 @@ pub(super) async fn accept_loop(socket: TcpListener, front: Arc<Front>, runtime:
         };
         match accepted {
             Ok((tcp, peer, place)) => {
+                if std::mem::take(&mut is_short) {
+                    tracing::info!("clients are accepted again");
+                }
                 let (front, runtime, asks) = (front.clone(), runtime.clone(), runtime.asks());
                 tokio::spawn(Metered::new(async move {
                     let _place = place;
@@ -34,7 +38,9 @@ pub(super) async fn accept_loop(socket: TcpListener, front: Arc<Front>, runtime:
             Err(cause) => {
                 // Out of descriptors, or of memory: accept would fail again at once, and those who wait
                 // in the kernel's queue lose nothing by a moment.
-                tracing::warn!(%cause, "cannot accept");
+                if !std::mem::replace(&mut is_short, true) {
+                    tracing::error!(%cause, "cannot accept clients, they wait");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

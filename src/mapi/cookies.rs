@@ -27,12 +27,14 @@ impl Flavour {
     }
 }
 
-/// The pairs of one `Cookie` header line, in order, as written. A pair without `=` is passed over.
+/// The pairs of one `Cookie` header line, in order, as written but for blanks around names and values:
+/// some servers pass over those, so nobody may hide a name behind them. A pair without `=` is passed over.
 pub fn pairs(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     line.split(|byte| *byte == b';').filter_map(|pair| {
         let pair = pair.trim_ascii();
         let equals = memchr::memchr(b'=', pair)?;
-        Some((pair.get(..equals)?, pair.get(equals + 1..)?))
+        let (name, value) = (pair.get(..equals)?, pair.get(equals + 1..)?);
+        Some((name.trim_ascii_end(), value.trim_ascii_start()))
     })
 }
 
@@ -49,12 +51,14 @@ mod tests {
 
     #[test]
     fn pairs_keep_order_and_values_keep_their_equals_signs() {
-        let found: Vec<_> = pairs(b"MapiContext=a=b; MapiSequence=x~y+z;lonely; =v; k=").collect();
+        let found: Vec<_> =
+            pairs(b"MapiContext=a=b; MapiSequence=x~y+z;lonely; =v; k=; n = m").collect();
         let expected: Vec<(&[u8], &[u8])> = vec![
             (b"MapiContext", b"a=b"),
             (b"MapiSequence", b"x~y+z"),
             (b"", b"v"),
             (b"k", b""),
+            (b"n", b"m"),
         ];
         assert_eq!(found, expected);
     }

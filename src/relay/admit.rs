@@ -112,7 +112,6 @@ pub(crate) fn admit(
 ) -> Result<Option<Admitted>, Refusal> {
     let gate = Gate {
         head_max: world.settings.limits.head,
-        body_max: world.settings.limits.body,
         route_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
     };
     let mut room = Fields::new();
@@ -133,6 +132,10 @@ pub(crate) fn admit(
         return Ok(Some(Admitted::Local(Local::Health)));
     };
     note(&head, endpoint, bill);
+    let limit = world.settings.limits.body;
+    if matches!(head.body, BodyLength::Counted(length) if length > limit) {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
     if name.is_none() {
         return Err(Refusal::UnknownHost);
     }
@@ -355,7 +358,8 @@ fn session(
     mailbox: &MailboxId,
     now: Instant,
 ) -> Result<Option<Found>, Refusal> {
-    let mut key = None;
+    let (mut key, mut found) = (None, None);
+    // All of them: a server reads the one of its own flavour, whichever of them we go by.
     for context in head.contexts.iter().flatten() {
         let this = runtime.sessions.key(endpoint, context);
         key.get_or_insert(this);
@@ -363,18 +367,22 @@ fn session(
             continue;
         };
         if session.user == *user {
-            return Ok(Some(Found {
+            found.get_or_insert_with(|| Found {
                 key: Some(this),
                 database: session.database.clone(),
                 server: session.server.clone(),
                 is_known: true,
-            }));
+            });
+            continue;
         }
         // Somebody else's cookie opens nothing. Connect and Bind begin anew, without it.
         if !head.request_type.opens_session() {
             return Err(Refusal::ForeignSession);
         }
         return Ok(None);
+    }
+    if found.is_some() {
+        return Ok(found);
     }
     // A ticket outlives the context it tells of: a server that lost it would refuse every Connect that
     // brought the old cookie along. A new session goes by the directory alone.

@@ -45,6 +45,8 @@ impl Scene<'_> {
         let server = self.server_name();
         let can_end = hold.is_held() && self.is_between(under, tags);
         let (reason, refusal) = match broken {
+            // It is the client who keeps the server waiting: that is not held against the server.
+            Broken::Late if exchange.waits_for_client() => (PollEnd::Silent, Refusal::BodyTimeout),
             Broken::Late => {
                 let reason = hold.due(self.now()).unwrap_or_else(|| {
                     self.runtime.observe(&server, Observation::Deadline);
@@ -53,7 +55,7 @@ impl Scene<'_> {
                 (reason, Refusal::ServerSilent { server })
             }
             Broken::Lost(cause) => {
-                self.runtime.observe(&server, Observation::Reset);
+                self.observe_reset(exchange);
                 if can_end {
                     // After a moment that differs from client to client.
                     hold.lost(self);

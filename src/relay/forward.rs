@@ -53,9 +53,8 @@ impl<S: Stream> Connection<S> {
             }
             // Servers want a length, so a chunked body is measured first.
             BodyLength::Chunked => {
-                let measured = self
-                    .measure(shape, limits.chunked_body, limits.body_timeout)
-                    .await?;
+                let measured =
+                    Box::pin(self.measure(shape, limits.chunked_body, limits.body_timeout)).await?;
                 finish(measured.payload.len() as u64, &mut out.0);
                 out.0.extend_from_slice(&measured.payload);
                 (Body::Done, measured.wire)
@@ -185,6 +184,9 @@ impl<S: Stream> Connection<S> {
                     Err(error) => {
                         let (observation, outcome) = seen(&error);
                         meters.connected(outcome);
+                        if error.is_ours() {
+                            return Err(Refusal::TooBusy("no descriptor for a connection").into());
+                        }
                         runtime.observe(server.name(), observation);
                         return Ok(Err(Refusal::ServerUnreachable {
                             server: server.name().clone(),

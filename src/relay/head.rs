@@ -94,8 +94,6 @@ impl std::fmt::Debug for Fields<'_> {
 pub struct Gate<'a> {
     /// Bytes of a head.
     pub head_max: usize,
-    /// Bytes of a body.
-    pub body_max: u64,
     /// Name of our route cookie, where there is one.
     pub route_cookie: Option<&'a str>,
 }
@@ -244,11 +242,6 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
         (None, true) => BodyLength::Chunked,
         (length, false) => BodyLength::Counted(length.unwrap_or(0)),
     };
-    if matches!(facts.body, BodyLength::Counted(length) if length > gate.body_max) {
-        return Err(Refusal::BodyTooLarge {
-            limit: gate.body_max,
-        });
-    }
     Ok(facts)
 }
 
@@ -295,11 +288,14 @@ fn connection(value: &[u8]) -> Result<bool, Refusal> {
 
 fn cookies<'b>(line: &'b [u8], route: Option<&str>, facts: &mut Facts<'b>) -> Result<(), Refusal> {
     for (name, value) in pairs(line) {
-        let slot = if name == Flavour::Exchange.cookies().context.as_bytes() {
+        // Some servers read cookie names without regard to case: what they take for a context cookie,
+        // so must we.
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let slot = if is(Flavour::Exchange.cookies().context) {
             &mut facts.contexts[0]
-        } else if name == Flavour::Gromox.cookies().context.as_bytes() {
+        } else if is(Flavour::Gromox.cookies().context) {
             &mut facts.contexts[1]
-        } else if route.is_some_and(|route| name == route.as_bytes()) {
+        } else if route.is_some_and(is) {
             &mut facts.route_cookie
         } else {
             continue;

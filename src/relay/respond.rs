@@ -108,10 +108,6 @@ impl Scene<'_> {
     ) -> Result<(Next, bool), Stop> {
         let mut hold = Hold::new(self, bill.began);
         let mut out = Scratch::new();
-        if !exchange.is_request_done() {
-            let patience = self.world.settings.limits.body_timeout;
-            exchange.late.set(after(patience));
-        }
         let mut under = loop {
             out.0.clear();
             match self.head(exchange, bill, &mut out.0)? {
@@ -324,7 +320,10 @@ impl Scene<'_> {
         hold: &mut Hold,
     ) -> Result<(), Stop> {
         let limits = &self.world.settings.limits;
-        let mut moved = exchange.moved;
+        if exchange.waits_for_client() {
+            exchange.late.set(after(limits.body_timeout));
+        }
+        let mut seen = exchange.progress();
         loop {
             let server = self.server_name();
             return match exchange.next(hold.listens()).await {
@@ -340,16 +339,16 @@ impl Scene<'_> {
                     }
                     continue;
                 }
-                // The request went on meanwhile: its server's time begins with its last byte.
-                Event::Late if exchange.moved > moved => {
-                    moved = exchange.moved;
-                    exchange.late.set(match exchange.is_request_done() {
-                        true => after(limits.first_byte_timeout),
-                        false => after(limits.body_timeout),
-                    });
+                // The request went on meanwhile: the deadline of what is waited for now begins anew.
+                Event::Late if exchange.progress() != seen => {
+                    seen = exchange.progress();
+                    let patience = match exchange.waits_for_client() {
+                        true => limits.body_timeout,
+                        false => limits.first_byte_timeout,
+                    };
+                    exchange.late.set(after(patience));
                     continue;
                 }
-                // A client that stops in mid-request is no fault of the server's.
                 Event::Late if exchange.waits_for_client() => Err(Refusal::BodyTimeout.into()),
                 Event::Late => {
                     self.runtime.observe(&server, Observation::Deadline);
@@ -360,15 +359,22 @@ impl Scene<'_> {
     }
 
     fn failed<S: Stream>(&self, exchange: &Exchange<'_, S>, cause: &str) -> Stop {
-        let server = self.server_name();
-        self.runtime.observe(&server, Observation::Reset);
-        let written = exchange.leg.wire().sent;
+        self.observe_reset(exchange);
         Refusal::ServerFailed {
-            server,
-            written,
+            server: self.server_name(),
+            written: exchange.leg.wire().sent,
             cause: cause.to_owned(),
         }
         .into()
+    }
+
+    /// A server that gives up waiting for the rest of a request does not count as failed, or any client
+    /// could bring any server down.
+    pub(super) fn observe_reset<S: Stream>(&self, exchange: &Exchange<'_, S>) {
+        if !exchange.waits_for_client() {
+            self.runtime
+                .observe(self.plan.server.name(), Observation::Reset);
+        }
     }
 
     /// Takes what is here of the answer's body into `out`, as it is.

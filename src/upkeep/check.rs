@@ -9,52 +9,57 @@ use base64::engine::general_purpose::STANDARD;
 use std::io::ErrorKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// What one look found; over `health.timeout` it found nothing in time.
+/// What one look found; over `health.timeout` it found nothing in time. `None`: we could not look, for
+/// want of something of our own.
 ///
 /// Each step has a connection of its own, closed afterwards: a check must not find a kept
 /// connection working while new ones fail, and never leaves one behind for somebody's request.
-pub(super) async fn look_at(server: &BackServer, how: &HealthSettings) -> Observation {
-    tokio::time::timeout(how.timeout, look(server, how))
-        .await
-        .unwrap_or(Observation::Deadline)
+pub(super) async fn look_at(server: &BackServer, how: &HealthSettings) -> Option<Observation> {
+    match tokio::time::timeout(how.timeout, look(server, how)).await {
+        Ok(Ok(found) | Err(Trouble::Theirs(found))) => Some(found),
+        Ok(Err(Trouble::Ours)) => None,
+        Err(_elapsed) => Some(Observation::Deadline),
+    }
 }
 
-async fn look(server: &BackServer, how: &HealthSettings) -> Observation {
+/// Why a look ended early.
+enum Trouble {
+    Theirs(Observation),
+    Ours,
+}
+
+async fn look(server: &BackServer, how: &HealthSettings) -> Result<Observation, Trouble> {
     if let Some(page) = &how.page {
         let request = page_request(server.settings(), page);
-        match ask(server, how, &request).await {
-            Ok(Some(200)) => {}
-            Ok(_) => return Observation::PageFailed,
-            Err(trouble) => return trouble,
+        if ask(server, how, &request).await? != Some(200) {
+            return Ok(Observation::PageFailed);
         }
     }
     if let Some(probe) = &how.probe {
         let request = probe_request(server.settings(), probe);
-        match ask(server, how, &request).await {
-            Ok(Some(status)) if status != 401 && status < 500 => {}
-            Ok(_) => return Observation::ProbeFailed,
-            Err(trouble) => return trouble,
+        match ask(server, how, &request).await? {
+            Some(status) if status != 401 && status < 500 => {}
+            _ => return Ok(Observation::ProbeFailed),
         }
     }
-    if how.page.is_none()
-        && how.probe.is_none()
-        && let Err(trouble) = connect(server, how).await
-    {
-        return trouble;
+    if how.page.is_none() && how.probe.is_none() {
+        connect(server, how).await?;
     }
-    Observation::CheckPassed
+    Ok(Observation::CheckPassed)
 }
 
-async fn connect(server: &BackServer, how: &HealthSettings) -> Result<Leg, Observation> {
-    match Box::pin(server.connect(how.timeout)).await {
-        Ok(leg) => Ok(leg),
-        Err(ConnectError::Deadline(_)) => Err(Observation::Deadline),
-        Err(ConnectError::Tls(_)) => Err(Observation::TlsFailed),
-        Err(ConnectError::Io(error)) if error.kind() == ErrorKind::ConnectionReset => {
-            Err(Observation::Reset)
-        }
-        Err(ConnectError::Io(_)) => Err(Observation::Refused),
-    }
+async fn connect(server: &BackServer, how: &HealthSettings) -> Result<Leg, Trouble> {
+    Box::pin(server.connect(how.timeout))
+        .await
+        .map_err(|error| match error {
+            error if error.is_ours() => Trouble::Ours,
+            ConnectError::Deadline(_) => Trouble::Theirs(Observation::Deadline),
+            ConnectError::Tls(_) => Trouble::Theirs(Observation::TlsFailed),
+            ConnectError::Io(error) if error.kind() == ErrorKind::ConnectionReset => {
+                Trouble::Theirs(Observation::Reset)
+            }
+            ConnectError::Io(_) => Trouble::Theirs(Observation::Refused),
+        })
 }
 
 /// The status of the answer; `None` where the answer is not HTTP.
@@ -62,9 +67,9 @@ async fn ask(
     server: &BackServer,
     how: &HealthSettings,
     request: &[u8],
-) -> Result<Option<u16>, Observation> {
+) -> Result<Option<u16>, Trouble> {
     let mut leg = connect(server, how).await?;
-    let broken = |_lost: std::io::Error| Observation::Reset;
+    let broken = |_lost: std::io::Error| Trouble::Theirs(Observation::Reset);
     leg.write_all(request).await.map_err(broken)?;
     leg.flush().await.map_err(broken)?;
     let mut head = Vec::with_capacity(1024);
@@ -76,7 +81,7 @@ async fn ask(
             Head::Incomplete => {}
         }
         if leg.read_buf(&mut head).await.map_err(broken)? == 0 {
-            return Err(Observation::Reset);
+            return Err(Trouble::Theirs(Observation::Reset));
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Watch {
     seen: mpsc::Receiver<Sighting>,
     table: HealthTable,
     shown: Shown,
-    checks: JoinSet<Sighting>,
+    checks: JoinSet<(ServerName, Option<Observation>)>,
     under_way: BTreeSet<ServerName>,
 }
 
@@ -72,8 +72,10 @@ impl Watch {
                 Some(checked) = self.checks.join_next() => {
                     if let Ok((server, observation)) = checked {
                         self.under_way.remove(&server);
-                        self.take(&server, observation, Instant::now());
-                        self.publish();
+                        if let Some(observation) = observation {
+                            self.take(&server, observation, Instant::now());
+                            self.publish();
+                        }
                     }
                 }
                 changed = generation.changed() => match changed {

@@ -5,14 +5,18 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    clippy::panic,
     reason = "a test that meets the unexpected ends there; waiting is by the clock"
 )]
 
 mod rig;
 mod support;
 
+mod bad_input;
 mod conformance;
 mod continuity;
 mod failover;
+mod gate;
 mod journey;
 mod streaming;
+mod who;

@@ -1,8 +1,10 @@
 //! mapigate as a process of its own, and its administrator's door.
 
+use super::Plan;
 use super::files::{CONFIG, LOG};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,18 +30,24 @@ impl Gate {
     pub(super) async fn start(
         program: &Path,
         folder: &Path,
-        environment: &[(String, String)],
+        plan: &Plan,
         takes_over: bool,
     ) -> Result<Self> {
         let log = fresh_log(folder)?;
-        let mut command = Command::new(program);
+        let mut words = plan
+            .wrapper
+            .iter()
+            .map(OsStr::new)
+            .chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or(program.as_os_str()));
         command
+            .args(words)
             .args(["run", "--config"])
             .arg(folder.join(CONFIG))
             .arg("--upgrade-socket")
             .arg(folder.join("upgrade.sock"))
             .args(takes_over.then_some("--upgrade"))
-            .envs(environment.iter().cloned())
+            .envs(plan.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::from(File::create(&log)?))
             .stderr(Stdio::from(File::options().append(true).open(&log)?));
