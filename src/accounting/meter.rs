@@ -23,6 +23,8 @@ pub fn thread_cpu_ns() -> u64 {
 thread_local! {
     /// Of the task being polled now: nanoseconds of its earlier polls, the clock when this poll began.
     static POLL: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+    /// The clock when the last metered poll of this thread ended; 0 before the first.
+    static LAST_END: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Nanoseconds spent so far by the task that is being polled; 0 where it is not metered. One clock read.
@@ -33,7 +35,9 @@ pub fn cpu_so_far() -> u64 {
 }
 
 pin_project! {
-    /// Meters a future. Two clock reads per poll.
+    /// Meters a future. One clock read per poll: it begins where the last metered poll of its thread
+    /// ended, so that what the thread did in between (the scheduler, the look for ready sockets) is
+    /// charged to whom it was done for.
     #[derive(Debug)]
     pub struct Metered<F> {
         #[pin]
@@ -54,11 +58,16 @@ impl<F: Future> Future for Metered<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let began = thread_cpu_ns();
+        let began = match LAST_END.get() {
+            0 => thread_cpu_ns(),
+            last_end => last_end,
+        };
         // A metered task polled inside another one's poll takes over for as long as it lasts.
         let outer = POLL.replace(Some((*this.spent_ns, began)));
         let outcome = this.inner.poll(cx);
-        *this.spent_ns += thread_cpu_ns().saturating_sub(began);
+        let ended = thread_cpu_ns();
+        *this.spent_ns += ended.saturating_sub(began);
+        LAST_END.set(ended);
         POLL.set(outer);
         outcome
     }

@@ -24,6 +24,7 @@ mod requests;
 mod spoil;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,6 +70,7 @@ struct Server {
     /// Counts up when connections are cut.
     cut: watch::Sender<u64>,
     listening: watch::Sender<bool>,
+    frozen: watch::Sender<bool>,
     open: std::sync::atomic::AtomicUsize,
 }
 
@@ -90,6 +92,7 @@ impl MailboxServer {
             banned: Mutex::default(),
             cut: watch::Sender::new(0),
             listening: watch::Sender::new(true),
+            frozen: watch::Sender::new(false),
             open: std::sync::atomic::AtomicUsize::new(0),
             options,
         });
@@ -160,6 +163,12 @@ impl MailboxServer {
     /// Stops or starts listening: connections are refused meanwhile, those that exist go on.
     pub fn listen(&self, is_listening: bool) {
         self.server.listening.send_replace(is_listening);
+    }
+
+    /// Stops as a stopped process does, or goes on: the kernel accepts connections and takes bytes,
+    /// nobody reads or answers, held requests say nothing more.
+    pub fn freeze(&self, is_frozen: bool) {
+        self.server.frozen.send_replace(is_frozen);
     }
 
     /// What the page for load balancers says from now on.
@@ -300,10 +309,25 @@ fn admit(server: &Arc<Server>, tcp: tokio::net::TcpStream) {
             return;
         }
         tokio::select! {
-            () = connection::serve(server, tcp, number) => {}
+            () = unless_frozen(server.frozen.subscribe(), connection::serve(server, tcp, number)) => {}
             _ = cut.changed() => {}
         }
     });
+}
+
+/// Runs a future that stands still while the server is frozen.
+async fn unless_frozen(mut frozen: watch::Receiver<bool>, future: impl Future<Output = ()>) {
+    tokio::pin!(future);
+    loop {
+        if frozen.wait_for(|is_frozen| !is_frozen).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            _ = frozen.wait_for(|is_frozen| *is_frozen) => {}
+            () = &mut future => return,
+        }
+    }
 }
 
 /// Counts a connection while it lives.

@@ -2,7 +2,7 @@
 //!
 //! Read only to know the final code and to count; what passes is never changed. `[MS-OXCMAPIHTTP] 2.2.7`
 
-use super::response::ResponseCode;
+use super::response::{Flavour, ResponseCode};
 
 /// Bytes of a line that are looked at; the rest of a longer one is passed over.
 const LINE_MAX: usize = 32;
@@ -15,6 +15,8 @@ pub struct Tags {
     stage: Stage,
     code: Option<ResponseCode>,
     pending: u32,
+    /// The last tag was a PENDING, and its line has not ended.
+    is_pending_open: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +31,13 @@ impl Tags {
     /// True once the binary body begins, or where the payload never was a meta-tag stream.
     pub fn is_done(&self) -> bool {
         self.stage == Stage::Body
+    }
+
+    /// True where a tag of our own may be put in: none is half written, and DONE was not yet.
+    pub fn at_boundary(&self, flavour: Flavour) -> bool {
+        // gromox never ends the line of a PENDING; of others the line end is still to come.
+        let is_ended = !self.is_pending_open || flavour == Flavour::Gromox;
+        self.stage == Stage::Tags && self.length == 0 && is_ended
     }
 
     /// The code after DONE, which overrides the header's. `[MS-OXCMAPIHTTP] 3.2.5.2`
@@ -61,6 +70,7 @@ impl Tags {
                 {
                     self.pending += 1;
                     self.length = 0;
+                    self.is_pending_open = true;
                 }
                 continue;
             }
@@ -90,6 +100,7 @@ impl Tags {
             (Stage::Body, _) => {}
         }
         self.length = 0;
+        self.is_pending_open = false;
     }
 }
 
@@ -125,6 +136,27 @@ mod tests {
             (tags.pending(), tags.is_done(), tags.code()),
             (2, true, None)
         );
+    }
+
+    #[test]
+    fn a_tag_is_not_put_inside_another_nor_behind_done() {
+        let fits = |payload: &[u8], flavour| read(payload, 1).at_boundary(flavour);
+        for outside in [&b""[..], b"PROCESSING\r\n", b"PROCESSING\r\nPENDING\r\n"] {
+            assert!(fits(outside, Flavour::Exchange), "{outside:?}");
+            assert!(fits(outside, Flavour::Gromox), "{outside:?}");
+        }
+        for inside in [
+            &b"PROCESSING"[..],
+            b"PROCESSING\r\nPEND",
+            b"PROCESSING\r\nPENDING\r",
+            b"PROCESSING\r\nDONE\r\n",
+            b"PROCESSING\r\nDONE\r\nX-ElapsedTime: 1\r\n\r\nbody",
+        ] {
+            assert!(!fits(inside, Flavour::Exchange), "{inside:?}");
+            assert!(!fits(inside, Flavour::Gromox), "{inside:?}");
+        }
+        let open = b"PROCESSING\r\nPENDING";
+        assert!(!fits(open, Flavour::Exchange) && fits(open, Flavour::Gromox));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::respond::{Scene, Under};
 use crate::accounting::Wire;
 use crate::health::Observation;
 use crate::mapi::ResponseCode;
+use crate::mapi::tags::Tags;
 use crate::metrics::{Outcome, PollEnd};
 use crate::refusal::Refusal;
 use std::time::Duration;
@@ -23,64 +24,61 @@ use std::time::Duration;
 pub(super) enum Broken {
     /// The leg broke.
     Lost(String),
-    /// Nothing was heard for too long.
-    Silent,
-    /// We end it ourselves, between two chunks.
-    Due(PollEnd),
+    /// Its time is up, or nothing was heard for too long.
+    Late,
 }
 
 impl Scene<'_> {
-    /// Ends the answer as well as it can be ended. The leg is closed with the exchange: a server that
-    /// still holds its side of a poll learns it that way.
+    /// Ends the answer as well as it can be ended at this place of it. The leg is closed with the
+    /// exchange: a server that still holds its side of a poll learns it that way.
     ///
     /// # Errors
     /// It breaks off.
     pub(super) async fn end_early<S: Stream>(
         &self,
         broken: Broken,
+        (under, tags): (&Under, &Tags),
         exchange: &mut Exchange<'_, S>,
-        under: &Under,
         hold: &mut Hold,
         bill: &mut Bill<'_>,
     ) -> Result<Next, Stop> {
         let server = self.server_name();
-        let can_end = hold.is_held() && under.body.at_chunk_boundary();
-        match broken {
-            Broken::Due(reason) => self.end_in_band(exchange, under, hold, reason, bill).await,
-            Broken::Silent => {
-                self.runtime.observe(&server, Observation::Deadline);
-                if can_end {
-                    return self
-                        .end_in_band(exchange, under, hold, PollEnd::Silent, bill)
-                        .await;
-                }
-                hold.ended(self, PollEnd::Silent);
-                Err(Stop::Cut(Refusal::ServerSilent { server }))
+        let can_end = hold.is_held() && self.is_between(under, tags);
+        let (reason, refusal) = match broken {
+            Broken::Late => {
+                let reason = hold.due(self.now()).unwrap_or_else(|| {
+                    self.runtime.observe(&server, Observation::Deadline);
+                    PollEnd::Silent
+                });
+                (reason, Refusal::ServerSilent { server })
             }
             Broken::Lost(cause) => {
                 self.runtime.observe(&server, Observation::Reset);
                 if can_end {
                     // After a moment that differs from client to client.
                     hold.lost(self);
-                    exchange
-                        .late
-                        .set(hold.deadline(self.now() + under.silence).into());
+                    self.extend_silence(exchange, under, tags, hold);
                     if !exchange.rest().await {
                         hold.ended(self, PollEnd::ClientLeft);
                         return Err(Stop::ClientGone);
                     }
-                    let reason = PollEnd::ServerLost;
-                    return self.end_in_band(exchange, under, hold, reason, bill).await;
                 }
-                hold.ended(self, PollEnd::ServerLost);
                 let written = exchange.leg.wire().sent;
-                Err(Stop::Cut(Refusal::ServerFailed {
-                    server,
-                    written,
-                    cause,
-                }))
+                (
+                    PollEnd::ServerLost,
+                    Refusal::ServerFailed {
+                        server,
+                        written,
+                        cause,
+                    },
+                )
             }
+        };
+        if can_end {
+            return self.end_in_band(exchange, under, hold, reason, bill).await;
         }
+        hold.ended(self, reason);
+        Err(Stop::Cut(refusal))
     }
 
     async fn end_in_band<S: Stream>(

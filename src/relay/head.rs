@@ -342,7 +342,8 @@ pub struct Forwarding<'a> {
     pub authorization: Option<&'a [u8]>,
     /// A field of ours with the user's name.
     pub user: Option<(&'a str, &'a str)>,
-    /// Leave the session's cookies out: they mean nothing to the server this goes to.
+    /// Leave every cookie out: another server set them. Exchange would follow its `X-BackEndCookie`
+    /// back there, and gromox refuses a Connect that brings cookies it does not know.
     pub strip_session_cookies: bool,
     /// Name of our route cookie, which goes no further.
     pub route_cookie: Option<&'a str>,
@@ -356,7 +357,9 @@ impl RequestHead<'_, '_> {
         out.extend_from_slice(b" HTTP/1.1\r\n");
         for Header { name, value } in self.fields {
             if name.eq_ignore_ascii_case("cookie") {
-                write_cookies(value, with, out);
+                if !with.strip_session_cookies {
+                    write_cookies(value, with.route_cookie, out);
+                }
             } else if !name.eq_ignore_ascii_case("authorization")
                 && fields::of_request(name, with.user.map(|(field, _)| field)) == Fate::Pass
             {
@@ -393,20 +396,12 @@ pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// One `Cookie` line in, at most one out, order kept.
-fn write_cookies(value: &[u8], with: &Forwarding<'_>, out: &mut Vec<u8>) {
-    let is_session = |name: &[u8]| {
-        [Flavour::Exchange, Flavour::Gromox].iter().any(|flavour| {
-            let names = flavour.cookies();
-            name == names.context.as_bytes() || name == names.sequence.as_bytes()
-        })
-    };
+fn write_cookies(value: &[u8], route_cookie: Option<&str>, out: &mut Vec<u8>) {
     let begin = out.len();
     out.extend_from_slice(b"Cookie: ");
     let empty = out.len();
     for (name, value) in pairs(value) {
-        if !fields::cookie_passes(name, with.route_cookie)
-            || (with.strip_session_cookies && is_session(name))
-        {
+        if !fields::cookie_passes(name, route_cookie) {
             continue;
         }
         if out.len() > empty {

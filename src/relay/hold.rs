@@ -78,47 +78,28 @@ impl Hold {
         }
     }
 
-    /// The next deadline, given when silence becomes too long.
-    pub(super) fn deadline(&self, silence: Instant) -> Instant {
+    /// The next deadline, given when silence becomes too long. Where its time is up inside a chunk or
+    /// a tag, the rest of that is waited for, not for long.
+    pub(super) fn deadline(&self, silence: Instant, at_boundary: bool) -> Instant {
         let Some(held) = &self.held else {
             return silence;
         };
-        let ending = held.ending.map_or(held.limit, |(at, _)| at.min(held.limit));
-        // Where its time is up in mid-chunk, the rest of that chunk is waited for, not for long.
-        let now_or_soon = if held.last_sign < ending {
-            ending
+        let patience = if at_boundary {
+            Duration::ZERO
         } else {
-            held.last_sign + MID_CHUNK
+            MID_CHUNK
         };
-        silence.min(now_or_soon)
+        silence.min(held.ends() + patience)
     }
 
-    /// Why the poll is to end now, between two chunks.
-    pub(super) fn due(&mut self, now: Instant, at_boundary: bool) -> Option<PollEnd> {
-        let held = self.held.as_mut()?;
-        let reason = match held.ending {
-            Some((at, reason)) if now >= at => reason,
-            _ if now >= held.limit => PollEnd::Limit,
-            _ => return None,
-        };
-        if at_boundary {
-            return Some(reason);
+    /// Why the poll is to end now; `None`: it is not.
+    pub(super) fn due(&self, now: Instant) -> Option<PollEnd> {
+        let held = self.held.as_ref()?;
+        match held.ending {
+            Some((at, reason)) if now >= at => Some(reason),
+            _ if now >= held.limit => Some(PollEnd::Limit),
+            _ => None,
         }
-        None
-    }
-
-    /// True for a moment after the end was due in mid-chunk.
-    pub(super) fn waits_for_boundary(&mut self, now: Instant) -> bool {
-        let Some(held) = &mut self.held else {
-            return false;
-        };
-        let due = held.ending.map_or(held.limit, |(at, _)| at.min(held.limit));
-        if now < due || held.last_sign >= due {
-            return false;
-        }
-        // Noted once, so that it is waited for once.
-        held.last_sign = now;
-        true
     }
 
     /// A sign of life.
@@ -141,6 +122,13 @@ impl Hold {
     }
 }
 
+impl Held {
+    /// When it ends at the latest.
+    fn ends(&self) -> Instant {
+        self.ending.map_or(self.limit, |(at, _)| at.min(self.limit))
+    }
+}
+
 /// Thousands of polls do not end in the same instant.
 fn jitter(scene: &Scene<'_>) -> Duration {
     scene
@@ -151,5 +139,5 @@ fn jitter(scene: &Scene<'_>) -> Duration {
         .mul_f64(fastrand::f64())
 }
 
-/// How long the rest of a chunk is waited for.
+/// How long the rest of a chunk or a tag is waited for.
 const MID_CHUNK: Duration = Duration::from_secs(1);

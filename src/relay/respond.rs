@@ -121,14 +121,14 @@ impl Scene<'_> {
         let mut tags = Tags::default();
         // Head and first piece in one write: one TLS record, one packet.
         self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
-        self.extend_silence(exchange, &under, &mut hold);
+        self.extend_silence(exchange, &under, &tags, &hold);
         exchange.write(&out.0).await?;
         drop(out);
         let broken = loop {
             if under.body.is_done() {
                 break None;
             }
-            self.extend_silence(exchange, &under, &mut hold);
+            self.extend_silence(exchange, &under, &tags, &hold);
             match exchange.next(hold.listens()).await {
                 Event::Answer(0) if under.body == Body::UntilClose => break None,
                 Event::Answer(0) => break Some(Broken::Lost("closed in mid-answer".to_owned())),
@@ -143,16 +143,13 @@ impl Scene<'_> {
                     hold.ended(self, PollEnd::ClientLeft);
                     return Err(Stop::ClientGone);
                 }
-                Event::Late => match hold.due(self.now(), under.body.at_chunk_boundary()) {
-                    Some(reason) => break Some(Broken::Due(reason)),
-                    None if hold.waits_for_boundary(self.now()) => {}
-                    None => break Some(Broken::Silent),
-                },
+                Event::Late => break Some(Broken::Late),
             }
         };
         if let Some(broken) = broken {
             // Boxed: it hardly ever happens, and every held poll would keep room for it.
-            let next = Box::pin(self.end_early(broken, exchange, &under, &mut hold, bill)).await?;
+            let place = (&under, &tags);
+            let next = Box::pin(self.end_early(broken, place, exchange, &mut hold, bill)).await?;
             return Ok((next, false));
         }
         self.completed(&under, &tags, &mut hold, bill);
@@ -386,14 +383,21 @@ impl Scene<'_> {
     }
 
     /// The server must be heard of within its own period, times the number that may be missed.
-    fn extend_silence<S: Stream>(
+    pub(super) fn extend_silence<S: Stream>(
         &self,
         exchange: &mut Exchange<'_, S>,
         under: &Under,
-        hold: &mut Hold,
+        tags: &Tags,
+        hold: &Hold,
     ) {
         let silence = self.now() + under.silence;
-        exchange.late.set(hold.deadline(silence).into());
+        let deadline = hold.deadline(silence, self.is_between(under, tags));
+        exchange.late.set(deadline.into());
+    }
+
+    /// True where words of our own may be put in without breaking a chunk or a tag of the server's.
+    pub(super) fn is_between(&self, under: &Under, tags: &Tags) -> bool {
+        under.body.at_chunk_boundary() && tags.at_boundary(self.flavour())
     }
 
     /// Both messages are complete.

@@ -7,6 +7,9 @@
     reason = "a test that meets the unexpected ends there; waiting is by the clock"
 )]
 
+mod rig;
 mod support;
 
+mod conformance;
+mod failover;
 mod journey;
