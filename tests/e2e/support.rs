@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_mapigate");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mapigate");
 
 /// A site in a folder that goes with it.
-pub struct TestSite {
+pub(crate) struct TestSite {
     site: Site,
     _folder: TempDir,
 }
@@ -34,7 +34,7 @@ impl DerefMut for TestSite {
 }
 
 /// Starts a site, ready to serve.
-pub async fn start(plan: Plan) -> TestSite {
+pub(crate) async fn start(plan: Plan) -> TestSite {
     let folder = tempfile::tempdir().unwrap();
     match Site::start(Path::new(PROGRAM), folder.path(), plan).await {
         Ok(site) => TestSite {
@@ -46,14 +46,17 @@ pub async fn start(plan: Plan) -> TestSite {
 }
 
 /// Two servers of a flavour, with timers short enough for tests.
-pub fn brisk(flavour: Flavour) -> Plan {
+pub(crate) fn brisk(flavour: Flavour) -> Plan {
     Plan::new(flavour, &["MBX1", "MBX2"])
         .each(|server| server.pending_period = Duration::from_millis(300))
         .section("health", "{ interval: 200ms, timeout: 200ms }")
 }
 
 /// Waits until something is true, and says what when it does not become so.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut is_true: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut is_true: impl FnMut() -> F,
+) {
     let until = Instant::now() + Duration::from_secs(10);
     while !is_true().await {
         assert!(Instant::now() < until, "never happened: {what}");
@@ -62,6 +65,6 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut is_true: impl 
 }
 
 /// A connection to write by hand.
-pub async fn line(target: &Target) -> Line {
+pub(crate) async fn line(target: &Target) -> Line {
     Line::connect(target).await.unwrap()
 }
