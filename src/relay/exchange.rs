@@ -71,6 +71,11 @@ impl<'c, S: Stream> Exchange<'c, S> {
         self.request.is_done() && self.piece == 0
     }
 
+    /// True while the next byte is the client's to send.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.piece == 0 && !self.request.is_done()
+    }
+
     /// Moves the request on as far as it goes without waiting. Ready when it is complete.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Event>> {
         loop {

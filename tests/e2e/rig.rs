@@ -270,9 +270,14 @@ impl Asked {
     pub(crate) async fn whole(&mut self) {
         let length = self.length();
         while self.body.len() < length {
-            let read = in_time("the body", self.stream.read_buf(&mut self.body)).await;
-            assert!(read.unwrap() > 0, "the body broke off");
+            self.some().await;
         }
+    }
+
+    /// Reads some of the body.
+    pub(crate) async fn some(&mut self) {
+        let read = in_time("the body", self.stream.read_buf(&mut self.body)).await;
+        assert!(read.unwrap() > 0, "the body broke off");
     }
 
     pub(crate) async fn say(&mut self, bytes: &[u8]) {
