@@ -140,7 +140,7 @@ impl Scene<'_> {
                     let mut out = Scratch::new();
                     self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
                     // The client's time begins now, not when we began to wait for the server.
-                    self.extend_silence(exchange, &under, &tags, &hold);
+                    self.extend_silence(exchange, &under, &tags, &hold, bill.clock);
                     exchange.write(&out.0).await?;
                 }
                 Event::Asked => hold.look(self),
