@@ -326,6 +326,10 @@ impl Scene<'_> {
         let limits = &self.world.settings.limits;
         let mut moved = exchange.moved;
         loop {
+            // The client has had nothing yet, so it can be told in a whole answer.
+            if hold.has_moved() {
+                return Err(Refusal::SessionGone("database moved while waiting").into());
+            }
             let server = self.server_name();
             return match exchange.next(hold.listens()).await {
                 Event::Answer(0) => Err(self.failed(exchange, "closed without an answer")),
@@ -334,10 +338,6 @@ impl Scene<'_> {
                 Event::ClientGone => Err(Stop::ClientGone),
                 Event::Asked => {
                     hold.look(self);
-                    // The client has had nothing yet, so it can be told in a whole answer.
-                    if hold.has_moved() {
-                        return Err(Refusal::SessionGone("database moved while waiting").into());
-                    }
                     continue;
                 }
                 // The request went on meanwhile: its server's time begins with its last byte.
