@@ -59,11 +59,12 @@ impl<S: Stream> Connection<S> {
             keep_alive,
             sent,
         } = &mut *way;
+        let keep_alive = *keep_alive;
         let scene = Scene {
             runtime,
             world,
             plan,
-            keep_alive: *keep_alive,
+            keep_alive,
         };
         let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
         let outcome = scene.stream(&mut exchange, bill).await;
@@ -72,7 +73,7 @@ impl<S: Stream> Connection<S> {
         bill.backend = sent.leg.wire().since(sent.before);
         let (next, leg_is_clean) = outcome?;
         if leg_is_clean {
-            way.give_back();
+            way.give_back(bill.clock);
         }
         if is_unread {
             // The server answered before it had the whole request, as with 413.
@@ -83,14 +84,10 @@ impl<S: Stream> Connection<S> {
 }
 
 impl OnTheWay {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a connection is kept from the moment it is given back"
-    )]
-    fn give_back(self) {
+    fn give_back(self, now: Instant) {
         self.plan
             .server
-            .give_back(self.sent.leg, self.plan.lane, Instant::now());
+            .give_back(self.sent.leg, self.plan.lane, now);
     }
 }
 
@@ -125,15 +122,17 @@ impl Scene<'_> {
         let mut tags = Tags::default();
         // Head and first piece in one write: one TLS record, one packet.
         self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
-        self.extend_silence(exchange, &under, &tags, &hold);
+        self.extend_silence(exchange, &under, &tags, &hold, bill.clock);
         exchange.write(&out.0).await?;
         drop(out);
         let broken = loop {
             if under.body.is_done() {
                 break None;
             }
-            self.extend_silence(exchange, &under, &tags, &hold);
-            match exchange.next(hold.listens()).await {
+            self.extend_silence(exchange, &under, &tags, &hold, bill.clock);
+            let event = exchange.next(hold.listens()).await;
+            bill.clock = self.now();
+            match event {
                 Event::Answer(0) if under.body == Body::UntilClose => break None,
                 Event::Answer(0) => break Some(Broken::Lost("closed in mid-answer".to_owned())),
                 Event::LegFailed(error) => break Some(Broken::Lost(error.to_string())),
@@ -219,6 +218,7 @@ impl Scene<'_> {
     ) -> Result<Under, Stop> {
         let (world, pin, server) = (self.world, &self.plan.pin, self.plan.server.settings());
         let now = self.now();
+        bill.clock = now;
         bill.first_byte = bill.sent.map(|sent| now.saturating_duration_since(sent));
         self.check_status(head)?;
         let code = head.code.map(|code| server.flavour.normal(code));
@@ -408,8 +408,9 @@ impl Scene<'_> {
         under: &Under,
         tags: &Tags,
         hold: &Hold,
+        now: Instant,
     ) {
-        let silence = self.now() + under.silence;
+        let silence = now + under.silence;
         let deadline = hold.deadline(silence, self.is_between(under, tags));
         exchange.late.set(deadline.into());
     }

@@ -1,4 +1,5 @@
 //! mapigate as its own process between simulated Outlooks and simulated mailbox servers.
+#![allow(unreachable_pub, reason = "modules of one test program share")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
