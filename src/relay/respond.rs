@@ -140,7 +140,7 @@ impl Scene<'_> {
                     let mut out = Scratch::new();
                     self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
                     // The client's time begins now, not when we began to wait for the server.
-                    self.extend_silence(exchange, &under, &tags, &hold);
+                    self.extend_silence(exchange, &under, &tags, &hold, bill.clock);
                     exchange.write(&out.0).await?;
                 }
                 Event::Asked => hold.look(self),
@@ -323,14 +323,12 @@ impl Scene<'_> {
         exchange: &mut Exchange<'_, S>,
         hold: &mut Hold,
     ) -> Result<(), Stop> {
-        let limits = &self.world.settings.limits;
         let mut moved = exchange.moved;
         loop {
             // The client has had nothing yet, so it can be told in a whole answer.
             if hold.has_moved() {
                 return Err(Refusal::SessionGone("database moved while waiting").into());
             }
-            let server = self.server_name();
             return match exchange.next(hold.listens()).await {
                 Event::Answer(0) => Err(self.failed(exchange, "closed without an answer")),
                 Event::Answer(_) => Ok(()),
@@ -343,6 +341,7 @@ impl Scene<'_> {
                 // The request went on meanwhile: its server's time begins with its last byte.
                 Event::Late if exchange.moved > moved => {
                     moved = exchange.moved;
+                    let limits = &self.world.settings.limits;
                     exchange.late.set(match exchange.is_request_done() {
                         true => after(limits.first_byte_timeout),
                         false => after(limits.body_timeout),
@@ -352,6 +351,7 @@ impl Scene<'_> {
                 // A client that stops in mid-request is no fault of the server's.
                 Event::Late if exchange.waits_for_client() => Err(Refusal::BodyTimeout.into()),
                 Event::Late => {
+                    let server = self.server_name();
                     self.runtime.observe(&server, Observation::Deadline);
                     Err(Refusal::ServerSilent { server }.into())
                 }
