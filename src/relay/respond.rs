@@ -325,7 +325,10 @@ impl Scene<'_> {
         }
         let mut seen = exchange.progress();
         loop {
-            let server = self.server_name();
+            // The client has had nothing yet, so it can be told in a whole answer.
+            if hold.has_moved() {
+                return Err(Refusal::SessionGone("database moved while waiting").into());
+            }
             return match exchange.next(hold.listens()).await {
                 Event::Answer(0) => Err(self.failed(exchange, "closed without an answer")),
                 Event::Answer(_) => Ok(()),
@@ -333,10 +336,6 @@ impl Scene<'_> {
                 Event::ClientGone => Err(Stop::ClientGone),
                 Event::Asked => {
                     hold.look(self);
-                    // The client has had nothing yet, so it can be told in a whole answer.
-                    if hold.has_moved() {
-                        return Err(Refusal::SessionGone("database moved while waiting").into());
-                    }
                     continue;
                 }
                 // The request went on meanwhile: the deadline of what is waited for now begins anew.
@@ -351,6 +350,7 @@ impl Scene<'_> {
                 }
                 Event::Late if exchange.waits_for_client() => Err(Refusal::BodyTimeout.into()),
                 Event::Late => {
+                    let server = self.server_name();
                     self.runtime.observe(&server, Observation::Deadline);
                     Err(Refusal::ServerSilent { server }.into())
                 }
