@@ -182,7 +182,8 @@ impl FrontTls {
         // A store of sessions would be memory that a restart loses; tickets are the client's to keep.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.send_tls13_tickets = 2;
+        // One is enough to come back; each costs a sealing and 200 bytes in every handshake.
+        config.send_tls13_tickets = 1;
         Ok(Self {
             config: Arc::new(config),
             certificates,

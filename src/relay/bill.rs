@@ -19,7 +19,10 @@ pub(crate) struct Bill<'d> {
     client_reused: bool,
     time: SystemTime,
     pub(crate) began: Instant,
-    cpu_before: u64,
+    /// The clock when it was last read: good enough where a few microseconds do not matter.
+    pub(crate) clock: Instant,
+    before: Ledger,
+    after: Option<(Ledger, Instant)>,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) request_type: Option<RequestType>,
     pub(crate) user: Option<UserName>,
@@ -38,11 +41,19 @@ pub(crate) struct Bill<'d> {
     pub(crate) first_byte: Option<Duration>,
     pub(crate) head: Bytes,
     pub(crate) body: Bytes,
-    pub(crate) tls_before: Bytes,
-    pub(crate) tls: Bytes,
     pub(crate) backend: Bytes,
     pub(crate) server_reused: bool,
     _in_flight: Counted,
+}
+
+/// What a connection has cost up to now. Requests are billed from one reading to the next, so that
+/// reading a request's first bytes is charged to it and nothing is charged twice.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ledger {
+    /// Bytes on the client's wire.
+    pub(crate) tls: Bytes,
+    /// Nanoseconds of the connection's task.
+    pub(crate) cpu_ns: u64,
 }
 
 /// Where it went.
@@ -58,7 +69,7 @@ impl<'d> Bill<'d> {
         runtime: &'d Runtime,
         client: SocketAddr,
         client_reused: bool,
-        tls_before: Bytes,
+        before: Ledger,
         now: (Instant, SystemTime),
     ) -> Self {
         Self {
@@ -68,7 +79,9 @@ impl<'d> Bill<'d> {
             client_reused,
             time: now.1,
             began: now.0,
-            cpu_before: cpu_so_far(),
+            clock: now.0,
+            before,
+            after: None,
             endpoint: None,
             request_type: None,
             user: None,
@@ -86,8 +99,6 @@ impl<'d> Bill<'d> {
             first_byte: None,
             head: Bytes::default(),
             body: Bytes::default(),
-            tls_before,
-            tls: tls_before,
             backend: Bytes::default(),
             server_reused: false,
             _in_flight: runtime.metrics.request_started(),
@@ -127,6 +138,11 @@ impl<'d> Bill<'d> {
             .unwrap_or_default()
     }
 
+    /// Settles it as it stands.
+    pub(crate) fn settle(&mut self, after: Ledger, ended: Instant) {
+        self.after = Some((after, ended));
+    }
+
     /// Notes that we ended it ourselves.
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
         self.status = refusal.status();
@@ -143,10 +159,22 @@ impl<'d> Bill<'d> {
 }
 
 impl Drop for Bill<'_> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a bill that nobody settled is settled when it is dropped"
+    )]
     fn drop(&mut self) {
-        let total = self.began.elapsed();
-        let cpu = Duration::from_nanos(cpu_so_far().saturating_sub(self.cpu_before));
-        let tls = self.tls.since(self.tls_before);
+        // A future that is dropped in mid-request is settled with what its connection knew last.
+        let (after, ended) = self.after.unwrap_or_else(|| {
+            let dropped = Ledger {
+                cpu_ns: cpu_so_far(),
+                ..self.before
+            };
+            (dropped, Instant::now())
+        });
+        let total = ended.saturating_duration_since(self.began);
+        let cpu = Duration::from_nanos(after.cpu_ns.saturating_sub(self.before.cpu_ns));
+        let tls = after.tls.since(self.before.tls);
         let refusal = self.refusal.as_deref();
         let metrics = &self.runtime.metrics;
         match (self.endpoint, self.request_type) {

@@ -2,13 +2,13 @@
 
 use super::admit::{Admitted, Caller, Local, Plan, Shape, admit};
 use super::asks::Asks;
-use super::bill::Bill;
+use super::bill::{Bill, Ledger};
 use super::buffer::{Buffer, Scratch, poll_write_from};
 use super::deadline::Deadline;
 use super::forward::Sent;
 use super::head::BodyLength;
 use super::refuse::{self, Manner};
-use crate::accounting::{Bytes, Wire};
+use crate::accounting::{Wire, cpu_so_far};
 use crate::auth::{Denied, Identity, Memo};
 use crate::config::settings::Scheme;
 use crate::ids::ServerName;
@@ -41,8 +41,10 @@ pub(super) struct Connection<S> {
     memo: Memo,
     /// A request has been answered here: the client knows how to open another connection.
     is_used: bool,
-    /// The stream's bytes when the last request ended: those of the next one begin there.
-    billed: Bytes,
+    /// What has been billed: the next request's bill begins there.
+    billed: Ledger,
+    /// When the last request ended, or the connection began.
+    ended: Instant,
 }
 
 /// Why an exchange ended before its answer did.
@@ -98,16 +100,19 @@ pub async fn serve<S: Stream>(
     asks: watch::Receiver<Ask>,
 ) {
     let idle = runtime.snapshot().settings.limits.idle_timeout;
+    #[expect(clippy::disallowed_methods, reason = "a connection begins here")]
+    let began = Instant::now();
     let mut connection = Connection {
         stream,
         client,
         scheme,
         input: Buffer::default(),
-        late: Deadline::new(after(idle)),
+        late: Deadline::new((began + idle).into()),
         asks: Asks::new(asks),
         memo: Memo::default(),
         is_used: false,
-        billed: Bytes::default(),
+        billed: Ledger::default(),
+        ended: began,
     };
     while connection.next_request(idle).await {
         // Boxed: an exchange's state exists only while there is one; an idle connection is small.
@@ -124,7 +129,7 @@ pub async fn serve<S: Stream>(
 impl<S: Stream> Connection<S> {
     /// Waits for the first bytes of a request. False: the connection ends here, nobody is owed anything.
     async fn next_request(&mut self, idle: Duration) -> bool {
-        self.late.set(after(idle));
+        self.late.set((self.ended + idle).into());
         poll_fn(|cx| {
             if !self.input.is_empty() {
                 return Poll::Ready(true);
@@ -178,8 +183,12 @@ impl<S: Stream> Connection<S> {
                 Next::Close
             }
         };
-        self.billed = self.stream.wire();
-        bill.tls = self.billed;
+        self.billed = Ledger {
+            tls: self.stream.wire(),
+            cpu_ns: cpu_so_far(),
+        };
+        self.ended = Instant::now();
+        bill.settle(self.billed, self.ended);
         next
     }
 

@@ -59,7 +59,7 @@ impl Scene<'_> {
                 if can_end {
                     // After a moment that differs from client to client.
                     hold.lost(self);
-                    self.extend_silence(exchange, under, tags, hold);
+                    self.extend_silence(exchange, under, tags, hold, bill.clock);
                     if !exchange.rest().await {
                         hold.ended(self, PollEnd::ClientLeft);
                         return Err(Stop::ClientGone);

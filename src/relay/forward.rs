@@ -156,7 +156,7 @@ impl<S: Stream> Connection<S> {
     /// a new one, once.
     #[expect(
         clippy::disallowed_methods,
-        reason = "a kept connection is judged by the time it is now"
+        reason = "the time to the first byte counts from here"
     )]
     async fn first_write(
         &mut self,
@@ -168,7 +168,7 @@ impl<S: Stream> Connection<S> {
     ) -> Result<Result<(Leg, Bytes), Refusal>, Stop> {
         let limits = &world.settings.limits;
         let (server, meters) = (&plan.server, plan.server.meters(&runtime.metrics));
-        let mut kept = server.reuse(plan.lane, Instant::now());
+        let mut kept = server.reuse(plan.lane, bill.began);
         loop {
             let mut leg = match kept.take() {
                 Some(leg) => {
@@ -203,13 +203,14 @@ impl<S: Stream> Connection<S> {
                 continue;
             }
             let before = leg.wire();
-            self.late.set(after(limits.first_byte_timeout));
+            let now = Instant::now();
+            self.late.set((now + limits.first_byte_timeout).into());
             let written = self.write_to(&mut leg, bytes).await;
             let sent = leg.wire().since(before).sent;
             match written {
                 Ok(()) => {
                     bill.server_reused = was_used;
-                    bill.sent = Some(Instant::now());
+                    bill.sent = Some(now);
                     return Ok(Ok((leg, before)));
                 }
                 Err(_) if sent == 0 && was_used => {

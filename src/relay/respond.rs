@@ -59,11 +59,12 @@ impl<S: Stream> Connection<S> {
             keep_alive,
             sent,
         } = &mut *way;
+        let keep_alive = *keep_alive;
         let scene = Scene {
             runtime,
             world,
             plan,
-            keep_alive: *keep_alive,
+            keep_alive,
         };
         let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
         let outcome = scene.stream(&mut exchange, bill).await;
@@ -72,7 +73,7 @@ impl<S: Stream> Connection<S> {
         bill.backend = sent.leg.wire().since(sent.before);
         let (next, leg_is_clean) = outcome?;
         if leg_is_clean {
-            way.give_back();
+            way.give_back(bill.clock);
         }
         if is_unread {
             // The server answered before it had the whole request, as with 413.
@@ -83,14 +84,10 @@ impl<S: Stream> Connection<S> {
 }
 
 impl OnTheWay {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a connection is kept from the moment it is given back"
-    )]
-    fn give_back(self) {
+    fn give_back(self, now: Instant) {
         self.plan
             .server
-            .give_back(self.sent.leg, self.plan.lane, Instant::now());
+            .give_back(self.sent.leg, self.plan.lane, now);
     }
 }
 
@@ -111,6 +108,10 @@ impl Scene<'_> {
     ) -> Result<(Next, bool), Stop> {
         let mut hold = Hold::new(self, bill.began);
         let mut out = Scratch::new();
+        if !exchange.is_request_done() {
+            let patience = self.world.settings.limits.body_timeout;
+            exchange.late.set(after(patience));
+        }
         let mut under = loop {
             out.0.clear();
             match self.head(exchange, bill, &mut out.0)? {
@@ -121,21 +122,25 @@ impl Scene<'_> {
         let mut tags = Tags::default();
         // Head and first piece in one write: one TLS record, one packet.
         self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
-        self.extend_silence(exchange, &under, &tags, &hold);
+        self.extend_silence(exchange, &under, &tags, &hold, bill.clock);
         exchange.write(&out.0).await?;
         drop(out);
         let broken = loop {
             if under.body.is_done() {
                 break None;
             }
-            self.extend_silence(exchange, &under, &tags, &hold);
-            match exchange.next(hold.listens()).await {
+            self.extend_silence(exchange, &under, &tags, &hold, bill.clock);
+            let event = exchange.next(hold.listens()).await;
+            bill.clock = self.now();
+            match event {
                 Event::Answer(0) if under.body == Body::UntilClose => break None,
                 Event::Answer(0) => break Some(Broken::Lost("closed in mid-answer".to_owned())),
                 Event::LegFailed(error) => break Some(Broken::Lost(error.to_string())),
                 Event::Answer(_) => {
                     let mut out = Scratch::new();
                     self.piece(exchange, &mut under, &mut tags, &mut hold, bill, &mut out.0)?;
+                    // The client's time begins now, not when we began to wait for the server.
+                    self.extend_silence(exchange, &under, &tags, &hold, bill.clock);
                     exchange.write(&out.0).await?;
                 }
                 Event::Asked => hold.look(self),
@@ -213,6 +218,7 @@ impl Scene<'_> {
     ) -> Result<Under, Stop> {
         let (world, pin, server) = (self.world, &self.plan.pin, self.plan.server.settings());
         let now = self.now();
+        bill.clock = now;
         bill.first_byte = bill.sent.map(|sent| now.saturating_duration_since(sent));
         self.check_status(head)?;
         let code = head.code.map(|code| server.flavour.normal(code));
@@ -318,10 +324,7 @@ impl Scene<'_> {
         hold: &mut Hold,
     ) -> Result<(), Stop> {
         let limits = &self.world.settings.limits;
-        if exchange.waits_for_client() {
-            exchange.late.set(after(limits.body_timeout));
-        }
-        let mut seen = exchange.progress();
+        let mut moved = exchange.moved;
         loop {
             let server = self.server_name();
             return match exchange.next(hold.listens()).await {
@@ -337,16 +340,16 @@ impl Scene<'_> {
                     }
                     continue;
                 }
-                // The request went on meanwhile: the deadline of what is waited for now begins anew.
-                Event::Late if exchange.progress() != seen => {
-                    seen = exchange.progress();
-                    let patience = match exchange.waits_for_client() {
-                        true => limits.body_timeout,
-                        false => limits.first_byte_timeout,
-                    };
-                    exchange.late.set(after(patience));
+                // The request went on meanwhile: its server's time begins with its last byte.
+                Event::Late if exchange.moved > moved => {
+                    moved = exchange.moved;
+                    exchange.late.set(match exchange.is_request_done() {
+                        true => after(limits.first_byte_timeout),
+                        false => after(limits.body_timeout),
+                    });
                     continue;
                 }
+                // A client that stops in mid-request is no fault of the server's.
                 Event::Late if exchange.waits_for_client() => Err(Refusal::BodyTimeout.into()),
                 Event::Late => {
                     self.runtime.observe(&server, Observation::Deadline);
@@ -412,8 +415,9 @@ impl Scene<'_> {
         under: &Under,
         tags: &Tags,
         hold: &Hold,
+        now: Instant,
     ) {
-        let silence = self.now() + under.silence;
+        let silence = now + under.silence;
         let deadline = hold.deadline(silence, self.is_between(under, tags));
         exchange.late.set(deadline.into());
     }

@@ -1,4 +1,5 @@
 //! mapigate as its own process between simulated Outlooks and simulated mailbox servers.
+#![allow(unreachable_pub, reason = "modules of one test program share")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +14,9 @@ mod support;
 
 mod bad_input;
 mod conformance;
+mod continuity;
 mod failover;
 mod gate;
 mod journey;
+mod streaming;
 mod who;

@@ -18,26 +18,26 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client's side of one session, by hand.
-pub struct Hand {
-    pub line: Line,
-    pub cookies: Vec<(String, String)>,
+pub(crate) struct Hand {
+    pub(crate) line: Line,
+    pub(crate) cookies: Vec<(String, String)>,
     /// More lines of every head, each with its line end.
-    pub headers: String,
+    pub(crate) headers: String,
     number: usize,
     counter: u32,
 }
 
 impl Hand {
     /// Of user `number`, on a connection of its own.
-    pub async fn new(site: &TestSite, number: usize) -> Self {
+    pub(crate) async fn new(site: &TestSite, number: usize) -> Self {
         Self::on(line(&site.target().unwrap()).await, number)
     }
 
     /// Of user `number`, on this connection.
-    pub fn on(line: Line, number: usize) -> Self {
+    pub(crate) fn on(line: Line, number: usize) -> Self {
         Self {
             line,
             cookies: Vec::new(),
@@ -48,7 +48,7 @@ impl Hand {
     }
 
     /// With its session open.
-    pub async fn connected(site: &TestSite, number: usize) -> Self {
+    pub(crate) async fn connected(site: &TestSite, number: usize) -> Self {
         let mut hand = Self::new(site, number).await;
         let answer = hand.ask(RequestType::Connect).await;
         assert_eq!((answer.head.status, answer.code()), (200, Some(0)));
@@ -56,7 +56,7 @@ impl Hand {
     }
 
     /// The same session on another connection.
-    pub async fn beside(&self, site: &TestSite) -> Self {
+    pub(crate) async fn beside(&self, site: &TestSite) -> Self {
         let mut other = Self::new(site, self.number).await;
         other.cookies = self.cookies.clone();
         other.counter = self.counter + 1000;
@@ -64,7 +64,7 @@ impl Hand {
     }
 
     /// A request's head with this body length.
-    pub fn head(&mut self, kind: RequestType, body_length: usize) -> Vec<u8> {
+    pub(crate) fn head(&mut self, kind: RequestType, body_length: usize) -> Vec<u8> {
         self.counter += 1;
         let endpoint = match kind {
             RequestType::Bind | RequestType::Unbind => Endpoint::Nspi,
@@ -95,7 +95,7 @@ impl Hand {
     }
 
     /// A whole request with the body its type has.
-    pub fn request(&mut self, kind: RequestType) -> Vec<u8> {
+    pub(crate) fn request(&mut self, kind: RequestType) -> Vec<u8> {
         let body = body_of(kind);
         let mut bytes = self.head(kind, body.len());
         bytes.extend(body);
@@ -103,26 +103,26 @@ impl Hand {
     }
 
     /// Sends a request; the answer is read by somebody else.
-    pub async fn send(&mut self, kind: RequestType) {
+    pub(crate) async fn send(&mut self, kind: RequestType) {
         let bytes = self.request(kind);
         self.line.send(&bytes).await.unwrap();
     }
 
     /// Sends a request and takes the answer with its cookies.
-    pub async fn ask(&mut self, kind: RequestType) -> Answer {
+    pub(crate) async fn ask(&mut self, kind: RequestType) -> Answer {
         self.send(kind).await;
         self.answer().await
     }
 
     /// The answer to what was sent.
-    pub async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         let answer = in_time("an answer", self.line.answer()).await.unwrap();
         self.take(&answer.head);
         answer
     }
 
     /// Begins to wait; returns when the server holds it.
-    pub async fn begin_wait(&mut self) -> AnswerHead {
+    pub(crate) async fn begin_wait(&mut self) -> AnswerHead {
         self.send(RequestType::NotificationWait).await;
         let head = in_time("a head", self.line.head()).await.unwrap();
         assert_eq!(head.status, 200);
@@ -130,7 +130,7 @@ impl Hand {
     }
 
     /// The rest of an answer whose head is here already.
-    pub async fn rest(&mut self, head: AnswerHead) -> Answer {
+    pub(crate) async fn rest(&mut self, head: AnswerHead) -> Answer {
         let mut answer = Answer {
             head,
             pieces: Vec::new(),
@@ -153,7 +153,7 @@ impl Hand {
 }
 
 /// The body a request of this type has.
-pub fn body_of(kind: RequestType) -> Vec<u8> {
+pub(crate) fn body_of(kind: RequestType) -> Vec<u8> {
     match kind {
         RequestType::Connect => {
             let dn = "/o=Contoso/ou=Exchange Administrative Group (FYDIBOHF23SPDLT)/cn=Recipients/cn=user1";
@@ -170,7 +170,7 @@ pub fn body_of(kind: RequestType) -> Vec<u8> {
 }
 
 /// What a future gives, or the test's end.
-pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
         Err(_late) => panic!("never came: {what}"),
@@ -178,23 +178,23 @@ pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// A mailbox server whose every byte the test writes.
-pub struct Puppet(TcpListener);
+pub(crate) struct Puppet(TcpListener);
 
 /// A request at a puppet.
-pub struct Asked {
-    pub stream: TcpStream,
-    pub head: String,
+pub(crate) struct Asked {
+    pub(crate) stream: TcpStream,
+    pub(crate) head: String,
     /// As much of the body as came with the head.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Puppet {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
     /// A site whose active server it is; MBX2 is the lab's own in name only.
-    pub fn plan(&self, keys: &str) -> Plan {
+    pub(crate) fn plan(&self, keys: &str) -> Plan {
         let address = self.0.local_addr().unwrap();
         let server = |name: &str, address: &str| {
             format!(
@@ -212,7 +212,7 @@ impl Puppet {
     }
 
     /// The next request on a new connection. Those that say nothing, as health checks, are passed over.
-    pub async fn asked(&self) -> Asked {
+    pub(crate) async fn asked(&self) -> Asked {
         in_time("a request at the server", async {
             loop {
                 let (stream, _) = self.0.accept().await.unwrap();
@@ -225,7 +225,7 @@ impl Puppet {
     }
 
     /// Answers a Connect as a server would, and keeps the connection.
-    pub async fn connects(&self, period: Duration) -> Asked {
+    pub(crate) async fn connects(&self, period: Duration) -> Asked {
         let mut asked = self.asked().await;
         asked.say(&connected(period)).await;
         asked
@@ -250,7 +250,7 @@ impl Asked {
     }
 
     /// The next request on this connection; `None`: it was closed.
-    pub async fn next(mut self) -> Option<Self> {
+    pub(crate) async fn next(mut self) -> Option<Self> {
         self.whole().await;
         let length = self.length();
         let Self { stream, body, .. } = self;
@@ -267,20 +267,25 @@ impl Asked {
     }
 
     /// Reads the whole body.
-    pub async fn whole(&mut self) {
+    pub(crate) async fn whole(&mut self) {
         let length = self.length();
         while self.body.len() < length {
-            let read = in_time("the body", self.stream.read_buf(&mut self.body)).await;
-            assert!(read.unwrap() > 0, "the body broke off");
+            self.some().await;
         }
     }
 
-    pub async fn say(&mut self, bytes: &[u8]) {
+    /// Reads some of the body.
+    pub(crate) async fn some(&mut self) {
+        let read = in_time("the body", self.stream.read_buf(&mut self.body)).await;
+        assert!(read.unwrap() > 0, "the body broke off");
+    }
+
+    pub(crate) async fn say(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
     /// Waits for the end of the connection.
-    pub async fn closed(&mut self) {
+    pub(crate) async fn closed(&mut self) {
         let end = async {
             let mut bytes = [0; 4096];
             while matches!(self.stream.read(&mut bytes).await, Ok(1..)) {}
@@ -290,7 +295,7 @@ impl Asked {
 }
 
 /// The head of an answer in chunks.
-pub fn chunked_head(kind: RequestType, period: Duration) -> Vec<u8> {
+pub(crate) fn chunked_head(kind: RequestType, period: Duration) -> Vec<u8> {
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/mapi-http\r\nX-RequestType: {}\r\nX-ResponseCode: 0\r\n\
          X-PendingPeriod: {}\r\nX-ExpirationInfo: 900000\r\nSet-Cookie: MapiContext=ctx1; path=/mapi/emsmdb\r\n\
@@ -302,7 +307,7 @@ pub fn chunked_head(kind: RequestType, period: Duration) -> Vec<u8> {
 }
 
 /// A chunk.
-pub fn chunk(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn chunk(payload: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{:x}\r\n", payload.len()).into_bytes();
     bytes.extend_from_slice(payload);
     bytes.extend_from_slice(b"\r\n");
@@ -319,14 +324,14 @@ fn connected(period: Duration) -> Vec<u8> {
 }
 
 /// The broken promises of what these clients sent and the site's servers executed.
-pub fn broken(site: &Site, sent: &[Sent]) -> Vec<Violation> {
+pub(crate) fn broken(site: &Site, sent: &[Sent]) -> Vec<Violation> {
     let journal = site.plan().servers[0].journal.entries();
     let home = |_mailbox: &str| Some(DatabaseName::new(DATABASE));
     checker::check(sent, &journal, home, site.history())
 }
 
 /// How long something takes.
-pub async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
+pub(crate) async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
     let began = Instant::now();
     let value = future.await;
     (value, began.elapsed())
