@@ -37,7 +37,7 @@ fn execute(number: usize, outlook: &Outlook, id: &str) -> Ask {
 /// A whole answer, or `None` where it visibly broke off.
 async fn whole_answer(line: &mut Line, ask: &Ask) -> Option<Answer> {
     line.send(&ask.bytes()).await.unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(8), line.answer()).await;
+    let answer = tokio::time::timeout(Duration::from_secs(20), line.answer()).await;
     answer
         .unwrap_or_else(|_| panic!("neither an answer nor its end: {ask:?}"))
         .ok()
