@@ -37,8 +37,10 @@ fn execute(number: usize, outlook: &Outlook, id: &str) -> Ask {
 /// A whole answer, or `None` where it visibly broke off.
 async fn whole_answer(line: &mut Line, ask: &Ask) -> Option<Answer> {
     line.send(&ask.bytes()).await.unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(8), line.answer()).await;
-    answer.expect("an answer or its end").ok()
+    let answer = tokio::time::timeout(Duration::from_secs(20), line.answer()).await;
+    answer
+        .unwrap_or_else(|_| panic!("neither an answer nor its end: {ask:?}"))
+        .ok()
 }
 
 async fn after_a_fault_of_the_server(flavour: Flavour) {

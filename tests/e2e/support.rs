@@ -269,4 +269,4 @@ pub(crate) async fn nobody_was_reached(site: &Site) {
 }
 
 /// Nothing takes longer than this.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(15);
