@@ -56,16 +56,26 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
         .build()?;
     runtime.block_on(async {
         // Caught, so that mapigate does not outlive us.
+        let ended = |kind| signal(kind).context("signals");
         let (mut interrupt, mut terminate) = (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
+            ended(SignalKind::interrupt())?,
+            ended(SignalKind::terminate())?,
         );
+        let (mut hangup, mut quit) = (ended(SignalKind::hangup())?, ended(SignalKind::quit())?);
         tokio::select! {
             outcome = play(args) => outcome,
-            _ = interrupt.recv() => Ok(ExitCode::from(INTERRUPTED)),
-            _ = terminate.recv() => Ok(ExitCode::from(TERMINATED)),
+            _ = interrupt.recv() => Ok(by(SignalKind::interrupt())),
+            _ = terminate.recv() => Ok(by(SignalKind::terminate())),
+            _ = hangup.recv() => Ok(by(SignalKind::hangup())),
+            _ = quit.recv() => Ok(by(SignalKind::quit())),
         }
     })
+}
+
+/// As a shell reports a program that a signal ended.
+fn by(signal: SignalKind) -> ExitCode {
+    let number = u8::try_from(signal.as_raw_value()).unwrap_or(0);
+    ExitCode::from(128 + (number & 127))
 }
 
 async fn play(args: &DemoArgs) -> Result<ExitCode> {
@@ -190,6 +200,3 @@ fn print(text: &str) {
 
 /// Reloads of the storm.
 const RELOADS: usize = 100;
-/// As a shell reports a program that was ended so.
-const INTERRUPTED: u8 = 130;
-const TERMINATED: u8 = 143;
