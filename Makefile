@@ -2,10 +2,13 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test lint doc bench bench-smoke build-tools bench-peers
+.PHONY: help build demo test lint doc bench bench-smoke build-tools bench-peers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: build-tools ## Build target/release/mapigate
+	cargo build --release
 
 demo: build-tools ## Build, then play a whole site on this machine through a bad day; DEMO="--keep" keeps it running
 	cargo run --release --quiet -- demo $(DEMO)
@@ -29,6 +32,7 @@ lint: build-tools ## Format and lints; dependencies too where cargo-deny is inst
 	else \
 	  echo "cargo-deny is not installed: dependencies are not checked"; \
 	fi
+	@if command -v promtool >/dev/null; then promtool check rules conf/alerts.yaml; fi
 
 doc: build-tools ## The crate's documentation; begin with the room called manual
 	cargo doc --no-deps --document-private-items

@@ -64,10 +64,8 @@ pub struct Entry<'a> {
     pub ending: Outcome,
     /// Why we ended it, where we did.
     pub refusal: Option<&'a Refusal>,
-    /// Spent on who asks.
+    /// Spent on verifying a password; zero where it was remembered.
     pub auth: Duration,
-    /// Spent on where it goes.
-    pub route_time: Duration,
     /// From the last byte sent to the server to the first byte of its answer.
     pub first_byte: Option<Duration>,
     /// From the first byte of the request to the last byte of the answer.

@@ -1,1 +1,122 @@
-//! The words we use and the life of a request.
+//! The words we use, the life of a request, and why the house is built as it is.
+//!
+//! # The house
+//!
+//! One crate. `lib.rs` lists its rooms from the ground up, and *a room uses only rooms listed above its own*;
+//! `tests/layers.rs` keeps it so. Words (values) carry tables (state, no async), tables carry decisions (pure
+//! functions), these carry what is outside (one foreign system each), then comes the living state, then the
+//! doors, then the roof. Whoever reads a room needs to know only what is below it.
+//!
+//! Pingora gives us the process: signals, worker life cycle, hand-over of sockets, the admin page's HTTP. The
+//! path of a MAPI request has its own HTTP/1.1 and knows nothing of Pingora.
+//!
+//! # What must never happen, in order
+//!
+//! When two of these collide, the earlier wins.
+//!
+//! 1. One person's mail reaches another.
+//! 2. An Execute runs twice.
+//! 3. A request that could have been routed is lost.
+//! 4. A refusal is not explained.
+//! 5. Processor time or memory is spent that a peer would not spend.
+//!
+//! # Lexicon
+//!
+//! One word per thing, in code, logs and documents.
+//!
+//! | Word | Meaning |
+//! |---|---|
+//! | connection | TCP, with a client or with a server; says nothing about who is on it |
+//! | session | MAPI's: begun by Connect or Bind, carried by cookies, ended by Disconnect, Unbind or expiry; crosses connections. `[MS-OXCMAPIHTTP]` calls it a session context |
+//! | context cookie | the cookie that names a session to the server that made it: `MapiContext`, or `sid` in gromox |
+//! | route cookie | ours: where a session lives and whose it is, sealed ([`seal`](crate::seal)) |
+//! | endpoint | `emsmdb` (mailboxes) or `nspi` (address book); each has its own sessions |
+//! | front, back | towards clients, towards mailbox servers |
+//! | leg | one connection to a mailbox server, for one exchange; kept for the next where that is safe |
+//! | lane | which kept legs a request may use: never one that another identity has used |
+//! | mailbox, database, copy, server | a mailbox is in one database; a database has copies on servers; one copy is active |
+//! | placement | which server holds the active copy of each database ([`placement`](crate::placement)) |
+//! | epoch | counts the changes of the placement |
+//! | generation | counts the configurations accepted |
+//! | snapshot | the world as one configuration describes it, frozen; a request takes one and keeps it to its end |
+//! | pin | database and server of a session: from the table, or out of the route cookie |
+//! | eligible | may be given requests: up, or too few are up to believe it |
+//! | flavour | whose habits a server has, `exchange` or `gromox`: names of cookies, numbers of codes |
+//! | refusal | a request that we end ourselves; two voices, one for the log and one for the client ([`refusal`](crate::refusal)) |
+//! | blame | whose move it is after a refusal: the client's, the server's, the site's, ours |
+//! | permit | the right to have a request under way; given back when dropped ([`admission`](crate::admission)) |
+//! | held poll | a NotificationWait that the server holds open, up to minutes |
+//! | in-band | inside an answer whose status was sent long ago: behind DONE, where MAPI looks for its code |
+//! | bill | what one request was and cost; settled when its future ends, however it ends |
+//! | journal | the access log |
+//! | observation, flip | what a request saw of a server; the change of its health that follows from several |
+//!
+//! # Life of a request
+//!
+//! | Where | What |
+//! |---|---|
+//! | `listener.rs`, `listener/accept.rs` | a worker accepts, reads a PROXY head where one is due, does the handshake within its deadline and hands over a stream that counts its bytes. The connection stays on this thread for life |
+//! | `relay/connection.rs` | one future per connection: request after request until either side is done. What a parked poll keeps is in here, so it is small |
+//! | `relay/head.rs`, `relay/target.rs`, `relay/fields.rs` | the gate. The head is read once and strictly; the path is normalised once, and that is also what is sent on; fields by which a client could say who or where it is are left out, in every spelling |
+//! | `relay/admit.rs` | who asks ([`auth`](crate::auth): memo of the connection, cache, then a password hash off the worker), whose mailbox (session, else [`directory`](crate::directory)), a [`Permit`](crate::admission::Permit), and then [`routing::decide`](crate::routing::decide) |
+//! | [`routing`](crate::routing) | pure: pin, placement and health in, a server or a [`Refusal`](crate::refusal::Refusal) out |
+//! | `relay/forward.rs` | a kept leg or a new one; head and first piece of the body in one write. Another leg is tried only while no byte was written |
+//! | `relay/exchange.rs` | both directions at once: the answer may begin before the request has ended, and a client that leaves closes the leg |
+//! | `relay/answer.rs`, `relay/respond.rs` | the answer's head, written anew; its body streamed as it comes and followed, not changed, for tags and codes |
+//! | `relay/hold.rs`, `relay/asks.rs`, `relay/in_band.rs` | held polls: told to look when the world changes, ended with code 10 between two chunks when their database is elsewhere |
+//! | `relay/learn.rs` | sessions begin, move on and end by what the server really answered |
+//! | `relay/refuse.rs` | what we answer ourselves |
+//! | `relay/bill.rs` | metrics and the access line, on every way out |
+//!
+//! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's
+//! part of the snapshot, one the servers' health, one sweeps. Requests only send observations.
+//!
+//! # Decisions, and why
+//!
+//! **A relay of our own.** A general HTTP proxy engine could not end a held poll in-band, see a head before it is
+//! parsed leniently, or say how many bytes of a request were written; and it cost several times as much per
+//! Execute and per held poll.
+//!
+//! **The database pins a session, not the server.** A session whose database moved is over, wherever the old
+//! server is; a session whose server is merely down is not. Nothing that a client sends names a server: the
+//! route cookie is sealed and bound to the identity, and a mailbox is looked up.
+//!
+//! **Placement owns, health vetoes.** A passive copy never gets a request, however healthy it is: two servers
+//! that both believe to own a database are worse than none. So a failover is the site's act, and ours to obey
+//! within one request.
+//!
+//! **Moved means code 10.** An old session's request gets 200 with `X-ResponseCode: 10`, a held poll gets it
+//! behind DONE, jittered. It is the protocol's own word for "connect again"; anything else makes Outlook wait for
+//! minutes or ask for a restart. `[MS-OXCMAPIHTTP] 3.2.5.2`
+//!
+//! **No repetition once a byte was written.** Not by method, not by request type: whether an Execute ran cannot be
+//! known from outside, and running it twice is mail sent twice.
+//!
+//! **One identity per leg, where servers authenticate connections.** A kept leg belongs to the identity that used
+//! it; a fence counts every time something would have broken that, and the count must stay 0.
+//!
+//! **A request sees one world.** It takes the snapshot once. Everything it decides comes from the same
+//! configuration, placement and health; a reload swaps one pointer and disturbs nobody.
+//!
+//! **Every table has a cap, every wait a deadline.** What happens at the cap is written at the table. Deadlines of
+//! held polls follow what the server announced in `X-PendingPeriod`.
+//!
+//! **Time is an argument** below `upkeep`, the doors and the roof, so that tests and simulations own the clock.
+//!
+//! **The lab shares words, not HTTP.** The simulated servers and Outlooks have their own reading of the protocol:
+//! a mistake must be made twice to stay hidden.
+//!
+//! # Where to add what
+//!
+//! | To add | Begin in | And |
+//! |---|---|---|
+//! | a key of the configuration | `config/keys.rs` | `config/settings.rs`, `conf/reference.yaml` (printed by `mapigate schema --reference`), a wrong file in `tests/bad_configs` |
+//! | a way to end a request | [`refusal`](crate::refusal) | its words for both voices, its label, a test that meets it |
+//! | a metric | [`metrics`](crate::metrics) | its row in the README |
+//! | a field of the access log | `journal/line.rs` | its row in the README |
+//! | an authentication scheme | [`auth`](crate::auth) | a step in the chain, its challenge, its order; [`handoff`](crate::auth::handoff) for what servers see |
+//! | another source of mailboxes or placement | [`directory`](crate::directory), [`placement`](crate::placement) | a loop in [`upkeep`](crate::upkeep) that is its only writer |
+//! | a habit of a server family | [`mapi::Flavour`](crate::mapi::Flavour) | data, not an `if` in the relay; the lab's mailbox server |
+//! | a wrong thing a server may do | `lab/mailbox_server/faults.rs` | what Outlook sees of it, in `tests/lab` |
+//! | an act of the demo | `lab/demo/acts.rs` | a promise, with a name |
+//! | a command | [`commands`](crate::commands) | a file of its own; it speaks to people |

@@ -25,12 +25,16 @@ thread_local! {
     static POLL: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
     /// The clock when the last metered poll of this thread ended; 0 before the first.
     static LAST_END: Cell<u64> = const { Cell::new(0) };
+    /// The clock as it was last read within a poll; 0 where it was not.
+    static READ: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Nanoseconds spent so far by the task that is being polled; 0 where it is not metered. One clock read.
 pub fn cpu_so_far() -> u64 {
     POLL.get().map_or(0, |(before, began)| {
-        before + thread_cpu_ns().saturating_sub(began)
+        let now = thread_cpu_ns();
+        READ.set(now);
+        before + now.saturating_sub(began)
     })
 }
 
@@ -65,7 +69,12 @@ impl<F: Future> Future for Metered<F> {
         // A metered task polled inside another one's poll takes over for as long as it lasts.
         let outer = POLL.replace(Some((*this.spent_ns, began)));
         let outcome = this.inner.poll(cx);
-        let ended = thread_cpu_ns();
+        // A bill that was settled in this poll has read the clock: what little came after it is charged
+        // to the next poll, and a second reading is saved.
+        let ended = match READ.replace(0) {
+            0 => thread_cpu_ns(),
+            read => read,
+        };
         *this.spent_ns += ended.saturating_sub(began);
         LAST_END.set(ended);
         POLL.set(outer);

@@ -176,7 +176,7 @@ struct ServerArgs {
 
 #[derive(Debug, Args)]
 struct OutlookArgs {
-    /// Where to: https://mail.contoso.test or http://127.0.0.1:8080
+    /// Where to: `https://mail.contoso.test` or `http://127.0.0.1:8080`
     #[arg(long)]
     url: String,
     /// The address to connect to instead of the name's.

@@ -65,7 +65,6 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
         line.push(b'"');
     }
     thousandths(line, key!("auth_ms"), entry.auth.as_micros());
-    thousandths(line, key!("route_ms"), entry.route_time.as_micros());
     if let Some(first_byte) = entry.first_byte {
         thousandths(line, key!("first_byte_ms"), first_byte.as_micros());
     }

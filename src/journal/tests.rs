@@ -27,7 +27,6 @@ fn entry() -> Entry<'static> {
         ending: Outcome::Ok,
         refusal: None,
         auth: Duration::from_nanos(350),
-        route_time: Duration::from_nanos(800),
         first_byte: Some(Duration::from_micros(2_345)),
         total: Duration::from_micros(2_901),
         cpu: Duration::from_nanos(19_400),

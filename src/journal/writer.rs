@@ -149,4 +149,4 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Between two attempts while the disk is full or the pipe gone.
 const RETRY: Duration = Duration::from_secs(1);
 /// Bytes of a block that stay allocated after a busy moment.
-const KEPT: usize = 256 * 1024;
+const KEPT: usize = 1024 * 1024;

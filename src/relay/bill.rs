@@ -22,7 +22,7 @@ pub(crate) struct Bill<'d> {
     /// The clock when it was last read: good enough where a few microseconds do not matter.
     pub(crate) clock: Instant,
     before: Ledger,
-    after: Option<(Ledger, Instant)>,
+    is_settled: bool,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) request_type: Option<RequestType>,
     pub(crate) user: Option<UserName>,
@@ -36,7 +36,6 @@ pub(crate) struct Bill<'d> {
     pub(crate) outcome: Outcome,
     pub(crate) refusal: Option<Box<Refusal>>,
     pub(crate) auth: Duration,
-    pub(crate) route_time: Duration,
     pub(crate) sent: Option<Instant>,
     pub(crate) first_byte: Option<Duration>,
     pub(crate) head: Bytes,
@@ -81,7 +80,7 @@ impl<'d> Bill<'d> {
             began: now.0,
             clock: now.0,
             before,
-            after: None,
+            is_settled: false,
             endpoint: None,
             request_type: None,
             user: None,
@@ -94,7 +93,6 @@ impl<'d> Bill<'d> {
             outcome: Outcome::Aborted,
             refusal: None,
             auth: Duration::ZERO,
-            route_time: Duration::ZERO,
             sent: None,
             first_byte: None,
             head: Bytes::default(),
@@ -139,8 +137,9 @@ impl<'d> Bill<'d> {
     }
 
     /// Settles it as it stands.
-    pub(crate) fn settle(&mut self, after: Ledger, ended: Instant) {
-        self.after = Some((after, ended));
+    pub(crate) fn settle(mut self, after: Ledger, ended: Instant) {
+        self.is_settled = true;
+        self.book(after, ended);
     }
 
     /// Notes that we ended it ourselves.
@@ -158,20 +157,8 @@ impl<'d> Bill<'d> {
     }
 }
 
-impl Drop for Bill<'_> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a bill that nobody settled is settled when it is dropped"
-    )]
-    fn drop(&mut self) {
-        // A future that is dropped in mid-request is settled with what its connection knew last.
-        let (after, ended) = self.after.unwrap_or_else(|| {
-            let dropped = Ledger {
-                cpu_ns: cpu_so_far(),
-                ..self.before
-            };
-            (dropped, Instant::now())
-        });
+impl Bill<'_> {
+    fn book(&self, after: Ledger, ended: Instant) {
         let total = ended.saturating_duration_since(self.began);
         let cpu = Duration::from_nanos(after.cpu_ns.saturating_sub(self.before.cpu_ns));
         let tls = after.tls.since(self.before.tls);
@@ -221,7 +208,6 @@ impl Drop for Bill<'_> {
             ending: self.outcome,
             refusal,
             auth: self.auth,
-            route_time: self.route_time,
             first_byte: self.first_byte,
             total,
             cpu,
@@ -232,6 +218,23 @@ impl Drop for Bill<'_> {
             client_reused: self.client_reused,
             server_reused: self.server_reused,
         });
+    }
+}
+
+impl Drop for Bill<'_> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a bill that nobody settled is settled when it is dropped"
+    )]
+    fn drop(&mut self) {
+        if !self.is_settled {
+            // Its future was dropped in mid-request: what its connection knew last has to do.
+            let dropped = Ledger {
+                cpu_ns: cpu_so_far(),
+                ..self.before
+            };
+            self.book(dropped, Instant::now());
+        }
     }
 }
 

@@ -49,7 +49,10 @@ impl Scene<'_> {
             Broken::Late if exchange.waits_for_client() => (PollEnd::Silent, Refusal::BodyTimeout),
             Broken::Late => {
                 let reason = hold.due(self.now()).unwrap_or_else(|| {
-                    self.runtime.observe(&server, Observation::Deadline);
+                    // Where the client owes the rest of its request, silence is no fault of the server's.
+                    if !exchange.waits_for_client() {
+                        self.runtime.observe(&server, Observation::Deadline);
+                    }
                     PollEnd::Silent
                 });
                 (reason, Refusal::ServerSilent { server })

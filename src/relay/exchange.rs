@@ -71,9 +71,14 @@ impl<'c, S: Stream> Exchange<'c, S> {
         self.request.is_done() && self.piece == 0
     }
 
-    /// True while the next byte is the client's to send.
+    /// True while it is the client who keeps the server waiting.
     pub(super) fn waits_for_client(&self) -> bool {
-        self.piece == 0 && !self.request.is_done()
+        !self.request.is_done() && self.piece == 0
+    }
+
+    /// How far the request is: differs whenever some of it has moved.
+    pub(super) fn progress(&self) -> (u64, usize, bool) {
+        (self.moved, self.at, self.is_request_done())
     }
 
     /// Moves the request on as far as it goes without waiting. Ready when it is complete.

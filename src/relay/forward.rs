@@ -53,9 +53,8 @@ impl<S: Stream> Connection<S> {
             }
             // Servers want a length, so a chunked body is measured first.
             BodyLength::Chunked => {
-                let measured = self
-                    .measure(shape, limits.chunked_body, limits.body_timeout)
-                    .await?;
+                let measured =
+                    Box::pin(self.measure(shape, limits.chunked_body, limits.body_timeout)).await?;
                 finish(measured.payload.len() as u64, &mut out.0);
                 out.0.extend_from_slice(&measured.payload);
                 (Body::Done, measured.wire)

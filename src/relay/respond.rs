@@ -108,10 +108,6 @@ impl Scene<'_> {
     ) -> Result<(Next, bool), Stop> {
         let mut hold = Hold::new(self, bill.began);
         let mut out = Scratch::new();
-        if !exchange.is_request_done() {
-            let patience = self.world.settings.limits.body_timeout;
-            exchange.late.set(after(patience));
-        }
         let mut under = loop {
             out.0.clear();
             match self.head(exchange, bill, &mut out.0)? {
@@ -324,9 +320,15 @@ impl Scene<'_> {
         hold: &mut Hold,
     ) -> Result<(), Stop> {
         let limits = &self.world.settings.limits;
-        let mut moved = exchange.moved;
+        if exchange.waits_for_client() {
+            exchange.late.set(after(limits.body_timeout));
+        }
+        let mut seen = exchange.progress();
         loop {
-            let server = self.server_name();
+            // The client has had nothing yet, so it can be told in a whole answer.
+            if hold.has_moved() {
+                return Err(Refusal::SessionGone("database moved while waiting").into());
+            }
             return match exchange.next(hold.listens()).await {
                 Event::Answer(0) => Err(self.failed(exchange, "closed without an answer")),
                 Event::Answer(_) => Ok(()),
@@ -334,24 +336,21 @@ impl Scene<'_> {
                 Event::ClientGone => Err(Stop::ClientGone),
                 Event::Asked => {
                     hold.look(self);
-                    // The client has had nothing yet, so it can be told in a whole answer.
-                    if hold.has_moved() {
-                        return Err(Refusal::SessionGone("database moved while waiting").into());
-                    }
                     continue;
                 }
-                // The request went on meanwhile: its server's time begins with its last byte.
-                Event::Late if exchange.moved > moved => {
-                    moved = exchange.moved;
-                    exchange.late.set(match exchange.is_request_done() {
-                        true => after(limits.first_byte_timeout),
-                        false => after(limits.body_timeout),
-                    });
+                // The request went on meanwhile: the deadline of what is waited for now begins anew.
+                Event::Late if exchange.progress() != seen => {
+                    seen = exchange.progress();
+                    let patience = match exchange.waits_for_client() {
+                        true => limits.body_timeout,
+                        false => limits.first_byte_timeout,
+                    };
+                    exchange.late.set(after(patience));
                     continue;
                 }
-                // A client that stops in mid-request is no fault of the server's.
                 Event::Late if exchange.waits_for_client() => Err(Refusal::BodyTimeout.into()),
                 Event::Late => {
+                    let server = self.server_name();
                     self.runtime.observe(&server, Observation::Deadline);
                     Err(Refusal::ServerSilent { server }.into())
                 }

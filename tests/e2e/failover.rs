@@ -41,9 +41,12 @@ async fn a_moved_database_costs_one_code_10_and_the_next_session_is_on_the_new_s
     }
 }
 
-#[tokio::test]
-async fn twenty_outlooks_are_back_within_two_seconds_of_the_map_change() {
-    let plan = brisk(Flavour::Exchange).each(|server| server.mode = Mode::Naive);
+async fn everybody_is_back_within_two_seconds(flavour: Flavour, back_tls: bool) {
+    let mut plan = brisk(flavour).each(|server| {
+        server.mode = Mode::Naive;
+        server.lingering_wait = Duration::ZERO;
+    });
+    plan.back_tls = back_tls;
     let mut site = start(plan).await;
     let everybody = (1..=20).map(|number| site.outlook_options(number).unwrap());
     let work = Work {
@@ -84,6 +87,16 @@ async fn twenty_outlooks_are_back_within_two_seconds_of_the_map_change() {
     );
     assert!(report.code10s_per_session_max <= 1, "{report}");
     assert_eq!(broken(&site, &sent), []);
+}
+
+#[tokio::test]
+async fn twenty_outlooks_are_back_within_two_seconds_of_the_map_change() {
+    everybody_is_back_within_two_seconds(Flavour::Exchange, false).await;
+}
+
+#[tokio::test]
+async fn twenty_outlooks_of_gromox_behind_tls_are_back_as_soon() {
+    everybody_is_back_within_two_seconds(Flavour::Gromox, true).await;
 }
 
 /// The end a poll gets, and that the connection goes on afterwards.
@@ -181,6 +194,26 @@ async fn a_poll_is_ended_between_two_tags_and_never_inside_one() {
 }
 
 #[tokio::test]
+async fn a_poll_that_has_no_answer_yet_is_told_in_a_whole_one() {
+    let puppet = Puppet::new().await;
+    let mut site = start(puppet.plan("")).await;
+    let (mut hand, asked) = tokio::join!(
+        Hand::connected(&site, 1),
+        puppet.connects(Duration::from_secs(30))
+    );
+    hand.send(RequestType::NotificationWait).await;
+    let mut wait = asked.next().await.unwrap();
+    wait.whole().await;
+
+    site.move_database("MBX2").await.unwrap();
+    let (answer, took) = timed(hand.answer()).await;
+
+    assert_eq!((answer.head.status, answer.head.code()), (200, Some(10)));
+    assert!(took < A_SECOND, "{took:?}");
+    wait.closed().await;
+}
+
+#[tokio::test]
 async fn a_poll_whose_server_stops_inside_a_chunk_breaks_off_visibly() {
     let puppet = Puppet::new().await;
     let mut site = start(puppet.plan("")).await;
@@ -266,8 +299,11 @@ async fn no_fault_makes_an_execute_run_twice() {
 
 #[tokio::test]
 async fn a_kept_connection_that_died_costs_nobody_a_request() {
-    for word in ["close-idle", "reset-idle", "unsolicited"] {
-        let site = start(brisk(Flavour::Gromox)).await;
+    let words = ["close-idle", "reset-idle", "unsolicited"];
+    for (word, back_tls) in words.iter().flat_map(|word| [(word, false), (word, true)]) {
+        let mut plan = brisk(Flavour::Gromox);
+        plan.back_tls = back_tls;
+        let site = start(plan).await;
         let outlook = site.outlook(1).unwrap();
         outlook.connect().await.unwrap();
         let server = site.server("MBX1").unwrap();

@@ -171,10 +171,7 @@ pub(crate) fn body_of(kind: RequestType) -> Vec<u8> {
 
 /// What a future gives, or the test's end.
 pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_late) => panic!("never came: {what}"),
-    }
+    tokio::time::timeout(PATIENCE, future).await.expect(what)
 }
 
 /// A mailbox server whose every byte the test writes.

@@ -1,0 +1,62 @@
+//! The README says what is so.
+
+use std::collections::BTreeSet;
+
+const README: &str = include_str!("../README.md");
+
+#[test]
+fn the_smallest_configuration_is_the_one_we_ship() {
+    let shipped = include_str!("../conf/minimal.yaml");
+    let without_comments: String = shipped
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+
+    let shown = README.split("```yaml\n").nth(1).unwrap();
+    let shown = shown.split("```").next().unwrap();
+
+    assert_eq!(shown, without_comments);
+    assert_eq!(shown.lines().count(), 12);
+}
+
+#[test]
+fn every_field_of_the_access_log_is_explained_and_no_other() {
+    let source = include_str!("../src/journal/line.rs");
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    // `text(line, "user", …)` and its kin; the first fields are written with their punctuation.
+    let mut written: BTreeSet<&str> = source
+        .split('"')
+        .filter(|word| word.len() > 1 && word.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
+        .collect();
+    written.extend(["time", "id", "client"]);
+    // The values of flags.
+    written.remove("true");
+    written.remove("false");
+
+    let section = README.split("## Access log\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let explained: BTreeSet<&str> = rows
+        .filter(|names| *names != "Field")
+        .flat_map(|names| names.split(", "))
+        .collect();
+
+    assert_eq!(explained, written);
+}
+
+#[test]
+fn every_file_it_links_to_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let links = README
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .filter(|link| !link.starts_with("http") && !link.starts_with('#'));
+
+    for link in links {
+        assert!(root.join(link).exists(), "{link}");
+    }
+}
