@@ -122,10 +122,11 @@ pub fn serve<S: Stream>(
     async move {
         while connection.next_request(idle).await {
             // Boxed: an exchange's state exists only while there is one; an idle connection is small.
-            if Box::pin(connection.exchange(&runtime)).await == Next::Close {
-                break;
+            match Box::pin(connection.exchange(&runtime)).await {
+                Next::Request => connection.is_used = true,
+                Next::Close => break,
+                Next::Break => return,
             }
-            connection.is_used = true;
         }
         // The client learns that this is the end and not an accident; it need not agree.
         let _end = tokio::time::timeout(LAST_WORDS, connection.stream.shutdown()).await;
