@@ -14,6 +14,7 @@ use mapigate::health::{HealthTable, HealthView};
 use mapigate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use mapigate::mapi::{Endpoint, RequestType};
 use mapigate::placement::Placement;
+use mapigate::relay::head::{self, Fields, Forwarding, Gate};
 use mapigate::routing::{Pin, Question, decide};
 use mapigate::seal::{Sealer, Ticket};
 use mapigate::sessions::{Opened, Session, SessionKey, SessionTable};
@@ -188,5 +189,53 @@ fn resident_bytes() -> usize {
     kib.and_then(|kib| kib.parse::<usize>().ok()).unwrap() * 1024
 }
 
-criterion_group!(rules, routing, sessions, seals);
+/// Reads the head of an Execute as Outlook writes it, and writes the one a server gets.
+fn parse_head(bench: &mut Criterion) {
+    const OUTLOOK: &[u8] = b"POST /mapi/emsmdb/?MailboxId=416c6368-656d-794a-6f45-57615272456e@contoso.com HTTP/1.1\r\n\
+        Host: mail.contoso.com\r\n\
+        Authorization: Basic dXNlcjFAY29udG9zby5jb206Y29ycmVjdCBob3JzZQ==\r\n\
+        Content-Type: application/mapi-http\r\n\
+        User-Agent: Microsoft Office/16.0 (Windows NT 10.0; MAPI 16.0.17126; Pro)\r\n\
+        X-RequestType: Execute\r\n\
+        X-RequestId: {E2EA6C1C-E61B-49E9-9CFB-38184F907552}:57\r\n\
+        X-ClientInfo: {2EF33C39-49C8-421C-B876-CDF7F2AC3AA0}:1\r\n\
+        X-ClientApplication: Outlook/16.0.17126.20132\r\n\
+        Cookie: MapiContext=MAPIAAAAAKKM1s7HwPXH9cT21eDQ4dPi1uPS6tHwwfDC8MHx; MapiSequence=0-EbcDeFgHiJ==\r\n\
+        Content-Length: 2048\r\n\r\n";
+    let gate = Gate {
+        head_max: 65_536,
+        route_cookie: Some("MapigateRoute"),
+    };
+    let forwarding = Forwarding {
+        client: "192.0.2.7",
+        scheme: "https",
+        authorization: None,
+        user: None,
+        strip_session_cookies: false,
+        route_cookie: Some("MapigateRoute"),
+    };
+    bench.bench_function("parse_head", |b| {
+        b.iter(|| {
+            let mut room = Fields::new();
+            let read = head::read(black_box(OUTLOOK), gate, &mut room)
+                .unwrap()
+                .unwrap();
+            black_box(read.length)
+        });
+    });
+    let mut out = Vec::with_capacity(4096);
+    bench.bench_function("parse_and_write_head", |b| {
+        b.iter(|| {
+            out.clear();
+            let mut room = Fields::new();
+            let read = head::read(black_box(OUTLOOK), gate, &mut room)
+                .unwrap()
+                .unwrap();
+            read.write(&forwarding, &mut out);
+            black_box(out.len())
+        });
+    });
+}
+
+criterion_group!(rules, parse_head, routing, sessions, seals);
 criterion_main!(rules);

@@ -18,6 +18,7 @@ pub mod head;
 mod hold;
 mod in_band;
 mod learn;
+mod local;
 mod refuse;
 mod respond;
 pub mod target;

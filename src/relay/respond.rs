@@ -4,11 +4,12 @@ use super::admit::Plan;
 use super::answer::{self, AnswerHead, Echo, Fields, Rewrite};
 use super::bill::Bill;
 use super::buffer::Scratch;
-use super::connection::{Connection, Next, OnTheWay, Stop, Stream, after, challenges};
+use super::connection::{Connection, Next, OnTheWay, Stop, Stream, after};
 use super::ends::Broken;
 use super::exchange::{Event, Exchange};
 use super::hold::Hold;
 use super::learn;
+use super::local::challenges;
 use crate::accounting::Wire;
 use crate::config::settings::BackendIdentity;
 use crate::health::Observation;
@@ -75,11 +76,8 @@ impl<S: Stream> Connection<S> {
         if leg_is_clean {
             way.give_back(bill.clock);
         }
-        if is_unread {
-            // The server answered before it had the whole request, as with 413.
-            Box::pin(self.linger()).await;
-        }
-        Ok(next)
+        // The server answered before it had the whole request, as with 413.
+        Ok(if is_unread { Next::Linger } else { next })
     }
 }
 

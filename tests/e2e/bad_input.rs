@@ -159,9 +159,11 @@ async fn a_poll_whose_server_breaks_off_ends_in_the_protocols_words_or_visibly()
                 .retain(|field| !field.starts_with("X-RequestType"));
             let ask = ask.with("X-RequestType: NotificationWait");
             let answer = whole_answer(&mut line, &ask).await;
-            let code = answer.map(|answer| answer.code());
             // Between two chunks a word of ours is understood; elsewhere it would be read as the server's.
-            assert!(matches!(code, None | Some(Some(10))), "{place:?}: {code:?}");
+            // A reset may overtake the head, and then the client has had nothing and is told so.
+            let told = answer.map(|answer| (answer.head.status, answer.code()));
+            let is_clear = matches!(told, None | Some((200, Some(10)) | (502, None)));
+            assert!(is_clear, "{place:?}: {told:?}");
         }
     }
 }

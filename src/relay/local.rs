@@ -1,0 +1,160 @@
+//! Answers of our own, and what becomes of the request they answer.
+
+use super::admit::{Local, Shape};
+use super::bill::Bill;
+use super::buffer::Scratch;
+use super::connection::{Connection, LAST_WORDS, Next, Stop, Stream, after};
+use super::head::BodyLength;
+use super::refuse::{self, Manner};
+use crate::mapi::ResponseCode;
+use crate::mapi::framing::Body;
+use crate::metrics::Outcome;
+use crate::refusal::Refusal;
+use crate::runtime::{Runtime, Snapshot};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+
+impl<S: Stream> Connection<S> {
+    /// Answers what needs no server.
+    ///
+    /// # Errors
+    /// The client went away.
+    pub(super) async fn answer_locally(
+        &mut self,
+        local: Local,
+        world: &Snapshot,
+        runtime: &Runtime,
+        shape: Option<Shape>,
+        bill: &mut Bill<'_>,
+    ) -> Result<Next, Stop> {
+        let manner = self.manner(shape, false);
+        let mut out = Scratch::new();
+        match local {
+            Local::Health => {
+                let some_server = world
+                    .servers
+                    .iter()
+                    .any(|server| world.health.is_eligible(server.name()));
+                let host = world
+                    .settings
+                    .names
+                    .first()
+                    .map_or("", |name| name.host.as_str());
+                bill.status = if some_server && runtime.is_ready() {
+                    200
+                } else {
+                    503
+                };
+                refuse::health(bill.status == 200, host, manner, &mut out.0);
+            }
+            Local::SessionEnded => {
+                bill.status = 200;
+                bill.code = Some(ResponseCode::SUCCESS);
+                refuse::session_ended(bill, manner, &mut out.0);
+            }
+        }
+        bill.outcome = Outcome::Local;
+        bill.head.sent = out.0.len() as u64;
+        self.finish(&out.0, shape, manner).await
+    }
+
+    /// Says no, in the protocol's words where it has some.
+    pub(super) async fn refuse(
+        &mut self,
+        refusal: Refusal,
+        shape: Option<Shape>,
+        runtime: &Runtime,
+        bill: &mut Bill<'_>,
+    ) -> Next {
+        let world = runtime.snapshot();
+        let mut manner = self.manner(shape, refusal.ends_connection());
+        // A head that was refused has no shape, but its method still forbids a body.
+        manner.is_head |=
+            shape.is_none() && bill.endpoint.is_none() && self.input.data().starts_with(b"HEAD ");
+        let challenges: Vec<&str> = match &refusal {
+            Refusal::Unauthenticated(_) => challenges(&world, shape).collect(),
+            _ => Vec::new(),
+        };
+        let mut out = Scratch::new();
+        refuse::refusal(&refusal, &challenges, bill, manner, &mut out.0);
+        bill.refuse(refusal);
+        bill.head.sent = out.0.len() as u64;
+        self.finish(&out.0, shape, manner)
+            .await
+            .unwrap_or(Next::Close)
+    }
+
+    fn manner(&self, shape: Option<Shape>, ends: bool) -> Manner {
+        // Where the body is long or of unknown length, a new connection is cheaper than reading it.
+        let skippable = |shape: Shape| matches!(shape.body, BodyLength::Counted(length) if length <= SKIPPED_MAX);
+        let stays = shape
+            .is_some_and(|shape| shape.keep_alive && skippable(shape) && !shape.expects_continue);
+        Manner {
+            close: ends || !stays || self.asks.now().leaving,
+            is_head: shape.is_some_and(|shape| shape.is_head),
+        }
+    }
+
+    /// Writes an answer of ours and passes over the request's body.
+    async fn finish(
+        &mut self,
+        out: &[u8],
+        shape: Option<Shape>,
+        manner: Manner,
+    ) -> Result<Next, Stop> {
+        self.late.set(after(LAST_WORDS));
+        self.write(out).await?;
+        let Some(shape) = shape.filter(|_| !manner.close) else {
+            return Ok(Next::Linger);
+        };
+        let BodyLength::Counted(length) = shape.body else {
+            return Ok(Next::Close);
+        };
+        self.input.consume(shape.length);
+        let mut body = Body::of_length(length);
+        loop {
+            let taken = body
+                .follow(self.input.data(), |_| {})
+                .map_err(|_counted| Stop::ClientGone)?;
+            self.input.consume(taken.wire);
+            if body.is_done() {
+                return Ok(Next::Request);
+            }
+            self.more_body().await?;
+        }
+    }
+
+    /// Takes what is still on its way for a moment after a last answer: closing on unread bytes resets
+    /// the connection, and the client would lose the answer.
+    pub(super) async fn linger(&mut self) {
+        let _eof = tokio::time::timeout(LAST_WORDS, self.stream.shutdown()).await;
+        self.late.set(after(LINGER));
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 {
+            let here = self.input.data().len();
+            self.input.consume(here);
+            left = left.saturating_sub(here.max(1));
+            if self.more_body().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The challenges of a 401, in the order of the name that was asked for.
+pub(super) fn challenges(world: &Snapshot, shape: Option<Shape>) -> impl Iterator<Item = &str> {
+    let name = shape.and_then(|shape| shape.name).unwrap_or(0);
+    let schemes = world
+        .settings
+        .names
+        .get(name)
+        .map_or(&[][..], |name| &name.authentication);
+    world.auth.challenges(schemes)
+}
+
+/// How long unread bytes are taken after a last answer.
+const LINGER: Duration = Duration::from_secs(1);
+/// How many of them.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// A refused request's body up to this is read and dropped, so that the connection can stay.
+const SKIPPED_MAX: u64 = 64 * 1024;
