@@ -51,30 +51,60 @@ impl Tags {
     }
 
     /// Takes the next run of payload. Costs nothing once the body has begun.
-    pub fn read(&mut self, payload: &[u8]) {
-        for byte in payload {
-            if self.stage == Stage::Body {
-                return;
-            }
-            if *byte != b'\n' {
-                if let Some(slot) = self.line.get_mut(usize::from(self.length)) {
-                    *slot = *byte;
-                    self.length += 1;
-                } else if self.stage == Stage::Tags {
-                    // No tag is this long: this is a plain body without meta-tags.
+    pub fn read(&mut self, mut payload: &[u8]) {
+        while self.stage != Stage::Body && !payload.is_empty() {
+            let line_end = memchr::memchr(b'\n', payload);
+            let (part, rest) = payload.split_at(line_end.unwrap_or(payload.len()));
+            self.extend_line(part);
+            payload = match rest.split_first() {
+                Some((_newline, rest)) => {
+                    self.end_of_line();
+                    rest
+                }
+                None => rest,
+            };
+        }
+    }
+
+    /// Adds to the line that is being read, as much of it as is looked at.
+    fn extend_line(&mut self, mut part: &[u8]) {
+        while !part.is_empty() {
+            let room = self
+                .line
+                .get_mut(usize::from(self.length)..)
+                .unwrap_or_default();
+            let (taken, rest) = part.split_at(part.len().min(room.len()));
+            if taken.is_empty() {
+                // No tag is this long: a plain body without meta-tags. Of a header, the rest is passed over.
+                if self.stage == Stage::Tags {
                     self.stage = Stage::Body;
                 }
-                // gromox sends PENDING without a line end; count it when it is complete.
-                if self.stage == Stage::Tags
-                    && self.line.get(..usize::from(self.length)) == Some(b"PENDING")
-                {
-                    self.pending += 1;
-                    self.length = 0;
-                    self.is_pending_open = true;
-                }
-                continue;
+                return;
             }
-            self.end_of_line();
+            if let Some(room) = room.get_mut(..taken.len()) {
+                room.copy_from_slice(taken);
+            }
+            // At most a line's length, which is far below 256.
+            self.length += u8::try_from(taken.len()).unwrap_or(0);
+            part = rest;
+            self.count_pending();
+        }
+    }
+
+    /// gromox sends PENDING without a line end; it is counted when it is complete.
+    fn count_pending(&mut self) {
+        const PENDING: &[u8] = b"PENDING";
+        while self.stage == Stage::Tags
+            && self
+                .line
+                .get(..usize::from(self.length))
+                .is_some_and(|line| line.starts_with(PENDING))
+        {
+            self.line
+                .copy_within(PENDING.len()..usize::from(self.length), 0);
+            self.length = self.length.saturating_sub(7);
+            self.pending += 1;
+            self.is_pending_open = true;
         }
     }
 
