@@ -14,7 +14,7 @@ use crate::routing::{self, Decision, Pin, Question};
 use crate::runtime::{Runtime, Snapshot};
 use crate::sessions::SessionKey;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What became of a head.
 pub(crate) enum Admitted {
@@ -232,7 +232,7 @@ fn route(
         world,
         &identity.user,
         &mailbox,
-        now,
+        (now, bill.time),
     )?;
     let question = Question {
         request_type: head.request_type,
@@ -356,7 +356,7 @@ fn session(
     world: &Snapshot,
     user: &UserName,
     mailbox: &MailboxId,
-    now: Instant,
+    (now, wall): (Instant, SystemTime),
 ) -> Result<Option<Found>, Refusal> {
     let (mut key, mut found) = (None, None);
     // All of them: a server reads the one of its own flavour, whichever of them we go by.
@@ -394,7 +394,13 @@ fn session(
         .as_ref()
         .zip(head.route_cookie)
         .and_then(|(sealer, value)| sealer.open(value, endpoint, user))
-        .filter(|ticket| ticket.mailbox == *mailbox);
+        .filter(|ticket| ticket.mailbox == *mailbox)
+        .filter(|ticket| {
+            let seconds = wall
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs());
+            ticket.is_fresh(seconds, TICKET_LIFETIME)
+        });
     Ok(ticket.map(|ticket| Found {
         key,
         database: ticket.database,
@@ -409,5 +415,7 @@ fn forget(found: &Found, runtime: &Runtime) {
     }
 }
 
+/// A ticket that has not been sealed anew for so long tells of a session that nobody uses any more.
+const TICKET_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Characters of a route cookie that is repeated.
 const ROUTE_COOKIE_MAX: usize = 512;

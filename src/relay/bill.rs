@@ -17,7 +17,7 @@ pub(crate) struct Bill<'d> {
     pub(crate) id: RequestId,
     client: SocketAddr,
     client_reused: bool,
-    time: SystemTime,
+    pub(crate) time: SystemTime,
     pub(crate) began: Instant,
     /// The clock when it was last read: good enough where a few microseconds do not matter.
     pub(crate) clock: Instant,

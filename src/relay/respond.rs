@@ -286,7 +286,8 @@ impl Scene<'_> {
     }
 
     /// Our cookie, where the answer sets the session's own: clients send back the cookies of the last
-    /// answer that set any. A new one for a new session, else the client's own again.
+    /// answer that set any. A new one for a new session, else mostly the client's own again: sealing
+    /// costs as much as all else that is done for an answer's head.
     fn route_cookie(
         &self,
         head: &AnswerHead<'_, '_>,
@@ -298,11 +299,10 @@ impl Scene<'_> {
             return None;
         }
         let pin = &self.plan.pin;
-        let again = self
-            .plan
-            .route_cookie
-            .as_ref()
-            .filter(|_| !pin.request_type.opens_session());
+        let again =
+            self.plan.route_cookie.as_ref().filter(|_| {
+                !pin.request_type.opens_session() && fastrand::u8(..RESEALED_EVERY) != 0
+            });
         Some(match again {
             Some(value) => value.to_vec(),
             None => {
@@ -472,3 +472,6 @@ impl Scene<'_> {
 
 /// No server is given less than this between two signs of life, whatever it says of its period.
 const SILENCE_MIN: Duration = Duration::from_secs(2);
+/// Of so many answers one seals the cookie anew: a long session follows a change of keys, and its cookie
+/// does not grow old.
+const RESEALED_EVERY: u8 = 32;

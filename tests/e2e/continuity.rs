@@ -480,3 +480,29 @@ async fn an_upgrade_of_the_binary_costs_no_request() {
     );
     assert_eq!(broken(&site, &sent), []);
 }
+
+#[tokio::test]
+async fn the_route_cookie_of_a_long_session_is_sealed_anew_now_and_then() {
+    let site = start(brisk(Flavour::Exchange)).await;
+    let outlook = site.outlook(1).unwrap();
+    outlook.connect().await.unwrap();
+    let sealed = || {
+        let cookies = outlook.cookies(Endpoint::Emsmdb);
+        cookies
+            .into_iter()
+            .find(|(name, _)| name == "MapigateRoute")
+            .unwrap()
+            .1
+    };
+    let first = sealed();
+
+    // One in 32: that a thousand in a row are not is as likely as a broken random number generator.
+    let mut executes = 0;
+    while sealed() == first && executes < 1000 {
+        outlook.execute(b"rops").await.unwrap();
+        executes += 1;
+    }
+
+    assert_ne!(sealed(), first);
+    assert_eq!(outlook.counters().reconnects, 0);
+}
