@@ -16,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const SMALL: usize = 16 * 1024;
 /// Once a transfer proves to be bulk: fewer system calls per byte.
 const BIG: usize = 64 * 1024;
-/// Buffers of a class that a worker keeps.
-const SHELF: usize = 64;
+/// Buffers of a class that a worker keeps: as many as hold bytes at once, which is few, since a buffer
+/// that is waited with is given back.
+const SHELF: usize = 16;
 
 #[derive(Default)]
 struct Store {

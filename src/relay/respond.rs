@@ -20,6 +20,7 @@ use crate::metrics::{Outcome, PollEnd};
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
 use crate::sessions::SessionKey;
+use std::borrow::Cow;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// What one answer needs from the world around it.
@@ -292,7 +293,7 @@ impl Scene<'_> {
         &self,
         head: &AnswerHead<'_, '_>,
         code: Option<ResponseCode>,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Cow<'_, [u8]>> {
         let sealer = self.world.sealer.as_ref()?;
         head.context.filter(|value| !value.is_empty())?;
         if code != Some(ResponseCode::SUCCESS) || self.plan.pin.request_type.closes_session() {
@@ -304,10 +305,11 @@ impl Scene<'_> {
                 !pin.request_type.opens_session() && fastrand::u8(..RESEALED_EVERY) != 0
             });
         Some(match again {
-            Some(value) => value.to_vec(),
+            Some(value) => Cow::Borrowed(value),
             None => {
                 let ticket = learn::ticket(pin, self.plan.server.name(), self.unix_seconds());
-                sealer.seal(&ticket, pin.endpoint, &pin.user)?.into_bytes()
+                let sealed = sealer.seal(&ticket, pin.endpoint, &pin.user)?;
+                Cow::Owned(sealed.into_bytes())
             }
         })
     }
