@@ -18,7 +18,7 @@ const SMALL: usize = 16 * 1024;
 const BIG: usize = 64 * 1024;
 /// Buffers of a class that a worker keeps: as many as hold bytes at once, which is few, since a buffer
 /// that is waited with is given back.
-const SHELF: usize = 16;
+const SHELF: usize = 4;
 
 #[derive(Default)]
 struct Store {
