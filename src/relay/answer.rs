@@ -1,29 +1,17 @@
 //! An answer's head, read from the server and written anew for the client.
 
 use super::fields::{self, Fate};
-use super::head::{canonical_length, has_bare_line_feed, line};
+use super::head::{Fields, canonical_length, has_bare_line_feed, line};
 use crate::mapi::cookies::set_cookie;
 use crate::mapi::framing::Body;
 use crate::mapi::{Flavour, ResponseCode};
 use httparse::{Header, Status};
-use std::mem::MaybeUninit;
 use std::time::Duration;
 
-/// Header fields of an answer.
-const FIELDS_MAX: usize = 100;
 /// Bytes of an answer's head.
 pub(crate) const HEAD_MAX: usize = 64 * 1024;
 /// No server's timer is believed beyond this.
 const TIMER_MAX_MS: u64 = 24 * 3600 * 1000;
-
-/// Room for the fields of one head; on the stack, and only while the head is read.
-pub(crate) struct Fields<'b>([MaybeUninit<Header<'b>>; FIELDS_MAX]);
-
-impl Fields<'_> {
-    pub(crate) fn new() -> Self {
-        Self([const { MaybeUninit::uninit() }; FIELDS_MAX])
-    }
-}
 
 /// What the door needs to know of an answer. Borrows from the buffer it was read from.
 #[derive(Debug)]

@@ -201,6 +201,18 @@ pub(crate) fn poll_write_from<W: AsyncWrite + Unpin>(
     Poll::Ready(Ok(()))
 }
 
+/// Writes as [`poll_write_from`] does and flushes: a TLS session takes bytes that its socket does not,
+/// and the flush is where a slow peer shows.
+pub(crate) fn poll_send<W: AsyncWrite + Unpin>(
+    to: &mut W,
+    bytes: &[u8],
+    at: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    ready!(poll_write_from(to, bytes, at, cx))?;
+    Pin::new(to).poll_flush(cx)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 use super::admit::{Admitted, Caller, Plan, Shape, admit};
 use super::asks::Asks;
 use super::bill::{Bill, Ledger};
-use super::buffer::{Buffer, Scratch, poll_write_from};
+use super::buffer::{Buffer, Scratch, poll_send};
 use super::deadline::Deadline;
 use super::forward::Sent;
 use crate::accounting::{Wire, cpu_so_far};
@@ -16,7 +16,6 @@ use crate::runtime::{Ask, Runtime, Snapshot};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
@@ -352,12 +351,7 @@ impl<S: Stream> Connection<S> {
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let mut at = 0;
         poll_fn(|cx| {
-            // A TLS session takes bytes that its socket does not: the flush is where a slow client
-            // shows, so it is under the deadline too.
-            let written = match poll_write_from(&mut self.stream, bytes, &mut at, cx) {
-                Poll::Ready(Ok(())) => Pin::new(&mut self.stream).poll_flush(cx),
-                other => other,
-            };
+            let written = poll_send(&mut self.stream, bytes, &mut at, cx);
             match written {
                 Poll::Ready(outcome) => Poll::Ready(outcome.map_err(|_gone| Stop::ClientGone)),
                 Poll::Pending => self.late.poll(cx).map(|()| Err(Stop::ClientGone)),

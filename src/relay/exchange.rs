@@ -5,7 +5,7 @@
 //! buffer per side, and full duplex falls out of it.
 
 use super::asks::Asks;
-use super::buffer::{Buffer, poll_write_from};
+use super::buffer::{Buffer, poll_send, poll_write_from};
 use super::connection::{Connection, Stop, Stream};
 use super::deadline::Deadline;
 use crate::backend::Leg;
@@ -158,10 +158,7 @@ impl<'c, S: Stream> Exchange<'c, S> {
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let mut at = 0;
         poll_fn(|cx| {
-            let written = match poll_write_from(self.stream, bytes, &mut at, cx) {
-                Poll::Ready(Ok(())) => Pin::new(&mut *self.stream).poll_flush(cx),
-                other => other,
-            };
+            let written = poll_send(self.stream, bytes, &mut at, cx);
             if let Poll::Ready(outcome) = written {
                 return Poll::Ready(outcome.map_err(|_gone| Stop::ClientGone));
             }

@@ -2,7 +2,7 @@
 
 use super::admit::{Plan, Shape};
 use super::bill::Bill;
-use super::buffer::{Scratch, poll_write_from};
+use super::buffer::{Scratch, poll_send};
 use super::connection::{Connection, Stop, Stream, after};
 use super::head::{BodyLength, finish};
 use crate::accounting::{Bytes, Wire};
@@ -14,10 +14,8 @@ use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
-use tokio::io::AsyncWrite;
 
 /// A request whose head is on its way, with as much of its body as was here.
 pub(super) struct Sent {
@@ -239,10 +237,7 @@ impl<S: Stream> Connection<S> {
     async fn write_to(&mut self, leg: &mut Leg, bytes: &[u8]) -> io::Result<()> {
         let mut at = 0;
         poll_fn(|cx| {
-            let written = match poll_write_from(leg, bytes, &mut at, cx) {
-                Poll::Ready(Ok(())) => Pin::new(&mut *leg).poll_flush(cx),
-                other => other,
-            };
+            let written = poll_send(leg, bytes, &mut at, cx);
             match written {
                 Poll::Ready(outcome) => Poll::Ready(outcome),
                 Poll::Pending => self

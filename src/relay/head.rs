@@ -10,7 +10,7 @@ use crate::refusal::Refusal;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
 
-/// Header fields of a request.
+/// Header fields of a head, a request's or an answer's.
 const FIELDS_MAX: usize = 100;
 /// Bytes of a field's name; gromox truncates beyond.
 const NAME_MAX: usize = 63;
@@ -68,7 +68,7 @@ pub struct RequestHead<'h, 'b> {
 }
 
 /// Room for the fields of one head; on the stack, and only while the head is read.
-pub struct Fields<'b>([MaybeUninit<Header<'b>>; FIELDS_MAX]);
+pub struct Fields<'b>(pub(super) [MaybeUninit<Header<'b>>; FIELDS_MAX]);
 
 impl Fields<'_> {
     /// Empty room.

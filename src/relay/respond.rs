@@ -1,12 +1,13 @@
 //! The way back: the server's answer, streamed to the client as it comes.
 
 use super::admit::Plan;
-use super::answer::{self, AnswerHead, Echo, Fields, Rewrite};
+use super::answer::{self, AnswerHead, Echo, Rewrite};
 use super::bill::Bill;
 use super::buffer::Scratch;
 use super::connection::{Connection, Next, OnTheWay, Stop, Stream, after};
 use super::ends::Broken;
 use super::exchange::{Event, Exchange};
+use super::head::Fields;
 use super::hold::Hold;
 use super::learn;
 use super::local::challenges;
