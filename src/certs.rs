@@ -178,6 +178,8 @@ impl FrontTls {
             })?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Resolver(certificates.clone())));
+        // Records are sealed and opened by the room `tls`, which takes the keys over after the handshake.
+        config.enable_secret_extraction = true;
         config.ticketer = Arc::new(Tickets(tickets.clone()));
         // A store of sessions would be memory that a restart loses; tickets are the client's to keep.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -9,6 +9,7 @@ pub mod mapi;
 pub mod refusal;
 
 // floor 1 · tables: each stands alone; time is an argument; no async
+pub mod buffers;
 pub mod config;
 pub mod placement;
 pub mod health;
@@ -25,6 +26,7 @@ pub mod seal;
 pub mod auth;
 pub mod directory;
 pub mod certs;
+pub mod tls;
 pub mod backend;
 
 // floor 4 · living state

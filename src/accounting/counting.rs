@@ -65,12 +65,6 @@ impl<S> Wire for Counting<S> {
     }
 }
 
-impl<S: Wire> Wire for tokio_rustls::server::TlsStream<S> {
-    fn wire(&self) -> Bytes {
-        self.get_ref().0.wire()
-    }
-}
-
 impl<S: Wire> Wire for tokio_rustls::client::TlsStream<S> {
     fn wire(&self) -> Bytes {
         self.get_ref().0.wire()

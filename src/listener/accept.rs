@@ -6,14 +6,13 @@ use crate::accounting::{Counting, Metered};
 use crate::metrics::HandshakeOutcome;
 use crate::relay;
 use crate::runtime::{Ask, Runtime};
+use crate::tls::{self, Accepted};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 /// Accepts until we are going away.
 pub(super) async fn accept_loop(socket: TcpListener, front: Arc<Front>, runtime: Arc<Runtime>) {
@@ -94,13 +93,15 @@ async fn connection(
     };
     drop(front);
     match front_stream {
-        Arrived::Tls(stream) => relay::serve(stream, client, "https", runtime, asks).await,
+        Arrived::Tls(accepted) => {
+            relay::serve(accepted.stream, client, "https", runtime, asks).await
+        }
         Arrived::Plain(stream) => relay::serve(stream, client, "http", runtime, asks).await,
     }
 }
 
 enum Arrived {
-    Tls(Box<TlsStream<Counting<TcpStream>>>),
+    Tls(Accepted<Counting<TcpStream>>),
     Plain(Counting<TcpStream>),
 }
 
@@ -130,19 +131,17 @@ async fn arrive(
             .acquire()
             .await
             .map_err(io::Error::other)?;
-        let stream = TlsAcceptor::from(config).accept(tcp).await?;
-        Ok((Arrived::Tls(Box::new(stream)), client))
+        let accepted = tls::accept(tcp, config).await?;
+        Ok((Arrived::Tls(accepted), client))
     })
     .await;
     let took = began.elapsed();
     match outcome {
-        Ok(Ok((Arrived::Tls(stream), client))) => {
-            let resumed =
-                stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        Ok(Ok((Arrived::Tls(accepted), client))) => {
             runtime
                 .metrics
-                .handshake(HandshakeOutcome::Ok, resumed, took);
-            Some((Arrived::Tls(stream), client))
+                .handshake(HandshakeOutcome::Ok, accepted.resumed, took);
+            Some((Arrived::Tls(accepted), client))
         }
         Ok(Ok(plain)) => Some(plain),
         Ok(Err(cause)) => {

@@ -5,54 +5,12 @@
 //! consumed; while a read is pending it owns none. The memory comes from a small store per worker:
 //! two pointer moves per read, no system call more, because tokio answers from its readiness cache.
 
-use std::cell::RefCell;
+use crate::buffers::{self, Class};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-/// Fits the plaintext of a TLS record and nearly every head.
-const SMALL: usize = 16 * 1024;
-/// Once a transfer proves to be bulk: fewer system calls per byte.
-const BIG: usize = 64 * 1024;
-/// Buffers of a class that a worker keeps: as many as hold bytes at once, which is few, since a buffer
-/// that is waited with is given back.
-const SHELF: usize = 4;
-
-#[derive(Default)]
-struct Store {
-    small: Vec<Box<[u8]>>,
-    big: Vec<Box<[u8]>>,
-    scratch: Vec<Vec<u8>>,
-}
-
-thread_local! {
-    static STORE: RefCell<Store> = RefCell::default();
-}
-
-fn take(size: usize) -> Box<[u8]> {
-    let kept = STORE.with_borrow_mut(|store| match size {
-        SMALL => store.small.pop(),
-        BIG => store.big.pop(),
-        _ => None,
-    });
-    // Zeroed once in its life, not once per use.
-    kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
-}
-
-fn give(memory: Box<[u8]>) {
-    STORE.with_borrow_mut(|store| {
-        let shelf = match memory.len() {
-            SMALL => &mut store.small,
-            BIG => &mut store.big,
-            _ => return,
-        };
-        if shelf.len() < SHELF {
-            shelf.push(memory);
-        }
-    });
-}
 
 /// A read buffer: bytes arrive at its end and are consumed from its start.
 #[derive(Debug, Default)]
@@ -86,7 +44,7 @@ impl Buffer {
     /// Gives the memory back, and whatever was in it.
     pub(crate) fn park(&mut self) {
         if !self.memory.is_empty() {
-            give(std::mem::take(&mut self.memory));
+            buffers::give(std::mem::take(&mut self.memory));
         }
         (self.start, self.end) = (0, 0);
     }
@@ -114,7 +72,12 @@ impl Buffer {
 
     fn make_room(&mut self, limit: usize) -> io::Result<()> {
         if self.memory.is_empty() {
-            self.memory = take(if self.bulk { BIG } else { SMALL });
+            let class = if self.bulk {
+                Class::PlainBulk
+            } else {
+                Class::Plain
+            };
+            self.memory = buffers::take(class);
             return Ok(());
         }
         if self.end < self.memory.len() {
@@ -127,12 +90,14 @@ impl Buffer {
         if self.start > 0 {
             self.memory.copy_within(self.start..self.end, 0);
         } else {
-            let size = if here < BIG { BIG } else { limit.min(2 * here) };
-            let mut bigger = take(size);
+            let mut bigger = match here < Class::PlainBulk.size() {
+                true => buffers::take(Class::PlainBulk),
+                false => vec![0; limit.min(2 * here)].into_boxed_slice(),
+            };
             if let (Some(to), Some(from)) = (bigger.get_mut(..here), self.memory.get(..here)) {
                 to.copy_from_slice(from);
             }
-            give(std::mem::replace(&mut self.memory, bigger));
+            buffers::give(std::mem::replace(&mut self.memory, bigger));
         }
         (self.start, self.end) = (0, here);
         Ok(())
@@ -155,32 +120,6 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.park();
-    }
-}
-
-/// A growing buffer for what we are about to write; its memory goes back to the store.
-#[derive(Debug)]
-pub(crate) struct Scratch(pub(crate) Vec<u8>);
-
-impl Scratch {
-    pub(crate) fn new() -> Self {
-        let kept = STORE.with_borrow_mut(|store| store.scratch.pop());
-        Self(kept.unwrap_or_else(|| Vec::with_capacity(SMALL)))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let mut memory = std::mem::take(&mut self.0);
-        if memory.capacity() > 2 * BIG {
-            return;
-        }
-        memory.clear();
-        STORE.with_borrow_mut(|store| {
-            if store.scratch.len() < SHELF {
-                store.scratch.push(memory);
-            }
-        });
     }
 }
 
@@ -258,11 +197,17 @@ mod tests {
     async fn consumed_bytes_make_room_without_growing() {
         let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
         let mut buffer = Buffer::default();
-        theirs.write_all(&vec![b'x'; SMALL + 10]).await.unwrap();
-        assert_eq!(buffer.fill_now(&mut ours, ANY).await.unwrap(), Some(SMALL));
-        buffer.consume(SMALL - 1);
+        theirs
+            .write_all(&vec![b'x'; Class::Plain.size() + 10])
+            .await
+            .unwrap();
+        assert_eq!(
+            buffer.fill_now(&mut ours, ANY).await.unwrap(),
+            Some(Class::Plain.size())
+        );
+        buffer.consume(Class::Plain.size() - 1);
         assert_eq!(buffer.fill_now(&mut ours, ANY).await.unwrap(), Some(10));
         assert_eq!(buffer.data(), [b'x'; 11]);
-        assert_eq!(buffer.memory.len(), SMALL);
+        assert_eq!(buffer.memory.len(), Class::Plain.size());
     }
 }

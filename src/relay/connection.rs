@@ -3,11 +3,12 @@
 use super::admit::{Admitted, Caller, Plan, Shape, admit};
 use super::asks::Asks;
 use super::bill::{Bill, Ledger};
-use super::buffer::{Buffer, Scratch, poll_send};
+use super::buffer::{Buffer, poll_send};
 use super::deadline::Deadline;
 use super::forward::Sent;
 use crate::accounting::{Wire, cpu_so_far};
 use crate::auth::{Denied, Identity, Memo};
+use crate::buffers::Scratch;
 use crate::config::settings::Scheme;
 use crate::ids::ServerName;
 use crate::metrics::{AuthOutcome, Outcome, RetryReason};
@@ -394,8 +395,8 @@ const PARTING: Duration = Duration::from_secs(2);
 mod tests {
     use super::*;
     use crate::accounting::Counting;
+    use crate::tls::TlsStream;
     use tokio::net::TcpStream;
-    use tokio_rustls::server::TlsStream;
 
     type Client = Box<TlsStream<Counting<TcpStream>>>;
 

@@ -4,7 +4,6 @@
 //! client sees that it did.
 
 use super::bill::Bill;
-use super::buffer::Scratch;
 use super::connection::{Next, Stop, Stream, after};
 use super::exchange::Exchange;
 use super::hold::Hold;
@@ -12,6 +11,7 @@ use super::in_band::{self, Word};
 use super::learn;
 use super::respond::{Scene, Under};
 use crate::accounting::Wire;
+use crate::buffers::Scratch;
 use crate::health::Observation;
 use crate::mapi::ResponseCode;
 use crate::mapi::tags::Tags;

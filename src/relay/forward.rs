@@ -2,11 +2,12 @@
 
 use super::admit::{Plan, Shape};
 use super::bill::Bill;
-use super::buffer::{Scratch, poll_send};
+use super::buffer::poll_send;
 use super::connection::{Connection, Stop, Stream, after};
 use super::head::{BodyLength, finish};
 use crate::accounting::{Bytes, Wire};
 use crate::backend::{ConnectError, Leg};
+use crate::buffers::Scratch;
 use crate::health::Observation;
 use crate::mapi::framing::Body;
 use crate::metrics::{ConnectOutcome, RetryReason};

@@ -2,10 +2,10 @@
 
 use super::admit::{Local, Shape};
 use super::bill::Bill;
-use super::buffer::Scratch;
 use super::connection::{Connection, LAST_WORDS, Next, Stop, Stream, after};
 use super::head::BodyLength;
 use super::refuse::{self, Manner};
+use crate::buffers::Scratch;
 use crate::mapi::ResponseCode;
 use crate::mapi::framing::Body;
 use crate::metrics::Outcome;

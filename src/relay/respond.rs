@@ -3,7 +3,6 @@
 use super::admit::Plan;
 use super::answer::{self, AnswerHead, Echo, Rewrite};
 use super::bill::Bill;
-use super::buffer::Scratch;
 use super::connection::{Connection, Next, OnTheWay, Stop, Stream, after};
 use super::ends::Broken;
 use super::exchange::{Event, Exchange};
@@ -12,6 +11,7 @@ use super::hold::Hold;
 use super::learn;
 use super::local::challenges;
 use crate::accounting::Wire;
+use crate::buffers::Scratch;
 use crate::config::settings::BackendIdentity;
 use crate::health::Observation;
 use crate::mapi::framing::Body;

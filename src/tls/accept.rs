@@ -1,0 +1,137 @@
+//! The handshake, driven over a socket.
+
+use super::incoming::Incoming;
+use super::record::Keys;
+use super::stream::TlsStream;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::{HandshakeKind, ServerConfig};
+use std::io;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// A client after its handshake.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// The connection. Boxed: it is a kilobyte, and a future keeps room for what is moved through it.
+    pub stream: Box<TlsStream<S>>,
+    /// It went on with an earlier session's secrets.
+    pub resumed: bool,
+}
+
+/// Shakes hands with a client. `config` must allow its secrets to be taken out. The future is large:
+/// box it. It has no deadline of its own.
+///
+/// # Errors
+/// The client left, or sent what rustls refuses; an alert has told it then.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    mut io: S,
+    config: Arc<ServerConfig>,
+) -> io::Result<Accepted<S>> {
+    let mut tls = UnbufferedServerConnection::new(config).map_err(refused)?;
+    let mut incoming: Vec<u8> = Vec::new();
+    let mut early: Vec<u8> = Vec::new();
+    let mut outgoing: Vec<u8> = Vec::new();
+    loop {
+        let UnbufferedStatus { mut discard, state } = tls.process_tls_records(&mut incoming);
+        let mut wants_bytes = false;
+        let mut is_done = false;
+        match state {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                encode(&mut outgoing, |to| data.encode(to))?;
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                io.write_all(&outgoing).await?;
+                outgoing.clear();
+                data.done();
+            }
+            Ok(ConnectionState::BlockedHandshake) => wants_bytes = true,
+            // Requests may come in one piece with the end of the handshake.
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record.map_err(refused)?;
+                    discard += record.discard;
+                    early.extend_from_slice(record.payload);
+                }
+            }
+            Ok(ConnectionState::WriteTraffic(_)) => is_done = true,
+            Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => {
+                tell(&mut tls, &mut io, outgoing).await;
+                return Err(refused(error));
+            }
+        }
+        incoming.drain(..discard);
+        if is_done {
+            break;
+        }
+        if wants_bytes {
+            if incoming.len() > INCOMING_MAX {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            incoming.reserve(READ);
+            if io.read_buf(&mut incoming).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+    io.write_all(&outgoing).await?;
+    let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    let (secrets, kernel) = tls.dangerous_into_kernel_connection().map_err(refused)?;
+    let version = kernel.protocol_version();
+    let keys = Keys::new(version, secrets.rx).zip(Keys::new(version, secrets.tx));
+    let (receive, transmit) = keys.ok_or(io::ErrorKind::Unsupported)?;
+    let incoming = Incoming::new(&early, &incoming);
+    Ok(Accepted {
+        stream: Box::new(TlsStream::new(io, kernel, [receive, transmit], incoming)),
+        resumed,
+    })
+}
+
+/// Appends what rustls encodes, which says how much room it needs.
+fn encode(
+    to: &mut Vec<u8>,
+    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> io::Result<()> {
+    let begin = to.len();
+    let mut room = FLIGHT;
+    loop {
+        to.resize(begin + room, 0);
+        match encode(to.get_mut(begin..).unwrap_or_default()) {
+            Ok(length) => {
+                to.truncate(begin + length);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(needs)) if needs.required_size > room => {
+                room = needs.required_size;
+            }
+            Err(error) => return Err(refused(error)),
+        }
+    }
+}
+
+/// The alert that explains a refusal is worth one try.
+async fn tell<S: AsyncWrite + Unpin>(
+    tls: &mut UnbufferedServerConnection,
+    io: &mut S,
+    mut outgoing: Vec<u8>,
+) {
+    while let Ok(ConnectionState::EncodeTlsData(mut data)) = tls.process_tls_records(&mut []).state
+    {
+        if encode(&mut outgoing, |to| data.encode(to)).is_err() {
+            break;
+        }
+    }
+    let _tried = io.write_all(&outgoing).await;
+}
+
+fn refused(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Bytes read at once: a ClientHello mostly, a client's last flight always.
+const READ: usize = 4 * 1024;
+/// Bytes of one record of ours, certificates aside.
+const FLIGHT: usize = 2 * 1024;
+/// Bytes that wait for the rest of a handshake message. rustls has limits of its own below this.
+const INCOMING_MAX: usize = 128 * 1024;
