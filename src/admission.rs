@@ -5,9 +5,9 @@
 
 use crate::ids::{ServerName, UserName};
 use crate::refusal::Refusal;
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -116,31 +116,33 @@ impl fmt::Debug for Permit {
 /// Counts by name, over shards so that threads seldom meet.
 struct Tally<Name> {
     shards: Box<[Shard<Name>]>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 /// On a cache line of its own.
 #[repr(align(64))]
-struct Shard<Name>(Mutex<HashMap<Name, usize>>);
+struct Shard<Name>(Mutex<HashTable<(Name, usize)>>);
 
 impl<Name: Clone + Eq + Hash> Tally<Name> {
     fn new() -> Self {
         Self {
             shards: (0..SHARDS)
-                .map(|_| Shard(Mutex::new(HashMap::new())))
+                .map(|_| Shard(Mutex::new(HashTable::new())))
                 .collect(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
         }
     }
 
     fn enter(&self, name: &Name, limit: usize) -> bool {
-        let Some(shard) = self.shard(name) else {
+        let (digest, Some(shard)) = self.place(name) else {
             return false;
         };
-        match shard.0.lock().entry(name.clone()) {
-            Entry::Occupied(mut known) if *known.get() < limit => *known.get_mut() += 1,
+        let rehash = |(known, _): &(Name, usize)| self.hasher.hash_one(known);
+        let is_it = |(known, _): &(Name, usize)| known == name;
+        match shard.0.lock().entry(digest, is_it, rehash) {
+            Entry::Occupied(mut known) if known.get().1 < limit => known.get_mut().1 += 1,
             Entry::Vacant(place) if limit > 0 => {
-                place.insert(1);
+                place.insert((name.clone(), 1));
             }
             _ => return false,
         }
@@ -148,38 +150,46 @@ impl<Name: Clone + Eq + Hash> Tally<Name> {
     }
 
     fn leave(&self, name: &Name) {
-        let Some(shard) = self.shard(name) else {
+        let (digest, Some(shard)) = self.place(name) else {
             return;
         };
         let mut counts = shard.0.lock();
-        let Some(count) = counts.get_mut(name) else {
+        let Ok(mut known) = counts.find_entry(digest, |(known, _)| known == name) else {
             return;
         };
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(name);
+        known.get_mut().1 -= 1;
+        if known.get().1 == 0 {
+            known.remove();
         }
         // What a crowd left behind is given back.
         if counts.capacity() > SPARE_NAMES && counts.len() < counts.capacity() / 8 {
             let room = 2 * counts.len();
-            counts.shrink_to(room);
+            counts.shrink_to(room, |(known, _)| self.hasher.hash_one(known));
         }
     }
 
     fn count(&self, name: &Name) -> usize {
-        let shard = self.shard(name);
-        shard.map_or(0, |shard| shard.0.lock().get(name).copied().unwrap_or(0))
+        let (digest, shard) = self.place(name);
+        let count = |shard: &Shard<Name>| {
+            let counts = shard.0.lock();
+            counts
+                .find(digest, |(known, _)| known == name)
+                .map_or(0, |(_, count)| *count)
+        };
+        shard.map_or(0, count)
     }
 
     fn names(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.lock().len()).sum()
     }
 
-    fn shard(&self, name: &Name) -> Option<&Shard<Name>> {
-        // The map inside has a seed of its own; here the topmost bits decide.
+    /// The name's hash, and the shard that it says. Seeded anew in each process; who is counted here has
+    /// proved a name that the site gave, so nobody can choose names that collide.
+    fn place(&self, name: &Name) -> (u64, Option<&Shard<Name>>) {
         let digest = self.hasher.hash_one(name);
-        self.shards
-            .get((digest >> (u64::BITS - SHARD_BITS)) as usize)
+        // The table goes by the lowest and the topmost bits.
+        let shard = (digest >> 32) as usize % SHARDS;
+        (digest, self.shards.get(shard))
     }
 }
 
@@ -193,8 +203,7 @@ impl<Name: Clone + Eq + Hash> fmt::Debug for Tally<Name> {
 
 const USER_LIMIT: &str = "limits.requests_per_user reached";
 const SERVER_LIMIT: &str = "requests_max of the server reached";
-const SHARD_BITS: u32 = 5;
-const SHARDS: usize = 1 << SHARD_BITS;
+const SHARDS: usize = 32;
 /// Room for names that is not worth giving back.
 const SPARE_NAMES: usize = 256;
 

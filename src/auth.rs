@@ -1,6 +1,6 @@
 //! Who is asking: a chain of authentication schemes, and what is remembered of their verdicts.
 //!
-//! A request pays for one keyed digest. The connection's [`Memo`] knows the digest of its last good
+//! A request pays for one keyed mark. The connection's [`Memo`] knows the mark of its last good
 //! credential; a bounded cache knows those of other connections, and which credentials were refused a
 //! moment ago. Only a credential that neither knows is verified, beside the worker threads, by
 //! [`Verification::run`].
@@ -240,14 +240,14 @@ impl Basic {
         now: Instant,
     ) -> AuthStep {
         let (beliefs, passwords) = (&memory.beliefs, &self.passwords);
-        let digest = beliefs.digest(value);
-        let epoch = beliefs.epoch();
-        if let Some(identity) = memo.recall(&digest, passwords, epoch, now) {
+        let (mark, epoch) = (beliefs.mark(value), beliefs.epoch());
+        if let Some(identity) = memo.recall(&mark, passwords, epoch, now) {
             return AuthStep::Granted(Arc::clone(identity));
         }
+        let digest = beliefs.digest(value);
         if let Some(belief) = beliefs.good(&digest, passwords, now) {
             let identity = Arc::clone(&belief.identity);
-            memo.keep(digest, belief, passwords);
+            memo.keep(mark, belief, passwords);
             return AuthStep::Granted(identity);
         }
         if beliefs.is_bad(&digest, passwords, now) {

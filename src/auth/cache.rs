@@ -5,6 +5,7 @@ use super::passwords::{Account, Passwords};
 use aws_lc_rs::hmac;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use siphasher::sip128::SipHasher24;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use subtle::ConstantTimeEq;
 /// Good and bad credentials of late. Bounded; outlives a reload.
 pub(super) struct Beliefs {
     key: hmac::Key,
+    memo_key: [u8; 16],
     good: Cache<Digest, Arc<Belief>, ByOwnBytes>,
     bad: Cache<Digest, Disbelief, ByOwnBytes>,
     epoch: AtomicU64,
@@ -33,9 +35,12 @@ impl Beliefs {
         disbelieved_for: Duration,
     ) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let random = aws_lc_rs::rand::SystemRandom::new();
+        let mut memo_key = [0; 16];
+        aws_lc_rs::rand::fill(&mut memo_key)?;
         let capacity = u64::try_from(capacity).unwrap_or(u64::MAX);
         Ok(Self {
             key: hmac::Key::generate(hmac::HMAC_SHA256, &random)?,
+            memo_key,
             good: cache(capacity, believed_for),
             bad: cache(capacity, disbelieved_for),
             epoch: AtomicU64::new(0),
@@ -53,6 +58,16 @@ impl Beliefs {
             .zip(tag.as_ref())
             .for_each(|(to, from)| *to = *from);
         Digest(digest)
+    }
+
+    /// The mark by which one connection knows its last good credential again. A tenth of a digest's
+    /// cost; it never leaves the connection, and 128 keyed bits do for a comparison of two values.
+    pub(super) fn mark(&self, value: &[u8]) -> Mark {
+        Mark(
+            SipHasher24::new_with_key(&self.memo_key)
+                .hash(value)
+                .as_bytes(),
+        )
     }
 
     /// The number of times everything was forgotten.
@@ -181,13 +196,13 @@ struct Disbelief {
 }
 
 /// The last good credential of one client connection. Makes every request but the first of a
-/// connection cost one digest and one comparison.
+/// connection cost one mark and one comparison.
 ///
 /// Keep one per client connection and hand it to [`super::Authenticator::step`]; a memo means nothing
 /// to another connection, and does no harm there.
 #[derive(Debug, Default)]
 pub struct Memo {
-    believed: Option<(Digest, Arc<Belief>)>,
+    believed: Option<(Mark, Arc<Belief>)>,
     /// The accounts the belief was last found to rest on.
     accounts: u64,
 }
@@ -196,13 +211,13 @@ impl Memo {
     /// The remembered belief, if this is its credential and it stands.
     pub(super) fn recall(
         &mut self,
-        digest: &Digest,
+        mark: &Mark,
         passwords: &Passwords,
         epoch: u64,
         now: Instant,
     ) -> Option<&Arc<Identity>> {
         let (remembered, belief) = self.believed.as_ref()?;
-        if !remembered.matches(digest) || !belief.stands(epoch, now) {
+        if !remembered.matches(mark) || !belief.stands(epoch, now) {
             return None;
         }
         if self.accounts != passwords.serial() {
@@ -214,8 +229,8 @@ impl Memo {
         Some(&belief.identity)
     }
 
-    pub(super) fn keep(&mut self, digest: Digest, belief: Arc<Belief>, passwords: &Passwords) {
-        self.believed = Some((digest, belief));
+    pub(super) fn keep(&mut self, mark: Mark, belief: Arc<Belief>, passwords: &Passwords) {
+        self.believed = Some((mark, belief));
         self.accounts = passwords.serial();
     }
 }
@@ -224,11 +239,23 @@ impl Memo {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Digest([u8; 32]);
 
-impl Digest {
+/// SipHash-2-4 of a credential under a key nobody outside this process knows.
+#[derive(Clone, Copy)]
+pub(super) struct Mark([u8; 16]);
+
+impl Mark {
     fn matches(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
+}
 
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mark(…)")
+    }
+}
+
+impl Digest {
     /// A number of these bytes, as random as they are.
     pub(super) fn lot(&self) -> u64 {
         let first = self.0.first_chunk().copied().unwrap_or_default();

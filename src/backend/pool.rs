@@ -4,8 +4,8 @@
 //! knows it. Only clean legs come here: both messages of the last exchange complete, nothing left over.
 
 use super::leg::Leg;
+use hashbrown::HashMap;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::time::Instant;
 
 #[derive(Debug)]

@@ -94,9 +94,11 @@ async fn connection(
     drop(front);
     match front_stream {
         Arrived::Tls(accepted) => {
-            relay::serve(accepted.stream, client, "https", runtime, asks).await
+            relay::serve(accepted.stream, client, "https", runtime, asks).await;
         }
-        Arrived::Plain(stream) => relay::serve(stream, client, "http", runtime, asks).await,
+        Arrived::Plain(stream) => {
+            relay::serve(stream, client, "http", runtime, asks).await;
+        }
     }
 }
 

@@ -30,8 +30,11 @@ impl Flavour {
 /// The pairs of one `Cookie` header line, in order, as written but for blanks around names and values:
 /// some servers pass over those, so nobody may hide a name behind them. A pair without `=` is passed over.
 pub fn pairs(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    line.split(|byte| *byte == b';').filter_map(|pair| {
-        let pair = pair.trim_ascii();
+    let mut begin = 0;
+    let ends = memchr::memchr_iter(b';', line).chain([line.len()]);
+    ends.filter_map(move |end| {
+        let pair = line.get(begin..end)?.trim_ascii();
+        begin = end + 1;
         let equals = memchr::memchr(b'=', pair)?;
         let (name, value) = (pair.get(..equals)?, pair.get(equals + 1..)?);
         Some((name.trim_ascii_end(), value.trim_ascii_start()))

@@ -107,13 +107,14 @@ impl Scene<'_> {
         bill: &mut Bill<'_>,
     ) -> Result<(Next, bool), Stop> {
         let mut hold = Hold::new(self, bill.began);
-        let mut out = Scratch::new();
-        let mut under = loop {
-            out.0.clear();
+        let (mut under, mut out) = loop {
+            // Taken anew each time: it is not to be kept while the server thinks.
+            let mut out = Scratch::new();
             match self.head(exchange, bill, &mut out.0)? {
-                Some(under) => break under,
-                None => self.await_head(exchange, &mut hold).await?,
+                Some(under) => break (under, out),
+                None => drop(out),
             }
+            self.await_head(exchange, &mut hold).await?;
         };
         let mut tags = Tags::default();
         // Head and first piece in one write: one TLS record, one packet.

@@ -107,15 +107,24 @@ fn mailbox_in(query: &str) -> Result<Option<&str>, Refusal> {
     }
 }
 
+/// The bytes of a query that stand for themselves.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9'
+        | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+'
+        | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'?' | b'{' | b'}')
+}
+
 /// Visible ASCII that RFC 3986 allows in a query, escapes complete, no escaped control byte.
 fn is_clean(query: &[u8]) -> bool {
-    let mut rest = query;
+    let Some(first) = query.iter().position(|byte| !is_plain(*byte)) else {
+        return true;
+    };
+    let mut rest = query.get(first..).unwrap_or_default();
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => {}
-            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+'
-            | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'?' | b'{' | b'}' => {}
+            byte if is_plain(*byte) => {}
             b'%' => {
                 let Some(([high, low], after)) = rest.split_first_chunk() else {
                     return false;
