@@ -21,6 +21,7 @@ mod continuity;
 mod failover;
 mod gate;
 mod journey;
+mod log_parser;
 mod replay;
 mod streaming;
 mod who;
