@@ -240,6 +240,8 @@ thread_local! {
 }
 
 #[cfg(test)]
+mod folder_tests;
+#[cfg(test)]
 mod proxy_tests;
 #[cfg(test)]
 mod tests;
