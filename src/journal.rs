@@ -1,19 +1,19 @@
-//! The access log, written off the request path.
-//!
-//! A request renders its line when it has ended and adds it to one shared block, which a thread of
-//! our own swaps out and writes at most twenty times a second. No request ever waits for a disk or
-//! a pipe: when the block is full, lines are dropped and counted. A message per line would cost
-//! the requests a wake-up each, twenty times the price of the line itself.
+//! The logs of requests, written off the request path: JSON lines, and files as Exchange's front end writes them.
 
+mod folder;
+mod lane;
 mod line;
+mod proxy_line;
+mod values;
 mod writer;
 
-use crate::config::settings::{AccessLog, Logging};
+use crate::config::settings::{AccessLog, HttpProxyLog, Logging, Scheme};
 use crate::ids::RequestId;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
-use crate::metrics::{Bytes, Metrics, Outcome, Tally};
+use crate::metrics::{Bytes, Metrics, Outcome};
 use crate::refusal::Refusal;
-use parking_lot::{Condvar, Mutex};
+use folder::Folder;
+use lane::Lane;
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -21,10 +21,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
-use writer::Writer;
 
 /// What is known of a request when it has ended. Everything is borrowed: nothing is kept for the
 /// log while a request is under way. Empty texts are left out of the line.
@@ -38,6 +35,8 @@ pub struct Entry<'a> {
     pub client: SocketAddr,
     /// Who asked, after authentication.
     pub user: &'a str,
+    /// What proved it.
+    pub scheme: Option<Scheme>,
     /// Its endpoint; `None` where the head named none.
     pub endpoint: Option<Endpoint>,
     /// Its type; `None` where the head was not read that far.
@@ -48,6 +47,10 @@ pub struct Entry<'a> {
     pub client_info: &'a [u8],
     /// `MailboxId` of the target, as the client wrote it.
     pub mailbox: &'a [u8],
+    /// The host name asked for; told only where [`Journal::tells_programs`].
+    pub host: &'a [u8],
+    /// `User-Agent` as the client wrote it; told only where [`Journal::tells_programs`].
+    pub user_agent: &'a [u8],
     /// The database it was for.
     pub database: &'a str,
     /// The server it went to.
@@ -86,171 +89,129 @@ pub struct Entry<'a> {
     pub server_reused: bool,
 }
 
-/// The access log. One per process; dropping it does not flush, [`Self::close`] does.
+/// The logs of requests. One per process; dropping it does not flush, [`Self::close`] does.
 #[derive(Debug)]
 pub struct Journal {
-    shared: Arc<Shared>,
+    access: Lane,
+    proxy: Lane,
 }
 
 impl Journal {
-    /// Opens the target and starts the writer's thread.
+    /// Opens the targets and starts a writer's thread for each.
     ///
     /// # Errors
-    /// The file cannot be opened, or the system gives us no thread.
+    /// A file or folder cannot be opened, or the system gives us no thread.
     pub fn start(logging: &Logging, metrics: &Metrics) -> io::Result<Self> {
-        let sink = open(&logging.access)?;
-        let on = logging.access != AccessLog::Off;
-        Self::with_sink(
-            sink,
-            on,
-            logging.access_buffer,
-            metrics.access_log_dropped(),
-        )
+        let room = logging.access_buffer;
+        let access = open(&logging.access)?;
+        let proxy = open_folder(logging.http_proxy.as_ref())?;
+        Ok(Self {
+            access: Lane::start("access", access, room, metrics.access_log_dropped())?,
+            proxy: Lane::start("HttpProxy", proxy, room, metrics.http_proxy_log_dropped())?,
+        })
     }
 
-    fn with_sink(sink: Sink, on: bool, capacity: usize, dropped: Tally) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            on: AtomicBool::new(on),
-            block: Mutex::new(Block {
-                capacity,
-                ..Block::default()
-            }),
-            wake: Condvar::new(),
-            served: Condvar::new(),
-            dropped,
-        });
-        let writer = Writer::new(Arc::clone(&shared), sink);
-        std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || writer.run())?;
-        Ok(Self { shared })
-    }
-
-    /// False where access lines go nowhere; then nobody need gather facts for one.
+    /// False where lines go nowhere; then nobody need gather facts for one.
     pub fn is_on(&self) -> bool {
-        self.shared.on.load(Relaxed)
+        self.access.is_on() || self.proxy.is_on()
     }
 
-    /// Adds a request's line. Never waits; a line that finds no room is counted and lost.
+    /// True where lines tell the client's program and the host it asked for.
+    pub fn tells_programs(&self) -> bool {
+        self.proxy.is_on()
+    }
+
+    /// Adds a request's lines. Never waits; a line that finds no room is counted and lost.
     pub fn write(&self, entry: &Entry<'_>) {
-        if !self.is_on() {
-            return;
-        }
         LINE.with_borrow_mut(|line| {
-            line.clear();
-            line::render(entry, line);
-            self.shared.add(line);
+            if self.access.is_on() {
+                line.clear();
+                line::render(entry, line);
+                self.access.add(line);
+            }
+            if self.proxy.is_on() {
+                line.clear();
+                line.push(Protocol::of(entry).tag());
+                proxy_line::render(entry, line);
+                self.proxy.add(line);
+            }
         });
     }
 
-    /// Opens the target anew, as log rotation asks; for a path that may block, not on a worker.
+    /// Opens the targets anew, as log rotation asks; for a path that may block, not on a worker.
     /// A change of `logging` takes effect too.
     ///
     /// # Errors
-    /// The file cannot be opened; lines keep going where they went.
+    /// A file or folder cannot be opened; its lines keep going where they went.
     pub fn reopen(&self, logging: &Logging) -> io::Result<()> {
-        let sink = open(&logging.access)?;
-        self.shared
-            .on
-            .store(logging.access != AccessLog::Off, Relaxed);
-        let mut block = self.shared.block.lock();
-        block.capacity = logging.access_buffer;
-        block.next_sink = Some(sink);
-        self.shared.wake.notify_one();
-        Ok(())
+        let room = logging.access_buffer;
+        let access = open(&logging.access).map(|sink| self.access.reopen(sink, room));
+        let proxy = open_folder(logging.http_proxy.as_ref());
+        access.and(proxy.map(|sink| self.proxy.reopen(sink, room)))
     }
 
-    /// Waits until every line added so far is written, at most this long; true if it was done.
+    /// Waits until every line added so far is written, at most this long for each log; true if it was done.
     pub fn flush(&self, at_most: Duration) -> bool {
-        let mut block = self.shared.block.lock();
-        block.flushes_asked += 1;
-        let mine = block.flushes_asked;
-        self.shared.wake.notify_one();
-        let served = &self.shared.served;
-        !served
-            .wait_while_for(&mut block, |b| b.flushes_served < mine, at_most)
-            .timed_out()
+        let access = self.access.flush(at_most);
+        self.proxy.flush(at_most) && access
     }
 
-    /// Writes what is there, waiting at most this long, and ends the writer's thread.
+    /// Writes what is there, waiting at most this long for each log, and ends the writers' threads.
     pub fn close(&self, at_most: Duration) -> bool {
-        let done = self.flush(at_most);
-        self.shared.on.store(false, Relaxed);
-        self.shared.block.lock().closed = true;
-        self.shared.wake.notify_one();
-        done
+        let access = self.access.close(at_most);
+        self.proxy.close(at_most) && access
     }
 
     /// Lines lost since the start.
     pub fn dropped(&self) -> u64 {
-        self.shared.dropped.get()
+        self.access.dropped() + self.proxy.dropped()
     }
 }
 
-impl Drop for Journal {
-    fn drop(&mut self) {
-        self.shared.block.lock().closed = true;
-        self.shared.wake.notify_one();
+/// Which of Exchange's protocols a request belongs to: the folder of its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Mapi,
+    /// The head was not read that far, or asked for nothing we serve.
+    Unknown,
+}
+
+impl Protocol {
+    const ALL: [Self; 2] = [Self::Mapi, Self::Unknown];
+
+    fn of(entry: &Entry<'_>) -> Self {
+        match entry.endpoint {
+            Some(Endpoint::Emsmdb | Endpoint::Nspi) => Self::Mapi,
+            None => Self::Unknown,
+        }
+    }
+
+    /// The folder's name, and the field `Protocol`.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Mapi => "Mapi",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    /// What stands before a line on its way to the folders.
+    fn tag(self) -> u8 {
+        b'0' + self as u8
+    }
+
+    fn of_tag(tag: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(tag.checked_sub(b'0')?)).copied()
     }
 }
 
-/// Where the writer's thread writes; `None`: nowhere.
+/// Where a writer's thread writes; `None`: nowhere.
 type Sink = Option<Box<dyn Write + Send>>;
 
-/// What requests and the writer's thread share.
-struct Shared {
-    on: AtomicBool,
-    block: Mutex<Block>,
-    /// Tells the writer that there is something to do.
-    wake: Condvar,
-    /// Tells who waits for a flush that it is done.
-    served: Condvar,
-    dropped: Tally,
-}
-
-/// Lines that wait for the writer, and what it is asked to do.
-#[derive(Default)]
-struct Block {
-    lines: Vec<u8>,
-    /// Bytes of lines that may wait.
-    capacity: usize,
-    next_sink: Option<Sink>,
-    flushes_asked: u64,
-    flushes_served: u64,
-    closed: bool,
-}
-
-impl Block {
-    /// Bytes from which on the writer does not wait for more.
-    fn half(&self) -> usize {
-        self.capacity / 2
-    }
-}
-
-impl Shared {
-    fn add(&self, line: &[u8]) {
-        let mut block = self.block.lock();
-        if block.closed || block.lines.len() + line.len() > block.capacity {
-            self.dropped.add(1);
-            return;
-        }
-        let before = block.lines.len();
-        block.lines.extend_from_slice(line);
-        // The first line starts the writer's moment of gathering; half a block ends it early.
-        let is_due = before == 0 || (before < block.half() && block.lines.len() >= block.half());
-        drop(block);
-        if is_due {
-            self.wake.notify_one();
-        }
-    }
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal")
-            .field("on", &self.on)
-            .finish_non_exhaustive()
-    }
+fn open_folder(target: Option<&HttpProxyLog>) -> io::Result<Sink> {
+    Ok(match target {
+        None => None,
+        Some(target) => Some(Box::new(Folder::open(target)?)),
+    })
 }
 
 fn open(target: &AccessLog) -> io::Result<Sink> {
@@ -278,5 +239,9 @@ thread_local! {
     static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+#[cfg(test)]
+mod folder_tests;
+#[cfg(test)]
+mod proxy_tests;
 #[cfg(test)]
 mod tests;

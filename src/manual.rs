@@ -48,7 +48,7 @@
 //! | held poll | a NotificationWait that the server holds open, up to minutes |
 //! | in-band | inside an answer whose status was sent long ago: behind DONE, where MAPI looks for its code |
 //! | bill | what one request was and cost; settled when its future ends, however it ends |
-//! | journal | the access log |
+//! | journal | the logs of requests: the access log, and the files for Log Parser |
 //! | observation, flip | what a request saw of a server; the change of its health that follows from several |
 //!
 //! # Life of a request
@@ -118,7 +118,7 @@
 //! | a key of the configuration | `config/keys.rs` | `config/settings.rs`, `conf/reference.yaml` (printed by `mapigate schema --reference`), a wrong file in `tests/bad_configs` |
 //! | a way to end a request | [`refusal`](crate::refusal) | its words for both voices, its label, a test that meets it |
 //! | a metric | [`metrics`](crate::metrics) | its row in the README |
-//! | a field of the access log | `journal/line.rs` | its row in the README |
+//! | a field of the access log | `journal/line.rs`, and under the same name `journal/proxy_line.rs` | its row in the README |
 //! | an authentication scheme | [`auth`](crate::auth) | a step in the chain, its challenge, its order; [`handoff`](crate::auth::handoff) for what servers see |
 //! | another source of mailboxes or placement | [`directory`](crate::directory), [`placement`](crate::placement) | a loop in [`upkeep`](crate::upkeep) that is its only writer |
 //! | a habit of a server family | [`mapi::Flavour`](crate::mapi::Flavour) | data, not an `if` in the relay; the lab's mailbox server |

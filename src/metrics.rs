@@ -59,6 +59,7 @@ pub struct Metrics {
     reloads: Counters<ReloadEnd>,
     certificates: IntGaugeVec,
     access_dropped: IntCounter,
+    http_proxy_dropped: IntCounter,
     client_bytes: [IntCounter; 2],
     backend_bytes: [IntCounter; 2],
     process: process::ProcessFamilies,
@@ -174,6 +175,10 @@ impl Metrics {
             access_dropped: families.counter(
                 "access_log_dropped_total",
                 "Access lines lost because the disk or the pipe did not keep up.",
+            ),
+            http_proxy_dropped: families.counter(
+                "http_proxy_log_dropped_total",
+                "Rows for Log Parser lost because the disk did not keep up.",
             ),
             client_bytes: DIRECTIONS.map(|way| client_bytes.with_label_values(&[way])),
             backend_bytes: DIRECTIONS.map(|way| backend_bytes.with_label_values(&[way])),
@@ -391,6 +396,11 @@ impl Metrics {
     /// The counter of lost access lines, for the journal.
     pub fn access_log_dropped(&self) -> Tally {
         Tally(self.access_dropped.clone())
+    }
+
+    /// The same for the files as Exchange's front end writes them.
+    pub fn http_proxy_log_dropped(&self) -> Tally {
+        Tally(self.http_proxy_dropped.clone())
     }
 }
 

@@ -188,6 +188,51 @@ fn lines(path: &Path) -> usize {
 }
 
 #[test]
+fn sigusr1_opens_the_logs_anew_and_reloads_nothing() {
+    let site = Site::new();
+    let config = fs::read_to_string(site.path("mapigate.yaml")).unwrap();
+    let logging = "logging: { access: access.log, http_proxy: { folder: HttpProxy } }";
+    let config = config.replace("logging: { access: access.log }", logging);
+    fs::write(site.path("mapigate.yaml"), config).unwrap();
+    let process = site.serving();
+    let probe = || {
+        let mut stream = TcpStream::connect(site.mapi).unwrap();
+        write!(
+            stream,
+            "GET /nowhere HTTP/1.1\r\nHost: mail.contoso.test\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    };
+    let rows = |name: &str| {
+        let files = fs::read_dir(site.path(name)).into_iter().flatten();
+        files
+            .map(|file| lines(&file.unwrap().path()).saturating_sub(6))
+            .sum::<usize>()
+    };
+    let both_have_one = |log: &str, folder: &str| lines(&site.path(log)) == 1 && rows(folder) == 1;
+    let generation = site.status()["generation"].clone();
+    probe();
+    eventually("the first line", || {
+        both_have_one("access.log", "HttpProxy/Unknown")
+    });
+    fs::rename(site.path("access.log"), site.path("access.log.1")).unwrap();
+    fs::rename(site.path("HttpProxy"), site.path("HttpProxy.1")).unwrap();
+
+    process.signal(Signal::USR1);
+    eventually("told", || process.log().contains("opened anew"));
+    probe();
+
+    eventually("the new line", || {
+        both_have_one("access.log", "HttpProxy/Unknown")
+    });
+    assert!(both_have_one("access.log.1", "HttpProxy.1/Unknown"));
+    assert_eq!(site.status()["generation"], generation);
+}
+
+#[test]
 fn an_idle_process_stops_at_once_when_told_to() {
     let site = Site::new();
     let process = site.serving();

@@ -48,6 +48,30 @@ fn every_field_of_the_access_log_is_explained_and_no_other() {
 }
 
 #[test]
+fn every_field_for_log_parser_that_means_something_is_explained_and_no_other() {
+    let source = include_str!("../src/journal/proxy_line.rs");
+    let (exchanges, ours) = source.split_once("field(\"MapiRequestId\"").unwrap();
+    let names = |source: &'static str| {
+        let found = source.split("    field(").skip(1);
+        found.filter_map(|rest| rest.split('"').nth(1))
+    };
+    let written: BTreeSet<&str> = names(exchanges).collect();
+    assert!(written.len() > 25 && names(ours).count() > 20);
+
+    let section = README.split("## Log Parser\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let explained: BTreeSet<&str> = rows
+        .filter(|names| *names != "Field")
+        .flat_map(|names| names.split(", "))
+        .collect();
+
+    assert_eq!(explained, written);
+}
+
+#[test]
 fn every_file_it_links_to_is_there() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let links = README

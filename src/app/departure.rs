@@ -38,6 +38,7 @@ struct Signals {
     terminate: Signal,
     quit: Signal,
     hangup: Signal,
+    reopen: Signal,
 }
 
 impl Signals {
@@ -47,6 +48,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
         })
     }
 }
@@ -84,6 +86,7 @@ impl Departure {
                     let reloader = self.reloader.clone();
                     tokio::spawn(async move { reloader.request().await });
                 }
+                _ = signals.reopen.recv() => self.reopen_logs(),
                 _ = signals.interrupt.recv() => {
                     info!("interrupted, stopping at once");
                     tell(&[NotifyState::Stopping]);
@@ -118,6 +121,21 @@ impl Departure {
         }
         self.runtime.leave();
         self.wait_for_the_last(signals).await;
+    }
+
+    /// Opens the logs of requests anew, as whoever has moved their files asks.
+    fn reopen_logs(&self) {
+        let runtime = Arc::clone(&self.runtime);
+        // A path may block: not on a thread that others wait for.
+        tokio::task::spawn_blocking(move || {
+            let world = runtime.snapshot();
+            match runtime.journal.reopen(&world.settings.logging) {
+                Ok(()) => info!("logs of requests opened anew"),
+                Err(error) => {
+                    error!(%error, "logs of requests not opened anew, lines keep going where they went");
+                }
+            }
+        });
     }
 
     /// Begins to give the listening sockets to the process that waits for them. It takes seconds to
@@ -163,6 +181,7 @@ impl Departure {
                 _ = signals.interrupt.recv() => break,
                 _ = signals.terminate.recv() => break,
                 _ = signals.hangup.recv() => {}
+                _ = signals.reopen.recv() => self.reopen_logs(),
                 _ = signals.quit.recv() => {}
             }
         }

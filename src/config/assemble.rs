@@ -1,6 +1,7 @@
 //! Makes settings of a file that the table of keys allows, and judges what values mean together.
 
 mod edge;
+mod logs;
 mod people;
 mod site;
 
@@ -9,11 +10,9 @@ use super::problem::{Complaint, quoted};
 use super::secrets;
 use super::section::Section;
 use super::settings::{
-    AccessLog, Admin, HealthProbe, HealthSettings, Limits, Logging, RouteCookie, SessionSettings,
-    Settings,
+    Admin, HealthProbe, HealthSettings, Limits, RouteCookie, SessionSettings, Settings,
 };
 use std::num::NonZero;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Cookies that servers and we give other meanings.
@@ -56,7 +55,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         sessions: sessions(top),
         limits: limits(top),
         health,
-        logging: logging(top),
+        logging: logs::logging(top),
         admin,
         watch_files: top.section("reload").switch("watch"),
         databases_file: own_file.map(|section| section.source.path.clone()),
@@ -163,56 +162,6 @@ fn health(top: &Section<'_>, servers: &site::Servers) -> HealthSettings {
             })
         }),
     }
-}
-
-fn logging(top: &Section<'_>) -> Logging {
-    let section = top.section("logging");
-    let access = match section.text("access").as_deref() {
-        None | Some("stdout") => AccessLog::Stdout,
-        Some("off") => AccessLog::Off,
-        Some(path) => AccessLog::File(access_file(&section, path)),
-    };
-    Logging {
-        level: section.text("level").unwrap_or_default(),
-        json: section.text("format").as_deref() == Some("json"),
-        access,
-        access_buffer: section.amount("access_buffer"),
-    }
-}
-
-/// The file need not exist, but it must be possible to make it.
-fn access_file(section: &Section<'_>, path: &str) -> PathBuf {
-    let file = section.source.resolve(path);
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let shown = quoted(&file.display().to_string());
-    let complaint = if file.is_dir() {
-        Some(Complaint::new(
-            format!("{shown} is a folder"),
-            "name a file in it",
-        ))
-    } else if !folder.is_dir() {
-        let folder = quoted(&folder.display().to_string());
-        let what = format!("there is no folder {folder}");
-        Some(Complaint::new(
-            what,
-            "make the folder, and give it to the user mapigate runs as",
-        ))
-    } else if file.exists() {
-        let opened = std::fs::OpenOptions::new().append(true).open(&file);
-        opened.err().map(|cause| {
-            let what = format!("{shown} cannot be written ({})", cause.kind());
-            Complaint::new(what, "let the user mapigate runs as write it")
-        })
-    } else {
-        None
-    };
-    if let Some(complaint) = complaint {
-        section.desk.error(&section.place("access"), complaint);
-    }
-    file
 }
 
 fn address_or_off(

@@ -192,7 +192,7 @@ impl Grammar<'_, '_> {
 /// Checks one value by itself.
 pub(super) fn scalar(kind: &Kind, text: &str) -> Result<(), Complaint> {
     match *kind {
-        Kind::Text | Kind::File => values::line(text),
+        Kind::Text | Kind::File | Kind::Folder => values::line(text),
         // Never quoted in a complaint.
         Kind::Secret if text.is_empty() => Err(Complaint::new(
             "the secret is empty",
@@ -356,6 +356,7 @@ pub(super) fn words(kind: &Kind) -> &'static str {
         Kind::MapiUrl => "a URL",
         Kind::PageOrOff => "the path of a page, or `off`",
         Kind::File => "the path of a file",
+        Kind::Folder => "the path of a folder",
         Kind::FileOr(_) => "a word or the path of a file",
         Kind::Token => "a name of a header or cookie",
         Kind::LogFilter => "a log level",

@@ -96,6 +96,8 @@ pub enum Kind {
     PageOrOff,
     /// The path of a file that exists.
     File,
+    /// The path of a folder that may be made.
+    Folder,
     /// The path of a file that may be made, or one of the words.
     FileOr(&'static [&'static str]),
     /// The name of a header or cookie.
@@ -166,6 +168,8 @@ const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
+/// As durations are written: 365.25 days.
+const YEAR: u64 = 8766 * HOUR;
 /// Bytes.
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -382,9 +386,19 @@ pub const KEYS: &[Key] = keys! {
     "logging.format" Choice(&["text", "json"]), default("text"),
         "The operator's log as text for people or JSON lines.";
     "logging.access" FileOr(&["stdout", "off"]), default("stdout"),
-        "The access log, one JSON line per request: stdout, off, or a file, which is opened anew on SIGHUP.";
+        "The access log, one JSON line per request: stdout, off, or a file, which is opened anew on SIGHUP and SIGUSR1.";
     "logging.access_buffer" Size(4 * KIB, GIB), default("1MiB"),
-        "Access lines that may wait for the disk; more are dropped and counted.";
+        "Lines of either log that may wait for the disk; more are dropped and counted.";
+    "logging.http_proxy" SectionOrOff, optional("", "no such files are written"),
+        "The same requests in files as Exchange's front end writes them, for Log Parser: `Mapi/HttpProxy_20261121-1.LOG`, a new one every day (UTC).";
+    "logging.http_proxy.folder" Folder, required("/var/log/mapigate/HttpProxy", "only the site knows where there is room"),
+        "The folder; made where it is missing, with a folder for each protocol in it.";
+    "logging.http_proxy.file_size" Size(64 * KIB, 64 * GIB), default("10MiB"),
+        "A file that has grown to this is followed by the next of its day.";
+    "logging.http_proxy.keep" Duration(DAY, 10 * YEAR), default("30days"),
+        "Files older than this are removed; whole days.";
+    "logging.http_proxy.total_size" Size(MIB, 1024 * GIB), default("1GiB"),
+        "The oldest files are removed where all together, files that still grow counted as full, would be larger.";
 
     "admin" Section, section(),
         "The administrator's door: metrics, status, reload.";

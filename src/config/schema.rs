@@ -115,6 +115,7 @@ fn of_kind(kind: &Kind, path: &str) -> Value {
         | Kind::Host
         | Kind::Network
         | Kind::File
+        | Kind::Folder
         | Kind::FileOr(_)
         | Kind::Token
         | Kind::LogFilter => json!({ "type": "string", "minLength": 1 }),

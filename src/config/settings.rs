@@ -411,7 +411,9 @@ pub struct Logging {
     pub json: bool,
     /// The access log.
     pub access: AccessLog,
-    /// Bytes of access lines that may wait for the disk; more are dropped and counted.
+    /// Files as Exchange's front end writes them, where they are wanted.
+    pub http_proxy: Option<HttpProxyLog>,
+    /// Bytes of lines of either log that may wait for the disk; more are dropped and counted.
     pub access_buffer: usize,
 }
 
@@ -424,6 +426,19 @@ pub enum AccessLog {
     Stdout,
     /// A file, reopened on SIGHUP.
     File(PathBuf),
+}
+
+/// Files as Exchange's front end writes them, by protocol and day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpProxyLog {
+    /// The folder that holds a folder for each protocol.
+    pub folder: PathBuf,
+    /// Bytes from which on the next file of the day is begun.
+    pub file_size: u64,
+    /// Files older than this are removed; whole days.
+    pub keep: Duration,
+    /// Bytes of all files; beyond it the oldest are removed.
+    pub total_size: u64,
 }
 
 /// The administrator's door.

@@ -1,23 +1,28 @@
 use super::*;
 use crate::ids::{DatabaseName, ServerName};
+use crate::metrics::Tally;
 use proptest::prelude::*;
 use std::io::ErrorKind;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::time::UNIX_EPOCH;
 
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
-fn entry() -> Entry<'static> {
+pub(super) fn entry() -> Entry<'static> {
     Entry {
         time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         id: RequestId(42),
         client: "192.0.2.7:50123".parse().unwrap(),
         user: "user1@contoso.test",
+        scheme: Some(Scheme::Basic),
         endpoint: Some(Endpoint::Emsmdb),
         request_type: Some(RequestType::Execute),
         request_id: b"{E2EA6C1C-E61B-49E9-9CFB-38184F907552}:123456",
         client_info: b"{2EF33C39-49C8-421C-B876-CDF7F2AC3AA0}:123",
         mailbox: b"f7c9a1ce-a2a4-4f04-8c5b-8d8b9b0e0001@contoso.test",
+        host: b"mail.contoso.test",
+        user_agent: b"Microsoft Office/16.0 (Windows NT 10.0; Microsoft Outlook 16.0.17126; Pro)",
         database: "DB07",
         server: "MBX1",
         route: "pinned",
@@ -51,13 +56,13 @@ fn entry() -> Entry<'static> {
     }
 }
 
-fn rendered(entry: &Entry<'_>) -> Vec<u8> {
+pub(super) fn rendered(entry: &Entry<'_>) -> Vec<u8> {
     let mut line = Vec::new();
     line::render(entry, &mut line);
     line
 }
 
-fn parsed(line: &[u8]) -> serde_json::Value {
+pub(super) fn parsed(line: &[u8]) -> serde_json::Value {
     serde_json::from_slice(line).unwrap_or_else(|e| panic!("{e}: {}", line.escape_ascii()))
 }
 
@@ -66,7 +71,10 @@ fn tally() -> Tally {
 }
 
 fn journal(sink: impl Write + Send + 'static, capacity: usize) -> Journal {
-    Journal::with_sink(Some(Box::new(sink)), true, capacity, tally()).unwrap()
+    Journal {
+        access: Lane::start("access", Some(Box::new(sink)), capacity, tally()).unwrap(),
+        proxy: Lane::start("HttpProxy", None, capacity, tally()).unwrap(),
+    }
 }
 
 /// A sink that fails until told otherwise, taking `first` bytes before the first failure.
@@ -371,11 +379,12 @@ fn an_access_log_that_is_off_takes_no_lines() {
     assert_eq!(journal.dropped(), 0);
 }
 
-fn logging_to(path: &Path) -> Logging {
+pub(super) fn logging_to(path: &Path) -> Logging {
     Logging {
         level: "info".to_owned(),
         json: false,
         access: AccessLog::File(path.to_owned()),
+        http_proxy: None,
         access_buffer: 1 << 20,
     }
 }

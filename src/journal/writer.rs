@@ -1,6 +1,7 @@
 //! The thread that takes lines to the disk or the pipe.
 
-use super::{Shared, Sink};
+use super::Sink;
+use super::lane::{Block, Shared};
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let mut block = shared.block.lock();
         if self.batch.is_empty() {
-            let idle = |b: &mut super::Block| {
+            let idle = |b: &mut Block| {
                 b.lines.is_empty()
                     && b.next_sink.is_none()
                     && b.flushes_asked == b.flushes_served
@@ -50,7 +51,7 @@ impl Writer {
             true => (RETRY, true),
             false => (GATHER, false),
         };
-        let nobody_waits = |b: &mut super::Block| {
+        let nobody_waits = |b: &mut Block| {
             let flush = b.flushes_asked != b.flushes_served && !is_failing;
             let has_room = b.lines.len() < b.half();
             b.next_sink.is_none() && !b.closed && !flush && (has_room || is_failing)
@@ -118,11 +119,11 @@ impl Writer {
             Ok(()) if self.is_failing => {
                 self.is_failing = false;
                 let dropped = self.shared.dropped.get();
-                tracing::info!(dropped, "access log is written again");
+                tracing::info!(dropped, "{} log is written again", self.shared.name);
             }
             Err(error) if !self.is_failing => {
                 self.is_failing = true;
-                tracing::error!(%error, "access log cannot be written, lines are kept and then dropped");
+                tracing::error!(%error, "{} log cannot be written, lines are kept and then dropped", self.shared.name);
             }
             Ok(()) | Err(_) => {}
         }

@@ -99,6 +99,14 @@ request_types! {
 }
 
 impl RequestType {
+    /// The protocol's spelling, to be written into an `X-RequestType`; `None` for the two that have none.
+    pub fn spelling(self) -> Option<&'static str> {
+        match self {
+            Self::Other | Self::Missing => None,
+            known => Some(known.as_str()),
+        }
+    }
+
     /// Position in [`Self::ALL`].
     pub fn index(self) -> usize {
         self as usize

@@ -144,6 +144,7 @@ pub(crate) fn admit(
         Err(verification) => return Ok(Some(Admitted::Verify(verification))),
     };
     bill.user = Some(identity.user.clone());
+    bill.scheme = Some(identity.scheme);
     route(
         &head,
         endpoint,
@@ -164,11 +165,13 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
     bill.endpoint = Some(endpoint);
     bill.request_type = Some(head.request_type);
     bill.head.received = head.length as u64;
-    bill.keep_texts(
+    bill.keep_texts([
         head.request_id.unwrap_or_default(),
         head.client_info.unwrap_or_default(),
         head.target.mailbox.unwrap_or_default().as_bytes(),
-    );
+        head.host.as_bytes(),
+        head.user_agent.unwrap_or_default(),
+    ]);
 }
 
 /// Who asks: by the connection's memo or the cache, else by slow work.

@@ -162,8 +162,8 @@ pub(crate) struct Rewrite<'a> {
 /// What the protocol wants echoed. `[MS-OXCMAPIHTTP] 2.2.2.2`
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Echo<'a> {
-    /// `X-RequestType`, as we know it.
-    pub(crate) request_type: &'a str,
+    /// `X-RequestType`; `None` for a word we do not know, of which nothing was kept.
+    pub(crate) request_type: Option<&'a str>,
     /// `X-RequestId`, as the client wrote it.
     pub(crate) request_id: &'a [u8],
     /// `X-ClientInfo`, as the client wrote it.
@@ -227,8 +227,8 @@ impl AnswerHead<'_, '_> {
     }
 
     fn echo(&self, echo: &Echo<'_>, out: &mut Vec<u8>) {
-        if !self.echoes.request_type {
-            line(out, b"X-RequestType", echo.request_type.as_bytes());
+        if let (false, Some(word)) = (self.echoes.request_type, echo.request_type) {
+            line(out, b"X-RequestType", word.as_bytes());
         }
         if !self.echoes.request_id && !echo.request_id.is_empty() {
             line(out, b"X-RequestId", echo.request_id);
@@ -314,7 +314,7 @@ mod tests {
     fn a_gromox_error_reads_as_the_specification_has_it() {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-ResponseCode: 2\r\nContent-Length: 5\r\n\r\n";
         let echo = Echo {
-            request_type: "Execute",
+            request_type: Some("Execute"),
             request_id: b"{A}:1",
             client_info: b"{B}:2",
         };

@@ -1,6 +1,7 @@
 //! What one request was and what it cost, settled when its future ends or is dropped.
 
 use crate::accounting::{Bytes, cpu_so_far};
+use crate::config::settings::Scheme;
 use crate::ids::{RequestId, UserName};
 use crate::journal::Entry;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
@@ -26,9 +27,10 @@ pub(crate) struct Bill<'d> {
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) request_type: Option<RequestType>,
     pub(crate) user: Option<UserName>,
-    /// X-RequestId, X-ClientInfo and MailboxId, one after the other, and where the first two end.
+    pub(crate) scheme: Option<Scheme>,
+    /// What the client wrote, one after the other, and where each ends.
     texts: Box<[u8]>,
-    ends: [u16; 2],
+    ends: [u16; TEXTS],
     pub(crate) route: Option<Routed>,
     pub(crate) tries: u32,
     pub(crate) status: u16,
@@ -84,8 +86,9 @@ impl<'d> Bill<'d> {
             endpoint: None,
             request_type: None,
             user: None,
+            scheme: None,
             texts: Box::default(),
-            ends: [0, 0],
+            ends: [0; TEXTS],
             route: None,
             tries: 0,
             status: 0,
@@ -103,37 +106,36 @@ impl<'d> Bill<'d> {
         }
     }
 
-    /// Keeps what must outlive the head's buffer, each cut at a length no honest client reaches.
-    pub(crate) fn keep_texts(&mut self, request_id: &[u8], client_info: &[u8], mailbox: &[u8]) {
-        let cut = |text: &'_ [u8]| -> usize { text.len().min(TEXT_MAX) };
-        let mut texts = Vec::with_capacity(cut(request_id) + cut(client_info) + cut(mailbox));
-        let mut ends = [0; 2];
-        for (text, end) in [request_id, client_info].into_iter().zip(&mut ends) {
-            texts.extend_from_slice(text.get(..cut(text)).unwrap_or_default());
+    /// Keeps what must outlive the head's buffer, each cut at a length no honest client reaches: X-RequestId,
+    /// X-ClientInfo, MailboxId; host and program only where a log tells them.
+    pub(crate) fn keep_texts(&mut self, mut given: [&[u8]; TEXTS]) {
+        if !self.runtime.journal.tells_programs() {
+            given[HOST] = &[];
+            given[USER_AGENT] = &[];
+        }
+        let given = given.map(|text| text.get(..TEXT_MAX).unwrap_or(text));
+        let mut texts = Vec::with_capacity(given.iter().map(|text| text.len()).sum());
+        for (text, end) in given.into_iter().zip(&mut self.ends) {
+            texts.extend_from_slice(text);
             *end = u16::try_from(texts.len()).unwrap_or(u16::MAX);
         }
-        texts.extend_from_slice(mailbox.get(..cut(mailbox)).unwrap_or_default());
-        (self.texts, self.ends) = (texts.into_boxed_slice(), ends);
+        self.texts = texts.into_boxed_slice();
     }
 
     /// `X-RequestId`, as the client wrote it.
     pub(crate) fn request_id(&self) -> &[u8] {
-        self.texts
-            .get(..usize::from(self.ends[0]))
-            .unwrap_or_default()
+        self.text(0)
     }
 
     /// `X-ClientInfo`, as the client wrote it.
     pub(crate) fn client_info(&self) -> &[u8] {
-        self.texts
-            .get(usize::from(self.ends[0])..usize::from(self.ends[1]))
-            .unwrap_or_default()
+        self.text(1)
     }
 
-    fn mailbox(&self) -> &[u8] {
-        self.texts
-            .get(usize::from(self.ends[1])..)
-            .unwrap_or_default()
+    fn text(&self, which: usize) -> &[u8] {
+        let end_of = |which: usize| self.ends.get(which).copied().map_or(0, usize::from);
+        let begin = which.checked_sub(1).map_or(0, end_of);
+        self.texts.get(begin..end_of(which)).unwrap_or_default()
     }
 
     /// Settles it as it stands.
@@ -194,11 +196,14 @@ impl Bill<'_> {
             id: self.id,
             client: self.client,
             user: self.user.as_ref().map_or("", UserName::as_str),
+            scheme: self.scheme,
             endpoint: self.endpoint,
             request_type: self.request_type,
             request_id: self.request_id(),
             client_info: self.client_info(),
-            mailbox: self.mailbox(),
+            mailbox: self.text(2),
+            host: self.text(HOST),
+            user_agent: self.text(USER_AGENT),
             database: route.map_or("", |route| route.database.as_str()),
             server: route.map_or("", |route| route.server.as_str()),
             route: route.map_or("", |route| route.reason),
@@ -238,5 +243,9 @@ impl Drop for Bill<'_> {
     }
 }
 
+/// Texts kept, and where the two stand that are not always kept.
+const TEXTS: usize = 5;
+const HOST: usize = 3;
+const USER_AGENT: usize = 4;
 /// Bytes kept of a text the client wrote.
 const TEXT_MAX: usize = 128;

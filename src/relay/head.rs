@@ -58,6 +58,8 @@ pub struct RequestHead<'h, 'b> {
     pub request_id: Option<&'b [u8]>,
     /// `X-ClientInfo`, as written.
     pub client_info: Option<&'b [u8]>,
+    /// `User-Agent`, as written; the last of several.
+    pub user_agent: Option<&'b [u8]>,
     /// `Authorization`, as written.
     pub authorization: Option<&'b [u8]>,
     /// Context cookies, by the name each flavour gives them.
@@ -162,6 +164,7 @@ pub fn read<'h, 'b>(
         request_type: facts.request_type.unwrap_or(RequestType::Missing),
         request_id: facts.request_id,
         client_info: facts.client_info,
+        user_agent: facts.user_agent,
         authorization: facts.authorization,
         contexts: facts.contexts,
         route_cookie: facts.route_cookie,
@@ -178,6 +181,7 @@ struct Facts<'b> {
     request_type: Option<RequestType>,
     request_id: Option<&'b [u8]>,
     client_info: Option<&'b [u8]>,
+    user_agent: Option<&'b [u8]>,
     authorization: Option<&'b [u8]>,
     contexts: [Option<&'b [u8]>; 2],
     route_cookie: Option<&'b [u8]>,
@@ -192,6 +196,7 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
         request_type: None,
         request_id: None,
         client_info: None,
+        user_agent: None,
         authorization: None,
         contexts: [None, None],
         route_cookie: None,
@@ -212,6 +217,7 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
                 facts.expects_continue = true;
             }
             10 if is("connection") => facts.keep_alive &= connection(value)?,
+            10 if is("user-agent") => facts.user_agent = Some(value),
             11 if is("x-requestid") => once(&mut facts.request_id, value, "X-RequestId twice")?,
             12 if is("x-clientinfo") => once(&mut facts.client_info, value, "X-ClientInfo twice")?,
             13 if is("authorization") => {

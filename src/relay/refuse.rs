@@ -91,8 +91,8 @@ pub(crate) fn health(is_healthy: bool, host: &str, manner: Manner, out: &mut Vec
 }
 
 fn mapi_fields(code: ResponseCode, bill: &Bill<'_>, out: &mut Vec<u8>) {
-    if let Some(kind) = bill.request_type {
-        line(out, b"X-RequestType", kind.as_str().as_bytes());
+    if let Some(word) = bill.request_type.and_then(RequestType::spelling) {
+        line(out, b"X-RequestType", word.as_bytes());
     }
     for (name, value) in [
         (&b"X-RequestId"[..], bill.request_id()),

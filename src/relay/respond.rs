@@ -226,7 +226,7 @@ impl Scene<'_> {
         let rewrite = Rewrite {
             code: code.filter(|_| server.normalize && code != head.code),
             echo: head.code.filter(|_| server.normalize).map(|_| Echo {
-                request_type: pin.request_type.as_str(),
+                request_type: pin.request_type.spelling(),
                 request_id: bill.request_id(),
                 client_info: bill.client_info(),
             }),

@@ -121,6 +121,7 @@ pub(crate) fn settings() -> Settings {
             level: "info".to_owned(),
             json: false,
             access: AccessLog::Off,
+            http_proxy: None,
             access_buffer: 1 << 20,
         },
         admin: Admin { address: None },

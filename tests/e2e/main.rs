@@ -9,6 +9,9 @@
     reason = "a test that meets the unexpected ends there; waiting is by the clock"
 )]
 
+#[path = "../captures/mod.rs"]
+#[allow(dead_code, reason = "what only tests of the lab by itself need")]
+mod captures;
 mod rig;
 mod support;
 
@@ -18,5 +21,7 @@ mod continuity;
 mod failover;
 mod gate;
 mod journey;
+mod log_parser;
+mod replay;
 mod streaming;
 mod who;

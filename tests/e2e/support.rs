@@ -42,7 +42,11 @@ impl DerefMut for TestSite {
 
 /// Starts a site, ready to serve.
 pub(crate) async fn start(plan: Plan) -> TestSite {
-    let folder = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap(), plan).await
+}
+
+/// Starts a site in a folder that has files of the test's own.
+pub(crate) async fn start_in(folder: TempDir, plan: Plan) -> TestSite {
     match Site::start(Path::new(PROGRAM), folder.path(), plan).await {
         Ok(site) => TestSite {
             site,

@@ -389,7 +389,7 @@ async fn access_log(site: &TestSite, lines: usize) -> String {
 async fn no_password_credential_or_cookie_shows_in_a_log_or_a_metric() {
     let plan = brisk(Flavour::Exchange).section(
         "logging",
-        "{ access: access.log, format: json, level: debug }",
+        "{ access: access.log, http_proxy: { folder: HttpProxy }, format: json, level: debug }",
     );
     let mut site = start(plan).await;
     let outlook = connected(&site, 1).await;
@@ -435,6 +435,14 @@ async fn no_password_credential_or_cookie_shows_in_a_log_or_a_metric() {
 
     let gate = site.gate().unwrap().admin();
     let mut shown = access_log(&site, hostile.len() + 4).await;
+    for protocol in ["Mapi", "Unknown"] {
+        let files = std::fs::read_dir(site.folder().join("HttpProxy").join(protocol)).unwrap();
+        for file in files {
+            let rows = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            assert!(rows.lines().count() > 6, "{rows}");
+            shown += &rows;
+        }
+    }
     shown += &std::fs::read_to_string(site.folder().join("mapigate.log")).unwrap();
     for page in ["/metrics", "/status.json", "/ready"] {
         shown += &gate.get(page).await.unwrap().text;

@@ -6,6 +6,9 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+#[path = "../captures/mod.rs"]
+#[allow(dead_code, reason = "what only tests with mapigate in between need")]
+mod captures;
 mod conformance;
 mod faults;
 mod habits;

@@ -120,12 +120,19 @@ impl Reply {
             Flavour::Gromox => "Basic realm=\"msrpc realm\", charset=\"utf-8\"".to_owned(),
             Flavour::Exchange => format!("Basic realm=\"{}\"", options.host),
         };
+        let mut challenges = vec![realm];
         if options.authenticate == super::Authenticate::Connections {
-            reply
-                .headers
-                .push(("WWW-Authenticate", "Negotiate".to_owned()));
+            // gromox names it last, Exchange first.
+            let at = match options.flavour {
+                Flavour::Gromox => challenges.len(),
+                Flavour::Exchange => 0,
+            };
+            challenges.insert(at, "Negotiate".to_owned());
         }
-        reply.headers.push(("WWW-Authenticate", realm));
+        let lines = challenges
+            .into_iter()
+            .map(|words| ("WWW-Authenticate", words));
+        reply.headers.extend(lines);
         reply
     }
 
