@@ -6,6 +6,7 @@
 // floor 0 · words: values only; no I/O, clock, async, Pingora
 pub mod ids;
 pub mod mapi;
+pub mod rpch;
 pub mod refusal;
 
 // floor 1 · tables: each stands alone; time is an argument; no async
