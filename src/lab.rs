@@ -12,8 +12,11 @@ pub mod demo;
 pub mod mailbox_server;
 pub mod network;
 pub mod outlook;
+pub mod rpc_http;
 pub mod site;
+pub mod tap;
 pub mod wire;
+mod work;
 
 pub use authority::Authority;
 pub use crowd::Crowd;
@@ -71,3 +74,6 @@ pub(crate) fn guid() -> String {
 /// Behind it stands whatever the caller wants executed. The answer carries it again, then the [`digest`] of the
 /// request's body, then the server's name behind its length, then filler up to the size asked for.
 pub const LAB_OPERATION: u8 = 0xf5;
+/// As [`LAB_OPERATION`], and asks for an answer of so many bytes: they follow as a 32-bit number. Reserved likewise.
+/// Where a header would ask for the size, it would be weighed with the protocol's own.
+pub const LAB_SIZED_OPERATION: u8 = 0xf6;

@@ -8,8 +8,8 @@
 )]
 
 mod address_book;
-mod answers;
-mod connection;
+pub(in crate::lab) mod answers;
+pub(in crate::lab) mod connection;
 mod contexts;
 pub mod control;
 mod cookies;
@@ -17,7 +17,7 @@ mod counts;
 mod delivery;
 mod execute;
 mod faults;
-mod http;
+pub(in crate::lab) mod http;
 mod journal;
 mod options;
 mod requests;

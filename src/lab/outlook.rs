@@ -23,6 +23,8 @@ pub use session::CookieLines;
 pub use wire::{Failure, Target};
 
 use crate::lab::LAB_OPERATION;
+use crate::lab::tap::Tap;
+use crate::lab::work::{LOGON, REGISTER_NOTIFICATION};
 use crate::mapi::bodies::nspi::UnbindRequest;
 use crate::mapi::bodies::rops::{write_chain, write_payload};
 use crate::mapi::bodies::{Body as _, DisconnectRequest, ExecuteRequest, ExecuteSuccess};
@@ -58,6 +60,8 @@ pub struct Options {
     pub pause_max: Duration,
     /// Headers it sends with every request.
     pub headers: Vec<(String, String)>,
+    /// Hears its connections, inside of TLS.
+    pub tap: Option<Tap>,
 }
 
 impl Options {
@@ -79,6 +83,7 @@ impl Options {
             wait_timeout: Duration::from_secs(330),
             pause_max: Duration::from_millis(500),
             headers: Vec::new(),
+            tap: None,
         }
     }
 }
@@ -235,9 +240,23 @@ impl Outlook {
         rop_buffer: Vec<u8>,
         headers: &[(&'static str, String)],
     ) -> Result<Reply, Trouble> {
-        let body = ExecuteRequest::of(rop_buffer).encode();
+        self.execute_body(&ExecuteRequest::of(rop_buffer), headers)
+            .await
+    }
+
+    /// Executes a request as it is, with sizes and flags of the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub async fn execute_body(
+        &self,
+        request: &ExecuteRequest,
+        headers: &[(&'static str, String)],
+    ) -> Result<Reply, Trouble> {
         let mut line = self.inner.demand.lock().await;
-        self.inner.execute(&mut line, &body, headers).await
+        self.inner
+            .execute(&mut line, &request.encode(), headers)
+            .await
     }
 
     /// Logs on to the mailbox and asks for events, as every Outlook does after connecting.
@@ -245,16 +264,10 @@ impl Outlook {
     /// # Errors
     /// As [`Self::execute`].
     pub async fn log_on(&self) -> Result<(), Trouble> {
-        let dn = &self.inner.options.user_dn;
-        let mut logon = vec![0xfe, 0, 0, 1, 0x0c, 4, 0, 1, 0, 0, 0, 0];
-        logon.extend(u16::try_from(dn.len() + 1).unwrap_or(0).to_le_bytes());
-        logon.extend_from_slice(dn.as_bytes());
-        logon.push(0);
-        let logon = write_chain(&[write_payload(&logon, &[u32::MAX])]);
-        self.execute_rops(logon, &[]).await?;
-        let register = [0x29, 0, 0, 1, 0xfe, 0, 1];
-        let register = write_chain(&[write_payload(&register, &[0, u32::MAX])]);
-        self.execute_rops(register, &[]).await.map(drop)
+        for rop_buffer in opening_rops(&self.inner.options.user_dn) {
+            self.execute_rops(rop_buffer, &[]).await?;
+        }
+        Ok(())
     }
 
     /// Creates and saves a message, which is an event for every other client of the mailbox.
@@ -402,4 +415,16 @@ impl Outlook {
             code => Err(Trouble::Code(code)),
         }
     }
+}
+
+/// What every Outlook executes after connecting: it logs on to the mailbox and asks for events.
+pub(in crate::lab) fn opening_rops(dn: &str) -> [Vec<u8>; 2] {
+    let mut logon = vec![LOGON, 0, 0, 1, 0x0c, 4, 0, 1, 0, 0, 0, 0];
+    logon.extend(u16::try_from(dn.len() + 1).unwrap_or(0).to_le_bytes());
+    logon.extend_from_slice(dn.as_bytes());
+    logon.push(0);
+    let logon = write_chain(&[write_payload(&logon, &[u32::MAX])]);
+    let register = [REGISTER_NOTIFICATION, 0, 0, 1, 0xfe, 0, 1];
+    let register = write_chain(&[write_payload(&register, &[0, u32::MAX])]);
+    [logon, register]
 }

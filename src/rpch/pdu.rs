@@ -244,6 +244,8 @@ pub struct Fragment<'a> {
     pub alloc_hint: u32,
     /// The stub data, padding removed.
     pub stub: &'a [u8],
+    /// What is behind it.
+    pub seal: Option<Seal>,
 }
 
 impl<'a> Fragment<'a> {
@@ -269,17 +271,21 @@ impl<'a> Fragment<'a> {
         if head.kind == Kind::REQUEST && head.flags & OBJECT != 0 {
             from.take(16, "object")?;
         }
-        let stub = match usize::from(head.auth_length) {
-            0 => from.take(from.left(), "stub")?,
+        let (stub, seal) = match head.auth_length {
+            0 => (from.take(from.left(), "stub")?, None),
             signature => {
-                let behind = TRAILER_BYTES + signature;
+                let behind = TRAILER_BYTES + usize::from(signature);
                 let length = from.left().checked_sub(behind);
                 let stub = from.take(length.ok_or(BadPdu::Short("sec_trailer"))?, "stub")?;
-                from.take(2, "auth_type")?;
+                let seal = Seal {
+                    service: from.u8("auth_type")?,
+                    level: from.u8("auth_level")?,
+                    signature,
+                };
                 let padding = usize::from(from.u8("auth_pad_length")?);
                 let length = stub.len().checked_sub(padding);
-                stub.get(..length.ok_or(BadPdu::Impossible("auth_pad_length"))?)
-                    .unwrap_or_default()
+                let stub = stub.get(..length.ok_or(BadPdu::Impossible("auth_pad_length"))?);
+                (stub.unwrap_or_default(), Some(seal))
             }
         };
         Ok(Self {
@@ -288,6 +294,7 @@ impl<'a> Fragment<'a> {
             context,
             alloc_hint,
             stub,
+            seal,
         })
     }
 
@@ -427,7 +434,7 @@ mod tests {
                 let fragment = Fragment::decode(pdu).unwrap();
                 prop_assert_eq!(fragment.head.flags & FIRST != 0, index == 0);
                 prop_assert_eq!(fragment.is_last(), index + 1 == fragments.len());
-                prop_assert_eq!(fragment.way, call.way);
+                prop_assert_eq!((fragment.way, fragment.seal), (call.way, call.seal));
                 read.extend_from_slice(fragment.stub);
             }
             prop_assert_eq!(read, stub);

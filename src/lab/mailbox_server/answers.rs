@@ -407,7 +407,7 @@ const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
 );
 
 /// Now, as HTTP writes it.
-pub(super) fn http_date() -> String {
+pub(in crate::lab) fn http_date() -> String {
     http_date_in(time::Duration::ZERO)
 }
 

@@ -284,7 +284,7 @@ impl Connection {
 }
 
 /// User, lower case, and password of Basic credentials.
-fn read_basic(authorization: &str) -> Option<(UserName, String)> {
+pub(in crate::lab) fn read_basic(authorization: &str) -> Option<(UserName, String)> {
     let (scheme, credentials) = authorization.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

@@ -4,19 +4,14 @@ use std::time::Duration;
 
 use super::Server;
 use super::contexts::Visit;
-use crate::lab::{LAB_OPERATION, digest};
-use crate::mapi::bodies::rops::{
-    HEADER_BYTES, PAYLOAD_MAX, read_chain, read_payload, write_chain, write_payload,
-};
+use crate::lab::work::{LOGON, Operations, REGISTER_NOTIFICATION, logon, one, registered};
 use crate::mapi::bodies::{ExecuteRequest, ExecuteSuccess};
 
-/// Operations the simulator knows by their number. `[MS-OXCROPS] 2.2.2`
+/// More operations the simulator knows by their number. `[MS-OXCROPS] 2.2.2`
 const RELEASE: u8 = 0x01;
 const CREATE_MESSAGE: u8 = 0x06;
 const SAVE_CHANGES_MESSAGE: u8 = 0x0c;
-const REGISTER_NOTIFICATION: u8 = 0x29;
 const NOTIFY: u8 = 0x2a;
-const LOGON: u8 = 0xfe;
 
 /// A handle index beyond the handle table, as gromox answers it.
 const EC_NULL_OBJECT: u32 = 0x8004_0108;
@@ -39,17 +34,8 @@ impl Server {
         body: &[u8],
         wishes: Wishes,
     ) -> ExecuteSuccess {
-        let blocks = read_chain(&request.rop_buffer).unwrap_or_default();
-        let payload = blocks.first().map(|block| block.payload.as_slice());
-        let (operations, handles) = payload
-            .and_then(|payload| read_payload(payload).ok())
-            .unwrap_or_default();
-        let handles: Vec<u32> = handles
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|bytes| u32::from_le_bytes(*bytes))
-            .collect();
+        let asked = Operations::read(&request.rop_buffer);
+        let (operations, handles) = (&asked.bytes, &asked.handles);
         let success = |rop_buffer| ExecuteSuccess {
             error_code: 0,
             flags: 0,
@@ -62,8 +48,7 @@ impl Server {
             Some(LOGON) => success(one(&logon(&visit.mailbox), &[0])),
             Some(REGISTER_NOTIFICATION) => {
                 self.contexts.register(&visit.cookie);
-                let answer = [REGISTER_NOTIFICATION, 1, 0, 0, 0, 0];
-                success(one(&answer, &[object, 1]))
+                success(registered(object))
             }
             Some(CREATE_MESSAGE) => {
                 self.contexts.event_in(&visit.mailbox, &visit.cookie);
@@ -76,59 +61,15 @@ impl Server {
                     rop_buffer: Vec::new(),
                     auxiliary: Vec::new(),
                 },
-                _ => success(one(&[], &handles)),
+                _ => success(one(&[], handles)),
             },
             None if events > 0 => success(one(&notify(), &[])),
-            _ => success(self.own_answer(operations, body, wishes)),
-        }
-    }
-
-    /// The lab's operation, in as many blocks as the wished size takes.
-    fn own_answer(&self, operations: &[u8], body: &[u8], wishes: Wishes) -> Vec<u8> {
-        let wished = wishes.answer_bytes.unwrap_or(self.options.answer_bytes);
-        let name = self.options.name.as_str().as_bytes();
-        let mut first = Vec::new();
-        if operations.first() == Some(&LAB_OPERATION) {
-            first.push(LAB_OPERATION);
-            first.extend(digest(body));
-            first.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-            first.extend(name.iter().take(usize::from(u8::MAX)));
-        }
-        // Each block costs its header and the size of its operations.
-        let overhead = HEADER_BYTES + 2;
-        let per_block = PAYLOAD_MAX - 2;
-        let mut left = wished.saturating_sub(overhead).max(first.len());
-        let mut payloads = Vec::new();
-        loop {
-            let mut rops = std::mem::take(&mut first);
-            rops.resize(left.min(per_block), LAB_OPERATION);
-            left -= rops.len();
-            payloads.push(write_payload(&rops, &[]));
-            if left <= overhead {
-                break;
+            _ => {
+                let wished = wishes.answer_bytes.unwrap_or(self.options.answer_bytes);
+                success(asked.own_answer(&self.options.name, body, wished))
             }
-            left -= overhead;
         }
-        write_chain(&payloads)
     }
-}
-
-fn one(operations: &[u8], handles: &[u32]) -> Vec<u8> {
-    write_chain(&[write_payload(operations, handles)])
-}
-
-/// Logon to a private mailbox: 166 bytes. `[MS-OXCROPS] 2.2.3.1.2`
-fn logon(mailbox: &str) -> Vec<u8> {
-    let mut answer = vec![LOGON, 0, 0, 0, 0, 0, 1];
-    for folder in 1u8..=13 {
-        answer.extend([1, 0, 0, 0, 0, 0, 0, folder]);
-    }
-    answer.push(7);
-    answer.extend(digest(mailbox.as_bytes()));
-    answer.extend(5u16.to_le_bytes());
-    answer.extend(digest(b"replica"));
-    answer.extend([0; 8 + 8 + 4]);
-    answer
 }
 
 /// The message everybody creates, and the folder it is in.
@@ -165,14 +106,4 @@ fn notify() -> Vec<u8> {
     answer.extend(4u32.to_le_bytes()); // messages
     answer.extend(0u32.to_le_bytes()); // unread
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_logon_answer_has_166_bytes() {
-        assert_eq!(logon("box@contoso.test").len(), 166);
-    }
 }

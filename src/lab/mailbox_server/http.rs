@@ -18,17 +18,17 @@ const TARGET_MAX: usize = 8000;
 
 /// A request's head, as it was on the wire.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
-    pub(super) raw: Vec<u8>,
-    pub(super) method: String,
-    pub(super) target: String,
-    pub(super) minor: u8,
-    pub(super) headers: Vec<(String, Vec<u8>)>,
+pub(in crate::lab) struct Head {
+    pub(in crate::lab) raw: Vec<u8>,
+    pub(in crate::lab) method: String,
+    pub(in crate::lab) target: String,
+    pub(in crate::lab) minor: u8,
+    pub(in crate::lab) headers: Vec<(String, Vec<u8>)>,
 }
 
 /// Why there is no head.
 #[derive(Debug)]
-pub(super) enum NoHead {
+pub(in crate::lab) enum NoHead {
     /// The client closed or reset between requests.
     Closed,
     /// Nothing came for the idle time.
@@ -41,21 +41,26 @@ pub(super) enum NoHead {
 
 /// The reading side of a connection with what was read beyond the last request.
 #[derive(Debug)]
-pub(super) struct Inbound {
-    pub(super) wire: Wire,
+pub(in crate::lab) struct Inbound {
+    pub(in crate::lab) wire: Wire,
     buffer: Vec<u8>,
 }
 
 impl Inbound {
-    pub(super) fn new(wire: Wire) -> Self {
+    pub(in crate::lab) fn new(wire: Wire) -> Self {
         Self {
             wire,
             buffer: Vec::new(),
         }
     }
 
+    /// The connection, and what was read beyond the last request.
+    pub(in crate::lab) fn into_parts(self) -> (Wire, Vec<u8>) {
+        (self.wire, self.buffer)
+    }
+
     /// Reads more into the buffer; 0 is the end.
-    pub(super) async fn more(&mut self) -> io::Result<usize> {
+    pub(in crate::lab) async fn more(&mut self) -> io::Result<usize> {
         let mut piece = [0; 16 * 1024];
         let count = self.wire.read(&mut piece).await?;
         self.buffer
@@ -64,12 +69,12 @@ impl Inbound {
     }
 
     /// Bytes read and not used.
-    pub(super) fn ahead(&self) -> usize {
+    pub(in crate::lab) fn ahead(&self) -> usize {
         self.buffer.len()
     }
 
     /// The next request's head.
-    pub(super) async fn head(&mut self, idle: Duration) -> Result<Head, NoHead> {
+    pub(in crate::lab) async fn head(&mut self, idle: Duration) -> Result<Head, NoHead> {
         loop {
             if let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
                 let raw: Vec<u8> = self.buffer.drain(..end + 4).collect();
@@ -87,7 +92,7 @@ impl Inbound {
     }
 
     /// Exactly `count` bytes of body.
-    pub(super) async fn body(&mut self, count: usize) -> io::Result<Vec<u8>> {
+    pub(in crate::lab) async fn body(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < count {
             self.some().await?;
         }
@@ -95,7 +100,10 @@ impl Inbound {
     }
 
     /// A chunked body of at most `limit` bytes; the outer error is the connection's, the inner is malformed.
-    pub(super) async fn chunked_body(&mut self, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    pub(in crate::lab) async fn chunked_body(
+        &mut self,
+        limit: usize,
+    ) -> io::Result<Option<Vec<u8>>> {
         let mut body = Vec::new();
         loop {
             let line = self.line().await?;
@@ -141,17 +149,17 @@ impl Inbound {
 
 impl Head {
     /// The first header of this name.
-    pub(super) fn header(&self, name: &str) -> Option<&[u8]> {
+    pub(in crate::lab) fn header(&self, name: &str) -> Option<&[u8]> {
         self.all(name).next()
     }
 
     /// The last header of this name, which is the one gromox believes.
-    pub(super) fn last(&self, name: &str) -> Option<&[u8]> {
+    pub(in crate::lab) fn last(&self, name: &str) -> Option<&[u8]> {
         self.all(name).last()
     }
 
     /// The first header of this name, as text.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(in crate::lab) fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.header(name)?).ok()
     }
 
@@ -163,7 +171,7 @@ impl Head {
     }
 
     /// The value of a cookie, from all `Cookie` lines.
-    pub(super) fn cookie(&self, name: &str) -> Option<&str> {
+    pub(in crate::lab) fn cookie(&self, name: &str) -> Option<&str> {
         let (_, value) = self
             .all("cookie")
             .flat_map(cookies::pairs)
@@ -172,7 +180,7 @@ impl Head {
     }
 
     /// The client wants the connection closed after the answer.
-    pub(super) fn closes(&self) -> bool {
+    pub(in crate::lab) fn closes(&self) -> bool {
         self.minor == 0
             || self
                 .text("connection")
@@ -180,7 +188,7 @@ impl Head {
     }
 
     /// The value of `MailboxId`, lower case.
-    pub(super) fn mailbox(&self) -> Option<String> {
+    pub(in crate::lab) fn mailbox(&self) -> Option<String> {
         let (_, query) = self.target.split_once('?')?;
         query
             .split('&')

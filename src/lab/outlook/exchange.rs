@@ -12,6 +12,7 @@ use super::session::Request;
 use super::wire::{Answer, AnswerHead, Failure, Line};
 use super::{Counters, Inner, Outcome, Sent, Trouble};
 use crate::ids::UserName;
+use crate::lab::tap::Tap;
 use crate::lab::{digest, hex, unix_micros};
 use crate::mapi::bodies::{Answer as BodyAnswer, Body};
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
@@ -49,9 +50,10 @@ impl Inner {
             Some(old) => old,
             None => {
                 let new = Line::connect(&self.options.target);
-                let new = timeout(self.options.answer_timeout, new)
+                let mut new = timeout(self.options.answer_timeout, new)
                     .await
                     .unwrap_or_else(|_| Err(Failure::Connecting(late())))?;
+                new.let_hear(self.options.tap.as_ref().map(Tap::connection));
                 self.counters.lock().connections += 1;
                 new
             }

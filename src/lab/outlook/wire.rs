@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::lab::tap::Ear;
 use crate::lab::wire::Wire;
 
 /// Where a client connects to.
@@ -184,6 +185,7 @@ pub struct Line {
     buffer: Vec<u8>,
     left: Left,
     closes: bool,
+    ear: Option<Ear>,
 }
 
 impl Line {
@@ -198,7 +200,13 @@ impl Line {
             buffer: Vec::new(),
             left: Left::Nothing,
             closes: false,
+            ear: None,
         })
+    }
+
+    /// Lets somebody hear what is said from now on.
+    pub fn let_hear(&mut self, ear: Option<Ear>) {
+        self.ear = ear;
     }
 
     /// The local end, by which a proxy's log knows this client.
@@ -225,6 +233,9 @@ impl Line {
     /// # Errors
     /// [`Failure::Sending`].
     pub async fn send(&mut self, request: &[u8]) -> Result<(), Failure> {
+        if let Some(ear) = &self.ear {
+            ear.sent(request);
+        }
         self.wire
             .write_all(request)
             .await
@@ -347,13 +358,20 @@ impl Line {
         }
         match self.wire.read_buf(&mut self.buffer).await {
             Ok(0) => Err(Failure::Reading(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => Ok(()),
+            Ok(count) => {
+                let before = self.buffer.len() - count;
+                if let (Some(ear), Some(heard)) = (&self.ear, self.buffer.get(before..)) {
+                    ear.received(heard);
+                }
+                Ok(())
+            }
             Err(cause) => Err(Failure::Reading(cause)),
         }
     }
 }
 
-async fn dial(target: &Target) -> io::Result<Wire> {
+/// A connection to the target, with TLS where it has it.
+pub(in crate::lab) async fn dial(target: &Target) -> io::Result<Wire> {
     let tcp = TcpStream::connect(target.address).await?;
     tcp.set_nodelay(true)?;
     let Some(config) = &target.tls else {
