@@ -5,22 +5,37 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+mod weight;
+
+pub use weight::Weight;
+
 use super::wire::Wire;
+use weight::{Scale, Weighed};
 
 /// Wires to one address. Dropping it cuts them for good.
 #[derive(Debug)]
 pub struct Network {
     address: SocketAddr,
     is_up: watch::Sender<bool>,
-    carried: Arc<AtomicU64>,
+    books: Arc<Books>,
     acceptor: JoinHandle<()>,
+}
+
+/// What is known of all wires together.
+#[derive(Debug, Default)]
+struct Books {
+    carried: AtomicU64,
+    open: AtomicUsize,
+    open_most: AtomicUsize,
+    up: Arc<Scale>,
+    down: Arc<Scale>,
 }
 
 impl Network {
@@ -32,17 +47,12 @@ impl Network {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let is_up = watch::Sender::new(true);
-        let carried = Arc::<AtomicU64>::default();
-        let acceptor = tokio::spawn(accept(
-            listener,
-            to,
-            is_up.subscribe(),
-            Arc::clone(&carried),
-        ));
+        let books = Arc::<Books>::default();
+        let acceptor = tokio::spawn(accept(listener, to, is_up.subscribe(), Arc::clone(&books)));
         Ok(Self {
             address,
             is_up,
-            carried,
+            books,
             acceptor,
         })
     }
@@ -64,7 +74,22 @@ impl Network {
 
     /// Connections carried so far.
     pub fn carried(&self) -> u64 {
-        self.carried.load(Ordering::Relaxed)
+        self.books.carried.load(Ordering::Relaxed)
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.books.open.load(Ordering::Relaxed)
+    }
+
+    /// The most that were open at once.
+    pub fn open_most(&self) -> usize {
+        self.books.open_most.load(Ordering::Relaxed)
+    }
+
+    /// What was carried from clients, and to them.
+    pub fn weight(&self) -> (Weight, Weight) {
+        (self.books.up.weight(), self.books.down.weight())
     }
 }
 
@@ -79,7 +104,7 @@ async fn accept(
     listener: TcpListener,
     to: SocketAddr,
     is_up: watch::Receiver<bool>,
-    carried: Arc<AtomicU64>,
+    books: Arc<Books>,
 ) {
     loop {
         let Ok((client, _)) = listener.accept().await else {
@@ -88,26 +113,35 @@ async fn accept(
             continue;
         };
         if *is_up.borrow() {
-            carried.fetch_add(1, Ordering::Relaxed);
-            tokio::spawn(carry(client, to, is_up.clone()));
+            books.carried.fetch_add(1, Ordering::Relaxed);
+            let is_up = is_up.clone();
+            let books = Arc::clone(&books);
+            tokio::spawn(async move {
+                let open = books.open.fetch_add(1, Ordering::Relaxed) + 1;
+                books.open_most.fetch_max(open, Ordering::Relaxed);
+                carry(client, to, is_up, &books).await;
+                books.open.fetch_sub(1, Ordering::Relaxed);
+            });
         } else {
             Wire::Plain(client).reset();
         }
     }
 }
 
-async fn carry(mut client: TcpStream, to: SocketAddr, mut is_up: watch::Receiver<bool>) {
-    let Ok(mut server) = TcpStream::connect(to).await else {
+async fn carry(client: TcpStream, to: SocketAddr, mut is_up: watch::Receiver<bool>, books: &Books) {
+    let Ok(server) = TcpStream::connect(to).await else {
         return Wire::Plain(client).reset();
     };
     // Small requests and answers take turns: none may wait for another's acknowledgement.
     let _best_effort = (client.set_nodelay(true), server.set_nodelay(true));
+    let mut client = Weighed::new(client, Arc::clone(&books.up));
+    let mut server = Weighed::new(server, Arc::clone(&books.down));
     tokio::select! {
         // However it ends, both ends are told; nobody is left to hear of it here.
         _ended = copy_bidirectional(&mut client, &mut server) => {}
         _cut = is_up.wait_for(|is_up| !is_up) => {
-            Wire::Plain(client).reset();
-            Wire::Plain(server).reset();
+            Wire::Plain(client.into_inner()).reset();
+            Wire::Plain(server.into_inner()).reset();
         }
     }
 }
@@ -152,5 +186,8 @@ mod tests {
         let mut again = TcpStream::connect(network.address()).await.unwrap();
         assert_eq!(answers(&mut again).await.unwrap(), b'x');
         assert_eq!(network.carried(), 2);
+        assert_eq!(network.open_most(), 1);
+        let (up, down) = network.weight();
+        assert_eq!((up.bytes, down.bytes), (2, 2));
     }
 }
