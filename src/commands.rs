@@ -3,13 +3,16 @@
 pub mod check;
 pub mod demo;
 pub mod lab;
+pub mod overhead;
 pub mod reload;
 pub mod run;
 pub mod schema;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The front door of a mail site: MAPI over HTTP, routed to the active copy of each mailbox database.
 #[derive(Debug, Parser)]
@@ -39,6 +42,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// Play a whole site on this machine through a bad day, and check every promise
     Demo(demo::DemoArgs),
+    /// Measure what MAPI over HTTP costs beside RPC over HTTP: bytes, connections, processor time
+    Overhead(overhead::OverheadArgs),
     /// Simulated mailbox servers and Outlooks, for trying things out
     Lab(lab::Lab),
 }
@@ -52,6 +57,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Reload(args))) => reload::run(&args),
         (_, Some(Command::Schema(args))) => schema::run(args),
         (_, Some(Command::Demo(args))) => failing_loudly(demo::run(&args)),
+        (_, Some(Command::Overhead(args))) => failing_loudly(overhead::run(&args)),
         (_, Some(Command::Lab(args))) => failing_loudly(lab::run(args)),
         (Some(file), None) => check::run(&check::CheckArgs {
             file,
@@ -68,6 +74,31 @@ fn failing_loudly(outcome: anyhow::Result<ExitCode>) -> ExitCode {
         eprintln!("mapigate: {problem:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Runs something unless a signal ends it. Signals are caught, so that a mapigate it has started does not outlive us.
+async fn unless_ended(
+    work: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let ended = |kind| signal(kind).context("signals");
+    let (mut interrupt, mut terminate) = (
+        ended(SignalKind::interrupt())?,
+        ended(SignalKind::terminate())?,
+    );
+    let (mut hangup, mut quit) = (ended(SignalKind::hangup())?, ended(SignalKind::quit())?);
+    tokio::select! {
+        outcome = work => outcome,
+        _ = interrupt.recv() => Ok(by(SignalKind::interrupt())),
+        _ = terminate.recv() => Ok(by(SignalKind::terminate())),
+        _ = hangup.recv() => Ok(by(SignalKind::hangup())),
+        _ = quit.recv() => Ok(by(SignalKind::quit())),
+    }
+}
+
+/// As a shell reports a program that a signal ended.
+fn by(signal: SignalKind) -> ExitCode {
+    let number = u8::try_from(signal.as_raw_value()).unwrap_or(0);
+    ExitCode::from(128 + (number & 127))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod mailbox_server;
 pub mod network;
 pub mod outlook;
+pub mod overhead;
 pub mod rpc_http;
 pub mod site;
 pub mod tap;

@@ -1,5 +1,6 @@
 //! `mapigate demo`: a whole site on this machine, and a bad day it gets through.
 
+use super::unless_ended;
 use crate::lab::Crowd;
 use crate::lab::crowd::Work;
 use crate::lab::demo::{CONNECT_BODY, Facts, Setting, Show, Teller, broken};
@@ -10,7 +11,6 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// What `mapigate demo` is asked.
@@ -54,28 +54,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        // Caught, so that mapigate does not outlive us.
-        let ended = |kind| signal(kind).context("signals");
-        let (mut interrupt, mut terminate) = (
-            ended(SignalKind::interrupt())?,
-            ended(SignalKind::terminate())?,
-        );
-        let (mut hangup, mut quit) = (ended(SignalKind::hangup())?, ended(SignalKind::quit())?);
-        tokio::select! {
-            outcome = play(args) => outcome,
-            _ = interrupt.recv() => Ok(by(SignalKind::interrupt())),
-            _ = terminate.recv() => Ok(by(SignalKind::terminate())),
-            _ = hangup.recv() => Ok(by(SignalKind::hangup())),
-            _ = quit.recv() => Ok(by(SignalKind::quit())),
-        }
-    })
-}
-
-/// As a shell reports a program that a signal ended.
-fn by(signal: SignalKind) -> ExitCode {
-    let number = u8::try_from(signal.as_raw_value()).unwrap_or(0);
-    ExitCode::from(128 + (number & 127))
+    runtime.block_on(unless_ended(play(args)))
 }
 
 async fn play(args: &DemoArgs) -> Result<ExitCode> {
