@@ -1,7 +1,11 @@
 //! What a request costs: CPU by the thread's clock, bytes by counting streams.
 
 pub mod counting;
+pub mod kinds;
 pub mod meter;
+pub mod phase;
 
-pub use counting::{Bytes, Counting, Wire};
-pub use meter::{Metered, cpu_so_far};
+pub use counting::{Bytes, Counting, Unbilled, Wire};
+pub use kinds::{HeadBytes, Kind, Kinds, Ledger};
+pub use meter::Metered;
+pub use phase::{Phase, Times};

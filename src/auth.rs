@@ -161,6 +161,11 @@ impl Authenticator {
         account.inspect(|account| account.revoke()).is_some()
     }
 
+    /// Processor time of verifications since this was last asked, in nanoseconds: whoever asks is charged.
+    pub fn take_cpu_ns(&self) -> u64 {
+        self.memory.desk.take_cpu_ns()
+    }
+
     /// What verification has cost since the process started.
     pub fn tally(&self) -> Tally {
         self.memory.desk.tally()

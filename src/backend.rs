@@ -5,6 +5,7 @@ pub mod pool;
 
 pub use leg::Leg;
 
+use crate::accounting::Unbilled;
 use crate::certs::{CertError, client_config};
 use crate::config::settings::{Authenticates, Server};
 use crate::ids::ServerName;
@@ -149,12 +150,18 @@ impl BackServer {
         pool::take(self.key, lane, now)
     }
 
-    /// A new connection, TLS included, within the deadline. The future is large: box it.
+    /// A new connection, TLS included, within the deadline. `unbilled` takes the bytes that nobody is
+    /// billed for. The future is large: box it.
     ///
     /// # Errors
     /// Why not; nothing of a request was written.
-    pub async fn connect(&self, deadline: Duration) -> Result<Leg, ConnectError> {
-        tokio::time::timeout(deadline, leg::connect(&self.settings, self.tls.as_ref()))
+    pub async fn connect(
+        &self,
+        deadline: Duration,
+        unbilled: Option<Arc<dyn Unbilled>>,
+    ) -> Result<Leg, ConnectError> {
+        let connecting = leg::connect(&self.settings, self.tls.as_ref(), unbilled);
+        tokio::time::timeout(deadline, connecting)
             .await
             .map_err(|_elapsed| ConnectError::Deadline(deadline))?
     }

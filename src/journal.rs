@@ -7,10 +7,11 @@ mod proxy_line;
 mod values;
 mod writer;
 
+use crate::accounting::{Bytes, Ledger, Times};
 use crate::config::settings::{AccessLog, HttpProxyLog, Logging, Scheme};
 use crate::ids::RequestId;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
-use crate::metrics::{Bytes, Metrics, Outcome};
+use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
 use folder::Folder;
 use lane::Lane;
@@ -75,14 +76,12 @@ pub struct Entry<'a> {
     pub total: Duration,
     /// Processor time it took us.
     pub cpu: Duration,
-    /// Bytes of heads on the client's leg.
-    pub head: Bytes,
-    /// Bytes of bodies on the client's leg, chunk framing included.
-    pub body: Bytes,
-    /// Bytes of the client's connection during the request, TLS records included.
-    pub tls: Bytes,
-    /// Bytes on the server's leg.
-    pub backend: Bytes,
+    /// Where that went, for a request that was looked at closely.
+    pub phases: Option<&'a Times>,
+    /// Processor time and bytes of the connection's handshake, for its first request.
+    pub handshake: Option<(Duration, Bytes)>,
+    /// Bytes by leg, direction and kind.
+    pub ledger: &'a Ledger,
     /// The client's connection had carried a request before.
     pub client_reused: bool,
     /// The server's connection had carried a request before.

@@ -10,8 +10,11 @@ mod proxy_protocol;
 
 pub use front::Front;
 
+use crate::accounting::meter::settle;
+use crate::accounting::{Metered, Phase};
 use crate::backend::pool;
 use crate::certs::CertError;
+use crate::metrics::Account;
 use crate::runtime::Runtime;
 use crate::upkeep::Fronts;
 use async_trait::async_trait;
@@ -176,7 +179,9 @@ fn start_worker(
 
 /// One worker thread, until the process ends.
 fn work(runtime: &Arc<Runtime>, shares: Vec<(Arc<Front>, TcpListener)>) {
+    // Threads that hash passwords for this worker go by its name: their time is charged to requests.
     let built = tokio::runtime::Builder::new_current_thread()
+        .thread_name("mapi-hash")
         .enable_all()
         .build();
     let reactor = match built {
@@ -186,27 +191,30 @@ fn work(runtime: &Arc<Runtime>, shares: Vec<(Arc<Front>, TcpListener)>) {
             return;
         }
     };
+    let is_metered = runtime.snapshot().settings.accounting.cpu;
     reactor.block_on(async {
         for (front, socket) in shares {
             match tokio::net::TcpListener::from_std(socket) {
                 Ok(socket) => {
-                    tokio::spawn(accept::accept_loop(socket, front, runtime.clone()));
+                    let accepting = accept::accept_loop(socket, front, runtime.clone());
+                    tokio::spawn(Metered::new(accepting, Phase::Idle, is_metered));
                 }
                 Err(cause) => {
                     tracing::error!(%cause, "a worker thread cannot use a listening socket");
                 }
             }
         }
-        retire_legs().await;
+        Metered::new(retire_legs(runtime), Phase::Idle, is_metered).await;
     });
 }
 
 /// Closes this worker's kept connections that are over their time or have turned readable.
-async fn retire_legs() {
+async fn retire_legs(runtime: &Runtime) {
     let mut turns = tokio::time::interval(RETIRE_EVERY);
     loop {
         let now = turns.tick().await;
         pool::retire(now.into());
+        runtime.metrics.cpu(Account::Pool, settle().of(Phase::Idle));
     }
 }
 

@@ -5,6 +5,7 @@
 //! atomic additions and no look-up.
 
 mod labels;
+mod ledger;
 mod process;
 mod requests;
 mod servers;
@@ -12,22 +13,25 @@ mod servers;
 pub use labels::{
     AuthOutcome, ConnectOutcome, HandshakeOutcome, Label, Outcome, PollEnd, ReloadEnd, RetryReason,
 };
+pub use ledger::{Account, LegSide};
 pub use requests::Finished;
 pub use servers::ServerMeters;
 
 pub use crate::accounting::Bytes;
+use crate::accounting::{Kind, Ledger, Phase, Unbilled};
 use crate::config::settings::Scheme;
 use crate::ids::{Epoch, Generation, ServerName};
-use crate::mapi::Endpoint;
+use crate::mapi::{Endpoint, RequestType};
 use crate::refusal::Refusal;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use requests::RequestMeters;
 use servers::ServerFamilies;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// All families of the process. One per process; shared by reference.
@@ -60,8 +64,7 @@ pub struct Metrics {
     certificates: IntGaugeVec,
     access_dropped: IntCounter,
     http_proxy_dropped: IntCounter,
-    client_bytes: [IntCounter; 2],
-    backend_bytes: [IntCounter; 2],
+    ledger: ledger::LedgerFamilies,
     process: process::ProcessFamilies,
 }
 
@@ -90,16 +93,6 @@ impl Metrics {
             "refusals_total",
             "Requests we ended ourselves, by reason.",
             &["reason"],
-        );
-        let client_bytes = families.counters(
-            "client_bytes_total",
-            "Bytes exchanged with clients, TLS records included.",
-            &["direction"],
-        );
-        let backend_bytes = families.counters(
-            "backend_bytes_total",
-            "Bytes of HTTP exchanged with mailbox servers.",
-            &["direction"],
         );
         let gap = families.histograms(
             "mapi_pending_gap_seconds",
@@ -180,8 +173,7 @@ impl Metrics {
                 "http_proxy_log_dropped_total",
                 "Rows for Log Parser lost because the disk did not keep up.",
             ),
-            client_bytes: DIRECTIONS.map(|way| client_bytes.with_label_values(&[way])),
-            backend_bytes: DIRECTIONS.map(|way| backend_bytes.with_label_values(&[way])),
+            ledger: ledger::LedgerFamilies::new(&families),
             process: process::ProcessFamilies::new(&families),
             registry: families.registry,
         }
@@ -190,6 +182,7 @@ impl Metrics {
     /// The text a Prometheus server reads. The process' own figures are read now.
     pub fn render(&self) -> String {
         self.process.refresh();
+        self.ledger.refresh();
         let mut text = String::with_capacity(256 * 1024);
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
             // Every family is well formed by construction; what was written so far is still of use.
@@ -211,7 +204,6 @@ impl Metrics {
     /// Books a request that has ended, however it ended.
     pub fn request_finished(&self, facts: &Finished<'_>) {
         self.requests.book(facts);
-        self.bytes(facts.client_bytes, facts.backend_bytes);
         if let Some(refusal) = facts.refusal {
             self.refused(refusal);
         }
@@ -226,13 +218,36 @@ impl Metrics {
         }
     }
 
-    /// Bytes outside of a booked request: handshakes, refused heads, health checks.
-    pub fn bytes(&self, client: Bytes, backend: Bytes) {
-        for (counters, bytes) in [(&self.client_bytes, client), (&self.backend_bytes, backend)] {
-            let [received, sent] = counters;
-            received.inc_by(bytes.received);
-            sent.inc_by(bytes.sent);
-        }
+    // accounts
+
+    /// A request's bytes; `asked` is `None` where nothing of MAPI was understood.
+    pub fn request_bytes(&self, asked: Option<(Endpoint, RequestType)>, ledger: &Ledger) {
+        self.ledger.books.request(asked, ledger);
+    }
+
+    /// Bytes of a handshake, or others that belong to no request.
+    pub fn bytes_beside(&self, leg: LegSide, kind: Kind, bytes: Bytes) {
+        self.ledger.books.beside(leg, kind, bytes);
+    }
+
+    /// Who takes what a connection carries beside its requests, when it is gone.
+    pub fn unbilled(&self, leg: LegSide) -> Option<Arc<dyn Unbilled>> {
+        self.ledger.unbilled(leg)
+    }
+
+    /// Processor time spent, in nanoseconds.
+    pub fn cpu(&self, account: Account, nanoseconds: u64) {
+        self.ledger.books.cpu(account, nanoseconds);
+    }
+
+    /// Processor time of a request's phase, in nanoseconds, scaled where only some requests are looked at.
+    pub fn cpu_phase(
+        &self,
+        asked: Option<(Endpoint, RequestType)>,
+        phase: Phase,
+        nanoseconds: u64,
+    ) {
+        self.ledger.books.phase(asked, phase, nanoseconds);
     }
 
     /// Time since the last sign of life of a held poll.
@@ -486,6 +501,10 @@ impl Families {
         self.registered(Counter::with_opts(options(name, help)))
     }
 
+    fn float_counters(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.registered(CounterVec::new(options(name, help), labels))
+    }
+
     fn float(&self, name: &str, help: &str) -> Gauge {
         self.registered(Gauge::with_opts(options(name, help)))
     }
@@ -539,8 +558,6 @@ fn count(gauge: &IntGauge) -> u64 {
 
 /// What every family's name begins with.
 const PREFIX: &str = "mapigate";
-/// Label values of [`Bytes`], received first.
-const DIRECTIONS: [&str; 2] = ["received", "sent"];
 
 #[cfg(test)]
 mod tests;

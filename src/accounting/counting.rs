@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -24,25 +25,40 @@ impl Bytes {
     }
 }
 
-/// A stream that knows how many bytes it has carried.
+/// A stream that knows how many bytes it has carried, and for which of them somebody has been billed.
 pub trait Wire {
     /// Bytes carried so far.
     fn wire(&self) -> Bytes;
+
+    /// Takes the bytes that nobody has been billed for: the caller bills somebody. The last
+    /// `read_ahead` of those received stay for the next bill.
+    fn bill(&mut self, read_ahead: u64) -> Bytes;
 }
 
-/// Counts in plain fields: only the connection's own task counts and reads.
+/// Takes the bytes that a connection carried beside its requests, when it is gone.
+pub trait Unbilled: Send + Sync + std::fmt::Debug {
+    /// Books them.
+    fn book(&self, bytes: Bytes);
+}
+
+/// Counts in plain fields: only the connection's own task counts and reads. No byte is lost: what nobody
+/// was billed for when it is dropped is booked with the connections.
 #[derive(Debug)]
 pub struct Counting<S> {
     inner: S,
     bytes: Bytes,
+    billed: Bytes,
+    unbilled: Option<Arc<dyn Unbilled>>,
 }
 
 impl<S> Counting<S> {
     /// Starts at zero.
-    pub fn new(inner: S) -> Self {
+    pub fn new(inner: S, unbilled: Option<Arc<dyn Unbilled>>) -> Self {
         Self {
             inner,
             bytes: Bytes::default(),
+            billed: Bytes::default(),
+            unbilled,
         }
     }
 
@@ -63,17 +79,46 @@ impl<S> Wire for Counting<S> {
     fn wire(&self) -> Bytes {
         self.bytes
     }
+
+    fn bill(&mut self, read_ahead: u64) -> Bytes {
+        let due = Bytes {
+            received: self.bytes.received.saturating_sub(read_ahead),
+            sent: self.bytes.sent,
+        };
+        let bill = due.since(self.billed);
+        self.billed = Bytes {
+            received: self.billed.received + bill.received,
+            sent: self.billed.sent + bill.sent,
+        };
+        bill
+    }
+}
+
+impl<S> Drop for Counting<S> {
+    fn drop(&mut self) {
+        if let Some(unbilled) = &self.unbilled {
+            unbilled.book(self.bytes.since(self.billed));
+        }
+    }
 }
 
 impl<S: Wire> Wire for tokio_rustls::client::TlsStream<S> {
     fn wire(&self) -> Bytes {
         self.get_ref().0.wire()
     }
+
+    fn bill(&mut self, read_ahead: u64) -> Bytes {
+        self.get_mut().0.bill(read_ahead)
+    }
 }
 
 impl<S: Wire + ?Sized> Wire for Box<S> {
     fn wire(&self) -> Bytes {
         (**self).wire()
+    }
+
+    fn bill(&mut self, read_ahead: u64) -> Bytes {
+        (**self).bill(read_ahead)
     }
 }
 
@@ -136,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn every_byte_is_counted_once_in_its_direction() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut ours = Counting::new(ours);
+        let mut ours = Counting::new(ours, None);
         let before = ours.wire();
 
         ours.write_all(b"hello").await.unwrap();
@@ -150,6 +195,39 @@ mod tests {
                 received: 2,
                 sent: 5
             }
+        );
+    }
+
+    #[derive(Debug, Default)]
+    struct Book(parking_lot::Mutex<Vec<Bytes>>);
+
+    impl Unbilled for Book {
+        fn book(&self, bytes: Bytes) {
+            self.0.lock().push(bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn each_byte_is_billed_once_or_booked_with_the_connection() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let book = Arc::new(Book::default());
+        let mut ours = Counting::new(ours, Some(book.clone()));
+        theirs.write_all(b"request, and ahead").await.unwrap();
+        let mut all = [0; 18];
+        ours.read_exact(&mut all).await.unwrap();
+
+        assert_eq!(ours.bill(11).received, 7);
+        assert_eq!(ours.bill(11), Bytes::default());
+        assert_eq!(ours.bill(0).received, 11);
+        ours.write_all(b"bye").await.unwrap();
+        drop(ours);
+
+        assert_eq!(
+            *book.0.lock(),
+            [Bytes {
+                received: 0,
+                sent: 3
+            }]
         );
     }
 }

@@ -1,8 +1,11 @@
 //! CPU time of a task: the thread's CPU clock around every poll.
 //!
-//! The clock is a system call of about 0.2 µs and counts only what this thread spent on a core: being
-//! preempted is not charged, as it would be with a wall clock or a cycle counter.
+//! The clock is a system call of about 0.15 µs and counts only what this thread spent on a core: being
+//! preempted is not charged, as it would be with a wall clock or a cycle counter. A request's total costs
+//! one reading per poll. Where its time went costs one more per change of phase, so only every so many
+//! requests are looked at that closely.
 
+use super::phase::{Phase, Times};
 use pin_project_lite::pin_project;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
@@ -12,30 +15,96 @@ use std::task::{Context, Poll};
 
 /// Nanoseconds this thread has spent on a core.
 pub fn thread_cpu_ns() -> u64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
+    nanoseconds(ClockId::ThreadCPUTime)
+}
+
+/// Nanoseconds all threads of this process have spent on a core, those that have ended included.
+pub fn process_cpu_ns() -> u64 {
+    nanoseconds(ClockId::ProcessCPUTime)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
     let (seconds, nanoseconds) = (
         u64::try_from(now.tv_sec).unwrap_or(0),
         u64::try_from(now.tv_nsec).unwrap_or(0),
     );
-    seconds * 1_000_000_000 + nanoseconds
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds)
+}
+
+/// The task that is being polled now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Running {
+    phase: Phase,
+    /// The clock where the present stretch begins.
+    since: u64,
+    /// Changes of phase read the clock.
+    is_detailed: bool,
+    spent: Times,
+}
+
+impl Running {
+    /// Ends the present stretch.
+    fn lap(&mut self, now: u64) {
+        // The clock of one thread does not go back; should it, nothing is charged.
+        self.spent.add(self.phase, now.saturating_sub(self.since));
+        self.since = self.since.max(now);
+    }
 }
 
 thread_local! {
-    /// Of the task being polled now: nanoseconds of its earlier polls, the clock when this poll began.
-    static POLL: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+    static RUNNING: Cell<Option<Running>> = const { Cell::new(None) };
     /// The clock when the last metered poll of this thread ended; 0 before the first.
     static LAST_END: Cell<u64> = const { Cell::new(0) };
-    /// The clock as it was last read within a poll; 0 where it was not.
+    /// The clock as a settlement within this poll read it; 0 where none did.
     static READ: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Nanoseconds spent so far by the task that is being polled; 0 where it is not metered. One clock read.
-pub fn cpu_so_far() -> u64 {
-    POLL.get().map_or(0, |(before, began)| {
+fn with_running<T>(change: impl FnOnce(&mut Running) -> T) -> Option<T> {
+    let mut running = RUNNING.get()?;
+    let outcome = change(&mut running);
+    RUNNING.set(Some(running));
+    Some(outcome)
+}
+
+/// The task that is being polled goes into another phase. Reads the clock only where the task is looked
+/// at closely; elsewhere the time up to now goes to the phase that is the present one when it is read.
+pub fn enter(phase: Phase) {
+    with_running(|running| {
+        if running.is_detailed {
+            running.lap(thread_cpu_ns());
+        }
+        running.phase = phase;
+    });
+}
+
+/// What was spent since the clock was last read belongs to this phase, as does what comes.
+pub fn belongs_to(phase: Phase) {
+    with_running(|running| running.phase = phase);
+}
+
+/// Whether changes of phase read the clock from now on.
+pub fn look_closely(is_detailed: bool) {
+    with_running(|running| running.is_detailed = is_detailed);
+}
+
+/// Charges the task that is being polled for work that another thread did for it.
+pub fn charge(phase: Phase, nanoseconds: u64) {
+    with_running(|running| running.spent.add(phase, nanoseconds));
+}
+
+/// Takes what the task that is being polled has spent since this was last done; all zero where it is not
+/// metered. One clock read.
+pub fn settle() -> Times {
+    let settled = with_running(|running| {
         let now = thread_cpu_ns();
+        running.lap(now);
         READ.set(now);
-        before + now.saturating_sub(began)
-    })
+        std::mem::take(&mut running.spent)
+    });
+    settled.unwrap_or_default()
 }
 
 pin_project! {
@@ -46,14 +115,23 @@ pin_project! {
     pub struct Metered<F> {
         #[pin]
         inner: F,
-        spent_ns: u64,
+        is_on: bool,
+        is_detailed: bool,
+        phase: Phase,
+        spent: Times,
     }
 }
 
 impl<F> Metered<F> {
-    /// Starts at zero.
-    pub fn new(inner: F) -> Self {
-        Self { inner, spent_ns: 0 }
+    /// Starts at zero, in this phase. `is_on`: no clock is read otherwise.
+    pub fn new(inner: F, phase: Phase, is_on: bool) -> Self {
+        Self {
+            inner,
+            is_on,
+            is_detailed: false,
+            phase,
+            spent: Times::default(),
+        }
     }
 }
 
@@ -62,12 +140,20 @@ impl<F: Future> Future for Metered<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
+        if !*this.is_on {
+            return this.inner.poll(cx);
+        }
         let began = match LAST_END.get() {
             0 => thread_cpu_ns(),
             last_end => last_end,
         };
         // A metered task polled inside another one's poll takes over for as long as it lasts.
-        let outer = POLL.replace(Some((*this.spent_ns, began)));
+        let outer = RUNNING.replace(Some(Running {
+            phase: *this.phase,
+            since: began,
+            is_detailed: *this.is_detailed,
+            spent: *this.spent,
+        }));
         let outcome = this.inner.poll(cx);
         // A bill that was settled in this poll has read the clock: what little came after it is charged
         // to the next poll, and a second reading is saved.
@@ -75,9 +161,12 @@ impl<F: Future> Future for Metered<F> {
             0 => thread_cpu_ns(),
             read => read,
         };
-        *this.spent_ns += ended.saturating_sub(began);
+        if let Some(mut running) = RUNNING.replace(outer) {
+            running.lap(ended);
+            (*this.phase, *this.is_detailed) = (running.phase, running.is_detailed);
+            *this.spent = running.spent;
+        }
         LAST_END.set(ended);
-        POLL.set(outer);
         outcome
     }
 }
@@ -93,22 +182,99 @@ mod tests {
         }
     }
 
+    fn roughly(spent: u64, milliseconds: u64) {
+        let range = milliseconds * 1_000_000..(milliseconds + 10) * 1_000_000;
+        assert!(range.contains(&spent), "{spent} ns for {milliseconds} ms");
+    }
+
     #[tokio::test]
     async fn polls_are_summed_and_waiting_is_free() {
-        let spent = Metered::new(async {
+        let life = async {
             burn(2_000_000);
             tokio::task::yield_now().await;
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             burn(1_000_000);
-            cpu_so_far()
-        })
-        .await;
+            settle()
+        };
+        let spent = Metered::new(life, Phase::Head, true).await;
 
-        assert!((3_000_000..13_000_000).contains(&spent), "{spent} ns");
+        roughly(spent.of_request(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_close_look_tells_where_the_time_went() {
+        let life = async {
+            look_closely(true);
+            burn(20_000_000);
+            enter(Phase::Auth);
+            burn(40_000_000);
+            tokio::task::yield_now().await;
+            burn(1_000_000);
+            enter(Phase::Idle);
+            burn(60_000_000);
+            settle()
+        };
+        let spent = Metered::new(life, Phase::Head, true).await;
+
+        roughly(spent.of(Phase::Head), 20);
+        roughly(spent.of(Phase::Auth), 41);
+        roughly(spent.of(Phase::Idle), 60);
+        roughly(spent.of_request(), 61);
+    }
+
+    #[tokio::test]
+    async fn without_one_the_total_is_the_same() {
+        let life = async {
+            burn(2_000_000);
+            enter(Phase::Auth);
+            tokio::task::yield_now().await;
+            burn(1_000_000);
+            enter(Phase::Relay);
+            settle()
+        };
+        let spent = Metered::new(life, Phase::Head, true).await;
+
+        roughly(spent.of_request(), 3);
+        assert_eq!(spent.of(Phase::Head), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_settled_is_not_settled_again() {
+        let life = async {
+            burn(2_000_000);
+            let first = settle();
+            belongs_to(Phase::Idle);
+            tokio::task::yield_now().await;
+            (first, settle())
+        };
+        let (first, second) = Metered::new(life, Phase::Relay, true).await;
+
+        roughly(first.of(Phase::Relay), 2);
+        assert_eq!(second.of(Phase::Relay), 0);
+    }
+
+    #[tokio::test]
+    async fn a_task_whose_meter_is_off_is_charged_nothing() {
+        let life = async {
+            burn(1_000_000);
+            enter(Phase::Auth);
+            settle()
+        };
+        assert_eq!(
+            Metered::new(life, Phase::Head, false).await,
+            Times::default()
+        );
+        assert_eq!(settle(), Times::default());
     }
 
     #[test]
-    fn outside_a_metered_task_nothing_is_charged() {
-        assert_eq!(cpu_so_far(), 0);
+    fn a_clock_that_goes_back_charges_nothing() {
+        let mut running = Running {
+            since: 1000,
+            ..Running::default()
+        };
+        running.lap(400);
+        running.lap(1500);
+        assert_eq!(running.spent.of(Phase::Idle), 500);
     }
 }

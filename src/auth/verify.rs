@@ -8,6 +8,7 @@
 use super::cache::{Beliefs, Digest, Proven};
 use super::passwords::{self, Passwords};
 use super::{Denied, Identity, Scheme, WRONG};
+use crate::accounting::meter::thread_cpu_ns;
 use crate::ids::UserName;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -204,6 +205,11 @@ impl Desk {
         Ok(Boarding::Flight(receiver))
     }
 
+    /// Processor time of hashes since this was last asked, in nanoseconds.
+    pub(super) fn take_cpu_ns(&self) -> u64 {
+        self.tally.cpu_ns.swap(0, Ordering::Relaxed)
+    }
+
     pub(super) fn tally(&self) -> Tally {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Tally {
@@ -246,8 +252,12 @@ impl Flight {
         // worth remembering. Turn and permit go along, because the hash runs on even if we are dropped.
         let work = Arc::clone(&self.work);
         self.desk.tally.hashed.fetch_add(1, Ordering::Relaxed);
+        let desk = Arc::clone(&self.desk);
         let judged = tokio::task::spawn_blocking(move || {
+            let before = thread_cpu_ns();
             let account = work.judge();
+            let spent = thread_cpu_ns().saturating_sub(before);
+            desk.tally.cpu_ns.fetch_add(spent, Ordering::Relaxed);
             drop(held);
             account
         });
@@ -302,6 +312,8 @@ struct Counters {
     hashed: AtomicU64,
     joined: AtomicU64,
     shed: AtomicU64,
+    /// Spent on hashes that nobody has been charged for.
+    cpu_ns: AtomicU64,
 }
 
 /// What verification has cost since the process started.

@@ -1,12 +1,13 @@
 //! One connection to a mailbox server, plain or TLS.
 
 use super::ConnectError;
-use crate::accounting::{Bytes, Counting, Wire};
+use crate::accounting::{Bytes, Counting, Unbilled, Wire};
 use crate::config::settings::Server;
 use rustls::pki_types::ServerName as TlsName;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -29,23 +30,24 @@ pub struct Leg {
 
 #[derive(Debug)]
 enum Stream {
-    Plain(Counting<TcpStream>),
-    // Boxed: a TLS session is a kilobyte, and a future keeps room for every value moved through it.
+    // Boxed, both: a future keeps room for every value moved through it.
+    Plain(Box<Counting<TcpStream>>),
     Tls(Box<TlsStream<Counting<TcpStream>>>),
 }
 
 pub(super) async fn connect(
     server: &Server,
     tls: Option<&(TlsConnector, TlsName<'static>)>,
+    unbilled: Option<Arc<dyn Unbilled>>,
 ) -> Result<Leg, ConnectError> {
     // Every address the name has is tried in turn; the caller's deadline covers them all.
     let tcp = TcpStream::connect((server.host.as_str(), server.port))
         .await
         .map_err(ConnectError::Io)?;
     ready_socket(&tcp).map_err(ConnectError::Io)?;
-    let tcp = Counting::new(tcp);
+    let tcp = Counting::new(tcp, unbilled);
     let stream = match tls {
-        None => Stream::Plain(tcp),
+        None => Stream::Plain(Box::new(tcp)),
         Some((connector, name)) => {
             let session = connector
                 .connect(name.clone(), tcp)
@@ -84,6 +86,11 @@ impl Leg {
         }
     }
 
+    /// True where its bytes are under TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
     /// True once it has carried a request.
     pub fn is_used(&self) -> bool {
         self.used
@@ -105,6 +112,13 @@ impl Wire for Leg {
         match &self.stream {
             Stream::Plain(tcp) => tcp.wire(),
             Stream::Tls(session) => session.wire(),
+        }
+    }
+
+    fn bill(&mut self, read_ahead: u64) -> Bytes {
+        match &mut self.stream {
+            Stream::Plain(tcp) => tcp.bill(read_ahead),
+            Stream::Tls(session) => session.bill(read_ahead),
         }
     }
 }

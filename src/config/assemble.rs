@@ -10,9 +10,10 @@ use super::problem::{Complaint, quoted};
 use super::secrets;
 use super::section::Section;
 use super::settings::{
-    Admin, HealthProbe, HealthSettings, Limits, RouteCookie, SessionSettings, Settings,
+    Accounting, Admin, HealthProbe, HealthSettings, Limits, RouteCookie, SessionSettings, Settings,
 };
 use std::num::NonZero;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// Cookies that servers and we give other meanings.
@@ -56,12 +57,22 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         limits: limits(top),
         health,
         logging: logs::logging(top),
+        accounting: accounting(top),
         admin,
         watch_files: top.section("reload").switch("watch"),
         databases_file: own_file.map(|section| section.source.path.clone()),
         servers,
         databases,
         files: Vec::new(),
+    }
+}
+
+fn accounting(top: &Section<'_>) -> Accounting {
+    let section = top.section("accounting");
+    let cpu = section.text("cpu").as_deref() != Some("off");
+    Accounting {
+        cpu,
+        closely_every: NonZeroU32::new(section.small("cpu_closely_every")).filter(|_| cpu),
     }
 }
 

@@ -400,6 +400,13 @@ pub const KEYS: &[Key] = keys! {
     "logging.http_proxy.total_size" Size(MIB, 1024 * GIB), default("1GiB"),
         "The oldest files are removed where all together, files that still grow counted as full, would be larger.";
 
+    "accounting" Section, section(),
+        "What is told of the cost of requests.";
+    "accounting.cpu" Choice(&["off", "on"]), default("on"),
+        "Measure the processor time of every request.";
+    "accounting.cpu_closely_every" Count(1, 1_000_000), default("16"),
+        "Of so many requests one is looked at closely: where its processor time went, phase by phase. The metrics are scaled; 1 looks at all of them.";
+
     "admin" Section, section(),
         "The administrator's door: metrics, status, reload.";
     "admin.address" AddressOrOff, default("127.0.0.1:9080"),

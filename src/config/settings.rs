@@ -8,6 +8,7 @@ use crate::mapi::Flavour;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub health: HealthSettings,
     /// What is written where.
     pub logging: Logging,
+    /// What is accounted for, and how closely.
+    pub accounting: Accounting,
     /// The administrator's door.
     pub admin: Admin,
     /// Re-read when a file of the configuration changes (`reload.watch`).
@@ -400,6 +403,16 @@ pub struct HealthProbe {
     pub user: String,
     /// Its password.
     pub password: Secret,
+}
+
+/// What is accounted for, and how closely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accounting {
+    /// Processor time is measured.
+    pub cpu: bool,
+    /// Of so many requests one is looked at closely, phase by phase; none where processor time is not
+    /// measured.
+    pub closely_every: Option<NonZeroU32>,
 }
 
 /// What is written where.

@@ -5,7 +5,7 @@
 
 use super::Entry;
 use super::values::{self, TEXT_MAX, WHY_MAX, address, harmless, timestamp};
-use crate::metrics::Bytes;
+use crate::accounting::{Kind, Phase};
 use std::fmt::{self, Write};
 
 /// A key as it stands between two values, in one piece.
@@ -68,10 +68,46 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
     }
     thousandths(line, key!("total_ms"), entry.total.as_micros());
     thousandths(line, key!("cpu_us"), entry.cpu.as_nanos());
-    both(line, key!("head_in"), key!("head_out"), entry.head);
-    both(line, key!("body_in"), key!("body_out"), entry.body);
-    both(line, key!("tls_in"), key!("tls_out"), entry.tls);
-    both(line, key!("server_in"), key!("server_out"), entry.backend);
+    if let Some(phases) = entry.phases {
+        for (key, phase) in [
+            (key!("cpu_head_us"), Phase::Head),
+            (key!("cpu_auth_us"), Phase::Auth),
+            (key!("cpu_route_us"), Phase::Route),
+            (key!("cpu_upstream_us"), Phase::Upstream),
+            (key!("cpu_relay_us"), Phase::Relay),
+        ] {
+            thousandths(line, key, phases.of(phase).into());
+        }
+    }
+    if let Some((cpu, bytes)) = entry.handshake {
+        thousandths(line, key!("cpu_handshake_us"), cpu.as_nanos());
+        number(line, key!("handshake_in"), bytes.received);
+        number(line, key!("handshake_out"), bytes.sent);
+    }
+    let ledger = entry.ledger;
+    let (from, to) = (&ledger.client_in, &ledger.client_out);
+    number(line, key!("head_in"), from.head());
+    number(line, key!("head_out"), to.head());
+    number(line, key!("body_in"), from.body());
+    number(line, key!("body_out"), to.body());
+    number(line, key!("tls_in"), from.total());
+    number(line, key!("tls_out"), to.total());
+    number(line, key!("server_in"), ledger.server_in.total());
+    number(line, key!("server_out"), ledger.server_out.total());
+    for (key, bytes) in [
+        (key!("cookies_in"), from.of(Kind::Cookies)),
+        (key!("cookies_out"), to.of(Kind::Cookies)),
+        (key!("authorization_in"), from.of(Kind::Authorization)),
+        (key!("framing_in"), from.of(Kind::Framing)),
+        (key!("framing_out"), to.of(Kind::Framing)),
+        (key!("tags_out"), to.of(Kind::Tags)),
+        (key!("server_head_in"), ledger.server_in.head()),
+        (key!("server_head_out"), ledger.server_out.head()),
+    ] {
+        if bytes > 0 {
+            number(line, key, bytes);
+        }
+    }
     flag(line, key!("client_reused"), entry.client_reused);
     flag(line, key!("server_reused"), entry.server_reused);
     line.extend_from_slice(b"}\n");
@@ -80,11 +116,6 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
 fn number(line: &mut Vec<u8>, key: &str, value: u64) {
     line.extend_from_slice(key.as_bytes());
     line.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-fn both(line: &mut Vec<u8>, received: &str, sent: &str, bytes: Bytes) {
-    number(line, received, bytes.received);
-    number(line, sent, bytes.sent);
 }
 
 fn flag(line: &mut Vec<u8>, key: &str, value: bool) {

@@ -7,6 +7,7 @@
 
 use super::values::{TEXT_MAX, WHY_MAX, address, harmless, host_address, thousandths, timestamp};
 use super::{Entry, Protocol};
+use crate::accounting::{Kind, Phase};
 use crate::config::settings::Scheme;
 use crate::mapi::Endpoint;
 use crate::metrics::Outcome;
@@ -115,8 +116,12 @@ const FIELDS: &[Field] = &[
     empty("BackEndCookie"),
     empty("ServerLocatorHost"),
     empty("ServerLocatorLatency"),
-    field("RequestBytes", |e, line| number(line, e.body.received)),
-    field("ResponseBytes", |e, line| number(line, e.body.sent)),
+    field("RequestBytes", |e, line| {
+        number(line, e.ledger.client_in.body());
+    }),
+    field("ResponseBytes", |e, line| {
+        number(line, e.ledger.client_out.body());
+    }),
     empty("TargetOutstandingRequests"),
     empty("AuthModulePerfContext"),
     empty("HttpPipelineLatency"),
@@ -207,17 +212,85 @@ const FIELDS: &[Field] = &[
     }),
     field("total_ms", |e, line| thousandths(line, e.total.as_micros())),
     field("cpu_us", |e, line| thousandths(line, e.cpu.as_nanos())),
-    field("head_in", |e, line| number(line, e.head.received)),
-    field("head_out", |e, line| number(line, e.head.sent)),
-    field("body_in", |e, line| number(line, e.body.received)),
-    field("body_out", |e, line| number(line, e.body.sent)),
-    field("tls_in", |e, line| number(line, e.tls.received)),
-    field("tls_out", |e, line| number(line, e.tls.sent)),
-    field("server_in", |e, line| number(line, e.backend.received)),
-    field("server_out", |e, line| number(line, e.backend.sent)),
+    field("head_in", |e, line| number(line, e.ledger.client_in.head())),
+    field("head_out", |e, line| {
+        number(line, e.ledger.client_out.head());
+    }),
+    field("body_in", |e, line| number(line, e.ledger.client_in.body())),
+    field("body_out", |e, line| {
+        number(line, e.ledger.client_out.body());
+    }),
+    field("tls_in", |e, line| number(line, e.ledger.client_in.total())),
+    field("tls_out", |e, line| {
+        number(line, e.ledger.client_out.total());
+    }),
+    field("server_in", |e, line| {
+        number(line, e.ledger.server_in.total());
+    }),
+    field("server_out", |e, line| {
+        number(line, e.ledger.server_out.total());
+    }),
+    field("cpu_head_us", |e, line| phase(line, e, Phase::Head)),
+    field("cpu_auth_us", |e, line| phase(line, e, Phase::Auth)),
+    field("cpu_route_us", |e, line| phase(line, e, Phase::Route)),
+    field("cpu_upstream_us", |e, line| phase(line, e, Phase::Upstream)),
+    field("cpu_relay_us", |e, line| phase(line, e, Phase::Relay)),
+    field("cpu_handshake_us", |e, line| {
+        if let Some((cpu, _)) = e.handshake {
+            thousandths(line, cpu.as_nanos());
+        }
+    }),
+    field("handshake_in", |e, line| {
+        if let Some((_, bytes)) = e.handshake {
+            number(line, bytes.received);
+        }
+    }),
+    field("handshake_out", |e, line| {
+        if let Some((_, bytes)) = e.handshake {
+            number(line, bytes.sent);
+        }
+    }),
+    field("cookies_in", |e, line| {
+        some(line, e.ledger.client_in.of(Kind::Cookies));
+    }),
+    field("cookies_out", |e, line| {
+        some(line, e.ledger.client_out.of(Kind::Cookies));
+    }),
+    field("authorization_in", |e, line| {
+        some(line, e.ledger.client_in.of(Kind::Authorization));
+    }),
+    field("framing_in", |e, line| {
+        some(line, e.ledger.client_in.of(Kind::Framing));
+    }),
+    field("framing_out", |e, line| {
+        some(line, e.ledger.client_out.of(Kind::Framing));
+    }),
+    field("tags_out", |e, line| {
+        some(line, e.ledger.client_out.of(Kind::Tags));
+    }),
+    field("server_head_in", |e, line| {
+        some(line, e.ledger.server_in.head());
+    }),
+    field("server_head_out", |e, line| {
+        some(line, e.ledger.server_out.head());
+    }),
     field("client_reused", |e, line| flag(line, e.client_reused)),
     field("server_reused", |e, line| flag(line, e.server_reused)),
 ];
+
+/// A phase's processor time, where the request was looked at closely.
+fn phase(line: &mut Vec<u8>, entry: &Entry<'_>, phase: Phase) {
+    if let Some(phases) = entry.phases {
+        thousandths(line, phases.of(phase).into());
+    }
+}
+
+/// A number, left out where it is 0.
+fn some(line: &mut Vec<u8>, bytes: u64) {
+    if bytes > 0 {
+        number(line, bytes);
+    }
+}
 
 /// Exchange dates a line by its end.
 fn ended(entry: &Entry<'_>) -> SystemTime {

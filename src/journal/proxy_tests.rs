@@ -2,6 +2,7 @@
 
 use super::tests::{entry, parsed, rendered};
 use super::*;
+use crate::accounting::{Kind, Phase};
 use crate::ids::{DatabaseName, ServerName};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -272,9 +273,21 @@ proptest! {
         times in prop::collection::vec(0_u64..1 << 50, 4),
         (tries, status) in (any::<u32>(), 200_u16..600),
         (first_byte, is_refused, reused) in (any::<bool>(), any::<bool>(), any::<bool>()),
+        (is_close, is_first) in (any::<bool>(), any::<bool>()),
     ) {
         let refusal = Refusal::NoEligibleCopy { database: DatabaseName::new("DB07"), why: "down, it is" };
-        let bytes = |at: usize| Bytes { received: counts[at].into(), sent: counts[at + 1].into() };
+        let bytes = Bytes { received: counts[0].into(), sent: counts[1].into() };
+        let mut phases = Times::default();
+        for (phase, time) in Phase::OF_REQUESTS.into_iter().zip(&times) {
+            phases.add(phase, *time);
+        }
+        let mut ledger = Ledger::default();
+        let sides = [&mut ledger.client_in, &mut ledger.client_out, &mut ledger.server_in, &mut ledger.server_out];
+        for (at, side) in sides.into_iter().enumerate() {
+            for (kind, count) in Kind::ALL.into_iter().zip(counts.iter().cycle().skip(at)) {
+                side.add(kind, (*count).into());
+            }
+        }
         let facts = Entry {
             tries,
             status,
@@ -282,10 +295,9 @@ proptest! {
             first_byte: first_byte.then_some(Duration::from_nanos(times[1])),
             total: Duration::from_nanos(times[2]),
             cpu: Duration::from_nanos(times[3]),
-            head: bytes(0),
-            body: bytes(2),
-            tls: bytes(4),
-            backend: bytes(6),
+            phases: is_close.then_some(&phases),
+            handshake: is_first.then_some((Duration::from_nanos(times[0]), bytes)),
+            ledger: &ledger,
             refusal: is_refused.then_some(&refusal),
             client_reused: reused,
             ..entry()

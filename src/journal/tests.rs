@@ -1,10 +1,11 @@
 use super::*;
+use crate::accounting::{HeadBytes, Kind, Kinds};
 use crate::ids::{DatabaseName, ServerName};
 use crate::metrics::Tally;
 use proptest::prelude::*;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::time::UNIX_EPOCH;
 
 pub(super) const SOON: Duration = Duration::from_secs(10);
@@ -35,26 +36,33 @@ pub(super) fn entry() -> Entry<'static> {
         first_byte: Some(Duration::from_micros(2_345)),
         total: Duration::from_micros(2_901),
         cpu: Duration::from_nanos(19_400),
-        head: Bytes {
-            received: 700,
-            sent: 400,
-        },
-        body: Bytes {
-            received: 2048,
-            sent: 4096,
-        },
-        tls: Bytes {
-            received: 2800,
-            sent: 4540,
-        },
-        backend: Bytes {
-            received: 4490,
-            sent: 2750,
-        },
+        phases: None,
+        handshake: None,
+        ledger: &LEDGER,
         client_reused: true,
         server_reused: true,
     }
 }
+
+static LEDGER: LazyLock<Ledger> = LazyLock::new(|| {
+    let leg = |head, payload, wire| {
+        let mut kinds = Kinds::of_head(HeadBytes {
+            total: head,
+            line: 80,
+            cookies: 150,
+            authorization: 0,
+        });
+        kinds.add(Kind::Payload, payload);
+        kinds.fit(wire, Kind::Tls);
+        kinds
+    };
+    Ledger {
+        client_in: leg(700, 2048, 2800),
+        client_out: leg(400, 4096, 4540),
+        server_in: leg(394, 4096, 4490),
+        server_out: leg(702, 2048, 2750),
+    }
+});
 
 pub(super) fn rendered(entry: &Entry<'_>) -> Vec<u8> {
     let mut line = Vec::new();

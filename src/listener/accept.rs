@@ -2,8 +2,9 @@
 
 use super::front::Front;
 use super::proxy_protocol;
-use crate::accounting::{Counting, Metered};
-use crate::metrics::HandshakeOutcome;
+use crate::accounting::meter::settle;
+use crate::accounting::{Counting, Metered, Phase};
+use crate::metrics::{Account, HandshakeOutcome, LegSide};
 use crate::relay;
 use crate::runtime::{Ask, Runtime};
 use crate::tls::{self, Accepted};
@@ -25,14 +26,19 @@ pub(super) async fn accept_loop(socket: TcpListener, front: Arc<Front>, runtime:
         };
         match accepted {
             Ok((tcp, peer, place)) => {
+                runtime
+                    .metrics
+                    .cpu(Account::Accept, settle().of(Phase::Idle));
                 if std::mem::take(&mut is_short) {
                     tracing::info!("clients are accepted again");
                 }
                 let (front, runtime, asks) = (front.clone(), runtime.clone(), runtime.asks());
-                tokio::spawn(Metered::new(async move {
+                let is_metered = runtime.snapshot().settings.accounting.cpu;
+                let life = async move {
                     let _place = place;
                     connection(tcp, peer, front, runtime, asks).await;
-                }));
+                };
+                tokio::spawn(Metered::new(life, Phase::Handshake, is_metered));
             }
             Err(cause) => {
                 // Out of descriptors, or of memory: accept would fail again at once, and those who wait
@@ -89,6 +95,8 @@ async fn connection(
     // Boxed, and the session in it too: a future keeps room for every value that is moved through it,
     // and this one lives for hours.
     let Some((front_stream, client)) = Box::pin(arrive(tcp, peer, &front, &runtime)).await else {
+        let spent = settle().of(Phase::Handshake);
+        runtime.metrics.cpu(Account::Handshake, spent);
         return;
     };
     drop(front);
@@ -116,7 +124,7 @@ async fn arrive(
     runtime: &Runtime,
 ) -> Option<(Arrived, SocketAddr)> {
     let began = Instant::now();
-    let mut tcp = Counting::new(tcp);
+    let mut tcp = Counting::new(tcp, runtime.metrics.unbilled(LegSide::Client));
     let outcome = tokio::time::timeout(front.handshake_timeout, async {
         let mut client = peer;
         if front.expects_proxy_head(peer.ip()) {

@@ -15,6 +15,10 @@ pub struct Tags {
     stage: Stage,
     code: Option<ResponseCode>,
     pending: u32,
+    /// Bytes of tags and of the headers behind DONE, line ends included.
+    bytes: u64,
+    /// Bytes of the line that is being read, beyond what is looked at as well.
+    open: u32,
     /// The last tag was a PENDING, and its line has not ended.
     is_pending_open: bool,
 }
@@ -45,6 +49,11 @@ impl Tags {
         self.code
     }
 
+    /// Bytes found to be tags or additional headers. A line counts when it has ended.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// PENDING tags seen.
     pub fn pending(&self) -> u32 {
         self.pending
@@ -55,9 +64,13 @@ impl Tags {
         while self.stage != Stage::Body && !payload.is_empty() {
             let line_end = memchr::memchr(b'\n', payload);
             let (part, rest) = payload.split_at(line_end.unwrap_or(payload.len()));
+            self.open = self
+                .open
+                .saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
             self.extend_line(part);
             payload = match rest.split_first() {
                 Some((_newline, rest)) => {
+                    self.open = self.open.saturating_add(1);
                     self.end_of_line();
                     rest
                 }
@@ -104,6 +117,8 @@ impl Tags {
                 .copy_within(PENDING.len()..usize::from(self.length), 0);
             self.length = self.length.saturating_sub(7);
             self.pending += 1;
+            self.bytes += PENDING.len() as u64;
+            self.open = self.open.saturating_sub(7);
             self.is_pending_open = true;
         }
     }
@@ -114,6 +129,8 @@ impl Tags {
             .get(..usize::from(self.length))
             .unwrap_or_default()
             .trim_ascii();
+        let was_tags = self.stage != Stage::Body;
+        let is_known = self.stage == Stage::Headers;
         match (self.stage, line) {
             (Stage::Tags, b"DONE") => self.stage = Stage::Headers,
             (Stage::Tags, b"PROCESSING" | b"") => {}
@@ -129,7 +146,11 @@ impl Tags {
             }
             (Stage::Body, _) => {}
         }
-        self.length = 0;
+        // A first line that is no tag is the body already.
+        if was_tags && (self.stage != Stage::Body || is_known) {
+            self.bytes += u64::from(self.open);
+        }
+        (self.length, self.open) = (0, 0);
         self.is_pending_open = false;
     }
 }

@@ -1,6 +1,6 @@
 //! What one MAPI request adds to the families, resolved beforehand for each endpoint and type.
 
-use super::{Bytes, Families, Label, Outcome, PerEndpoint};
+use super::{Families, Label, Outcome, PerEndpoint};
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
 use crate::refusal::Refusal;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
@@ -25,10 +25,6 @@ pub struct Finished<'a> {
     pub first_byte: Option<Duration>,
     /// Processor time it took us, all in all.
     pub cpu: Duration,
-    /// Bytes on the client's leg, TLS included.
-    pub client_bytes: Bytes,
-    /// Bytes on the server's leg.
-    pub backend_bytes: Bytes,
 }
 
 /// The counters of every endpoint and type.
@@ -143,6 +139,14 @@ fn kinds_of(
             (kind, true) => meters(kind),
         })
         .collect()
+}
+
+/// The type under which an endpoint files a request.
+pub(super) fn filed_as(endpoint: Endpoint, kind: RequestType) -> RequestType {
+    match belongs(endpoint, kind) {
+        true => kind,
+        false => RequestType::Other,
+    }
 }
 
 /// True for the types that an endpoint answers. `[MS-OXCMAPIHTTP] 2.2.4` and `2.2.5`

@@ -3,6 +3,8 @@
 use super::bill::{Bill, Routed};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
 use super::target::{Place, Target};
+use crate::accounting::meter::enter;
+use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
 use crate::auth::{AuthStep, Identity, Memo, Verification};
 use crate::backend::BackServer;
@@ -128,6 +130,8 @@ pub(crate) fn admit(
         is_head: head.method == head::Method::Head,
         name,
     });
+    // Set and not added to: a head is read again after a verification.
+    bill.ledger.client_in = Kinds::of_head(head.bytes);
     let Place::Mapi(endpoint) = head.target.place else {
         return Ok(Some(Admitted::Local(Local::Health)));
     };
@@ -139,11 +143,13 @@ pub(crate) fn admit(
     if name.is_none() {
         return Err(Refusal::UnknownHost);
     }
+    enter(Phase::Auth);
     let identity = match who(&head, world, caller.memo, caller.verified, now, runtime)? {
         Ok(identity) => identity,
         Err(verification) => return Ok(Some(Admitted::Verify(verification))),
     };
     bill.user = Some(identity.user.clone());
+    enter(Phase::Route);
     bill.scheme = Some(identity.scheme);
     route(
         &head,
@@ -164,7 +170,6 @@ pub(crate) fn admit(
 fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
     bill.endpoint = Some(endpoint);
     bill.request_type = Some(head.request_type);
-    bill.head.received = head.length as u64;
     bill.keep_texts([
         head.request_id.unwrap_or_default(),
         head.client_info.unwrap_or_default(),
@@ -296,7 +301,7 @@ fn route(
         .handoff
         .user_header()
         .zip(world.handoff.user_value(identity));
-    head.write(
+    let written = head.write(
         &Forwarding {
             client: address,
             scheme,
@@ -307,6 +312,7 @@ fn route(
         },
         out,
     );
+    bill.ledger.server_out = Kinds::of_head(written);
     let identity_key = world.handoff.identity_key(identity, head.authorization);
     Ok(Admitted::Forward(Box::new(Plan {
         lane: identity_key.and_then(|key| backend.lane(key)),

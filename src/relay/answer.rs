@@ -1,7 +1,8 @@
 //! An answer's head, read from the server and written anew for the client.
 
 use super::fields::{self, Fate};
-use super::head::{Fields, canonical_length, has_bare_line_feed, line};
+use super::head::{Fields, canonical_length, first_line, has_bare_line_feed, line, line_length};
+use crate::accounting::HeadBytes;
 use crate::mapi::cookies::set_cookie;
 use crate::mapi::framing::Body;
 use crate::mapi::{Flavour, ResponseCode};
@@ -33,6 +34,8 @@ pub(crate) struct AnswerHead<'h, 'b> {
     pub(crate) pending_period: Option<Duration>,
     /// The context cookie it sets, by its flavour's name; empty where it clears it.
     pub(crate) context: Option<&'b [u8]>,
+    /// Its bytes by what they are.
+    pub(crate) bytes: HeadBytes,
     echoes: Echoes,
     fields: &'h [Header<'b>],
 }
@@ -81,6 +84,11 @@ pub(crate) fn read<'h, 'b>(
         expiration: None,
         pending_period: None,
         context: None,
+        bytes: HeadBytes {
+            total: length,
+            line: first_line(bytes),
+            ..HeadBytes::default()
+        },
         echoes: Echoes::default(),
         fields,
     };
@@ -93,6 +101,7 @@ pub(crate) fn read<'h, 'b>(
                 head.reusable &= !says_close(value);
             }
             10 if is("set-cookie") => {
+                head.bytes.cookies += line_length(name, value);
                 if let Some((_, value)) = set_cookie(value).filter(|(name, _)| *name == context) {
                     head.context = Some(value);
                 }
@@ -171,13 +180,16 @@ pub(crate) struct Echo<'a> {
 }
 
 impl AnswerHead<'_, '_> {
-    /// Appends the head the client gets. `Set-Cookie` lines pass unmerged and in order.
-    pub(crate) fn write(&self, with: &Rewrite<'_>, out: &mut Vec<u8>) {
+    /// Appends the head the client gets. `Set-Cookie` lines pass unmerged and in order. Returns its bytes.
+    pub(crate) fn write(&self, with: &Rewrite<'_>, out: &mut Vec<u8>) -> HeadBytes {
+        let begin = out.len();
+        let mut bytes = HeadBytes::default();
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.reason.as_bytes());
         out.extend_from_slice(b"\r\n");
+        bytes.line = out.len() - begin;
         for Header { name, value } in self.fields {
             let is = |known: &str| name.eq_ignore_ascii_case(known);
             if fields::of_answer(name) == Fate::Drop
@@ -193,7 +205,12 @@ impl AnswerHead<'_, '_> {
                         itoa::Buffer::new().format(code.0).as_bytes(),
                     );
                 }
-                _ if is("set-cookie") && is_ours(value, with.own_cookie) => {}
+                _ if is("set-cookie") => {
+                    if !is_ours(value, with.own_cookie) {
+                        line(out, name.as_bytes(), value);
+                        bytes.cookies += line_length(name, value);
+                    }
+                }
                 _ => line(out, name.as_bytes(), value),
             }
         }
@@ -201,7 +218,9 @@ impl AnswerHead<'_, '_> {
             self.echo(&echo, out);
         }
         if let Some((name, value, path)) = with.route_cookie {
+            let before = out.len();
             write_route_cookie(name, value, path, out);
+            bytes.cookies += out.len() - before;
         }
         if let Some(challenges) = with.challenges {
             out.extend_from_slice(challenges.as_bytes());
@@ -224,6 +243,8 @@ impl AnswerHead<'_, '_> {
             out.extend_from_slice(b"Connection: close\r\n");
         }
         out.extend_from_slice(b"\r\n");
+        bytes.total = out.len() - begin;
+        bytes
     }
 
     fn echo(&self, echo: &Echo<'_>, out: &mut Vec<u8>) {

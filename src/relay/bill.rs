@@ -1,14 +1,17 @@
 //! What one request was and what it cost, settled when its future ends or is dropped.
 
-use crate::accounting::{Bytes, cpu_so_far};
+use crate::accounting::meter::{belongs_to, settle};
+use crate::accounting::{Bytes, Kind, Ledger, Phase, Times, Wire};
+use crate::backend::Leg;
 use crate::config::settings::Scheme;
 use crate::ids::{RequestId, UserName};
 use crate::journal::Entry;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
-use crate::metrics::{Counted, Finished, Outcome};
+use crate::metrics::{Account, Counted, Finished, Outcome};
 use crate::refusal::Refusal;
 use crate::runtime::Runtime;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant, SystemTime};
 
 /// What the access line and the metrics want to know. Kept small: a held poll keeps one for minutes.
@@ -22,7 +25,9 @@ pub(crate) struct Bill<'d> {
     pub(crate) began: Instant,
     /// The clock when it was last read: good enough where a few microseconds do not matter.
     pub(crate) clock: Instant,
-    before: Ledger,
+    /// Of so many requests one is looked at closely, and this is one.
+    every: Option<NonZeroU32>,
+    handshake: Option<Box<Handshake>>,
     is_settled: bool,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) request_type: Option<RequestType>,
@@ -40,21 +45,31 @@ pub(crate) struct Bill<'d> {
     pub(crate) auth: Duration,
     pub(crate) sent: Option<Instant>,
     pub(crate) first_byte: Option<Duration>,
-    pub(crate) head: Bytes,
-    pub(crate) body: Bytes,
-    pub(crate) backend: Bytes,
+    pub(crate) ledger: Ledger,
+    /// The server's side of the ledger is what was on the wire.
+    is_server_fitted: bool,
     pub(crate) server_reused: bool,
     _in_flight: Counted,
 }
 
-/// What a connection has cost up to now. Requests are billed from one reading to the next, so that
-/// reading a request's first bytes is charged to it and nothing is charged twice.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ledger {
-    /// Bytes on the client's wire.
-    pub(crate) tls: Bytes,
-    /// Nanoseconds of the connection's task.
+/// What a connection's beginning cost; shown with its first request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handshake {
+    /// Nanoseconds.
     pub(crate) cpu_ns: u64,
+    pub(crate) bytes: Bytes,
+}
+
+/// What was measured of a request when it ended. Requests are billed from one reading to the next, so
+/// that reading a request's first bytes is charged to it and nothing is charged twice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    /// What the connection's task has spent since the last request ended.
+    pub(crate) times: Times,
+    /// Bytes on the client's wire since then.
+    pub(crate) wire: Bytes,
+    pub(crate) is_tls: bool,
+    pub(crate) ended: Instant,
 }
 
 /// Where it went.
@@ -70,7 +85,8 @@ impl<'d> Bill<'d> {
         runtime: &'d Runtime,
         client: SocketAddr,
         client_reused: bool,
-        before: Ledger,
+        handshake: Option<Box<Handshake>>,
+        every: Option<NonZeroU32>,
         now: (Instant, SystemTime),
     ) -> Self {
         Self {
@@ -81,7 +97,8 @@ impl<'d> Bill<'d> {
             time: now.1,
             began: now.0,
             clock: now.0,
-            before,
+            every,
+            handshake,
             is_settled: false,
             endpoint: None,
             request_type: None,
@@ -98,9 +115,8 @@ impl<'d> Bill<'d> {
             auth: Duration::ZERO,
             sent: None,
             first_byte: None,
-            head: Bytes::default(),
-            body: Bytes::default(),
-            backend: Bytes::default(),
+            ledger: Ledger::default(),
+            is_server_fitted: false,
             server_reused: false,
             _in_flight: runtime.metrics.request_started(),
         }
@@ -138,10 +154,37 @@ impl<'d> Bill<'d> {
         self.texts.get(begin..end_of(which)).unwrap_or_default()
     }
 
-    /// Settles it as it stands.
-    pub(crate) fn settle(mut self, after: Ledger, ended: Instant) {
+    /// Takes what the server's leg has carried for this request.
+    pub(crate) fn fit_server(&mut self, leg: &mut Leg) {
+        let wire = leg.bill(0);
+        let rest = rest(leg.is_tls());
+        self.ledger.server_in.fit(wire.received, rest);
+        self.ledger.server_out.fit(wire.sent, rest);
+        self.is_server_fitted = true;
+    }
+
+    /// Settles it.
+    pub(crate) fn settle(mut self, measured: Measured) {
         self.is_settled = true;
-        self.book(after, ended);
+        let rest = rest(measured.is_tls);
+        self.ledger.client_in.fit(measured.wire.received, rest);
+        self.ledger.client_out.fit(measured.wire.sent, rest);
+        if !self.is_server_fitted {
+            (self.ledger.server_in, self.ledger.server_out) = Default::default();
+        }
+        self.book(&measured.times, measured.ended);
+        if let Some(every) = self.every {
+            // The work just done has a phase of its own, and the line is written.
+            let spent = settle().of_request();
+            let metrics = &self.runtime.metrics;
+            metrics.cpu(Account::Request, spent);
+            let scaled = spent.saturating_mul(every.get().into());
+            metrics.cpu_phase(self.asked(), Phase::Log, scaled);
+        }
+    }
+
+    fn asked(&self) -> Option<(Endpoint, RequestType)> {
+        self.endpoint.zip(self.request_type)
     }
 
     /// Notes that we ended it ourselves.
@@ -160,14 +203,15 @@ impl<'d> Bill<'d> {
 }
 
 impl Bill<'_> {
-    fn book(&self, after: Ledger, ended: Instant) {
+    fn book(&self, times: &Times, ended: Instant) {
         let total = ended.saturating_duration_since(self.began);
-        let cpu = Duration::from_nanos(after.cpu_ns.saturating_sub(self.before.cpu_ns));
-        let tls = after.tls.since(self.before.tls);
+        let spent = times.of_request();
+        let cpu = Duration::from_nanos(spent);
         let refusal = self.refusal.as_deref();
         let metrics = &self.runtime.metrics;
-        match (self.endpoint, self.request_type) {
-            (Some(endpoint), Some(request_type)) => metrics.request_finished(&Finished {
+        let asked = self.asked();
+        match asked {
+            Some((endpoint, request_type)) => metrics.request_finished(&Finished {
                 endpoint,
                 request_type,
                 outcome: self.outcome,
@@ -176,17 +220,24 @@ impl Bill<'_> {
                 total,
                 first_byte: self.first_byte,
                 cpu,
-                client_bytes: tls,
-                backend_bytes: self.backend,
             }),
             // Nothing that MAPI knows was asked for.
-            _ => {
-                metrics.bytes(tls, self.backend);
+            None => {
                 if let Some(refusal) = refusal {
                     metrics.refused(refusal);
                 }
             }
         }
+        metrics.request_bytes(asked, &self.ledger);
+        metrics.cpu(Account::Request, spent);
+        metrics.cpu(Account::Connection, times.of(Phase::Idle));
+        if let Some(every) = self.every {
+            for phase in Phase::OF_REQUESTS {
+                let scaled = times.of(phase).saturating_mul(every.get().into());
+                metrics.cpu_phase(asked, phase, scaled);
+            }
+        }
+        belongs_to(Phase::Log);
         if !self.runtime.journal.is_on() {
             return;
         }
@@ -216,10 +267,12 @@ impl Bill<'_> {
             first_byte: self.first_byte,
             total,
             cpu,
-            head: self.head,
-            body: self.body,
-            tls,
-            backend: self.backend,
+            phases: self.every.map(|_closely| times),
+            handshake: self.handshake.as_deref().map(|handshake| {
+                let cpu = Duration::from_nanos(handshake.cpu_ns);
+                (cpu, handshake.bytes)
+            }),
+            ledger: &self.ledger,
             client_reused: self.client_reused,
             server_reused: self.server_reused,
         });
@@ -233,13 +286,18 @@ impl Drop for Bill<'_> {
     )]
     fn drop(&mut self) {
         if !self.is_settled {
-            // Its future was dropped in mid-request: what its connection knew last has to do.
-            let dropped = Ledger {
-                cpu_ns: cpu_so_far(),
-                ..self.before
-            };
-            self.book(dropped, Instant::now());
+            // Its future was dropped in mid-request. Its bytes are booked by the legs it left.
+            self.ledger = Ledger::default();
+            self.book(&settle(), Instant::now());
         }
+    }
+}
+
+/// What the bytes of a leg are that nobody looked at.
+fn rest(is_tls: bool) -> Kind {
+    match is_tls {
+        true => Kind::Tls,
+        false => Kind::Payload,
     }
 }
 

@@ -2,16 +2,17 @@
 
 use super::admit::{Admitted, Caller, Plan, Shape, admit};
 use super::asks::Asks;
-use super::bill::{Bill, Ledger};
+use super::bill::{Bill, Handshake, Measured};
 use super::buffer::{Buffer, poll_send};
 use super::deadline::Deadline;
 use super::forward::Sent;
-use crate::accounting::{Wire, cpu_so_far};
+use crate::accounting::meter::{belongs_to, charge, look_closely, settle};
+use crate::accounting::{Kind, Phase, Wire};
 use crate::auth::{Denied, Identity, Memo};
 use crate::buffers::Scratch;
 use crate::config::settings::Scheme;
 use crate::ids::ServerName;
-use crate::metrics::{AuthOutcome, Outcome, RetryReason};
+use crate::metrics::{Account, AuthOutcome, LegSide, Metrics, Outcome, RetryReason};
 use crate::refusal::Refusal;
 use crate::runtime::{Ask, Runtime, Snapshot};
 use std::future::poll_fn;
@@ -40,8 +41,8 @@ pub(super) struct Connection<S> {
     memo: Memo,
     /// A request has been answered here: the client knows how to open another connection.
     is_used: bool,
-    /// What has been billed: the next request's bill begins there.
-    billed: Ledger,
+    /// What the connection's beginning cost; the first request's line shows it.
+    handshake: Option<Box<Handshake>>,
     /// When the last request ended, or the connection began.
     ended: Instant,
 }
@@ -96,7 +97,7 @@ pub(super) enum Next {
 ///
 /// Not an `async fn`: that would keep its arguments beside the connection made of them.
 pub fn serve<S: Stream>(
-    stream: S,
+    mut stream: S,
     client: SocketAddr,
     scheme: &'static str,
     runtime: Arc<Runtime>,
@@ -105,6 +106,13 @@ pub fn serve<S: Stream>(
     let idle = runtime.snapshot().settings.limits.idle_timeout;
     #[expect(clippy::disallowed_methods, reason = "a connection begins here")]
     let began = Instant::now();
+    let handshake = Handshake {
+        cpu_ns: settle().of(Phase::Handshake),
+        bytes: stream.bill(0),
+    };
+    let metrics = &runtime.metrics;
+    metrics.cpu(Account::Handshake, handshake.cpu_ns);
+    metrics.bytes_beside(LegSide::Client, Kind::Handshake, handshake.bytes);
     let mut connection = Connection {
         stream,
         client,
@@ -115,7 +123,7 @@ pub fn serve<S: Stream>(
         asks: Asks::new(asks),
         memo: Memo::default(),
         is_used: false,
-        billed: Ledger::default(),
+        handshake: (scheme == "https").then(|| Box::new(handshake)),
         ended: began,
     };
     async move {
@@ -124,26 +132,40 @@ pub fn serve<S: Stream>(
             match Box::pin(connection.exchange(&runtime)).await {
                 Next::Request => connection.is_used = true,
                 Next::Close => break,
-                Next::Linger => {
-                    connection.linger().await;
+                end => {
+                    connection.end(end, &runtime.metrics).await;
                     return;
                 }
-                Next::Break => return,
             }
         }
-        // The client learns that this is the end and not an accident; it need not agree.
-        let _end = tokio::time::timeout(LAST_WORDS, connection.stream.shutdown()).await;
+        connection.end(Next::Close, &runtime.metrics).await;
     }
 }
 
 impl<S: Stream> Connection<S> {
+    /// Takes leave of the client.
+    async fn end(&mut self, how: Next, metrics: &Metrics) {
+        belongs_to(Phase::Idle);
+        match how {
+            Next::Linger => self.linger().await,
+            Next::Break => {}
+            // The client learns that this is the end and not an accident; it need not agree.
+            Next::Close | Next::Request => {
+                let _end = tokio::time::timeout(LAST_WORDS, self.stream.shutdown()).await;
+            }
+        }
+        metrics.cpu(Account::Connection, settle().of(Phase::Idle));
+    }
+
     /// Waits for the first bytes of a request. False: the connection ends here, nobody is owed anything.
     async fn next_request(&mut self, idle: Duration) -> bool {
         self.late.set((self.ended + idle).into());
+        look_closely(false);
         poll_fn(|cx| {
             if !self.input.is_empty() {
                 return Poll::Ready(true);
             }
+            belongs_to(Phase::Idle);
             if let Poll::Ready(read) = self.input.poll_fill(&mut self.stream, usize::MAX, cx) {
                 return Poll::Ready(matches!(read, Ok(bytes) if bytes > 0));
             }
@@ -167,7 +189,13 @@ impl<S: Stream> Connection<S> {
     async fn exchange(&mut self, runtime: &Runtime) -> Next {
         let now = (Instant::now(), SystemTime::now());
         let world = runtime.snapshot();
-        let mut bill = Bill::open(runtime, self.client, self.is_used, self.billed, now);
+        // Whatever brought its first bytes was done for it.
+        belongs_to(Phase::Head);
+        let every = world.settings.accounting.closely_every;
+        let every = every.filter(|every| fastrand::u32(..every.get()) == 0);
+        look_closely(every.is_some());
+        let handshake = self.handshake.take();
+        let mut bill = Bill::open(runtime, self.client, self.is_used, handshake, every, now);
         let mut shape = None;
         // Each stage in a box of its own: while an answer is held for minutes, nothing is kept of what
         // it took to send the request.
@@ -193,12 +221,20 @@ impl<S: Stream> Connection<S> {
                 Next::Close
             }
         };
-        self.billed = Ledger {
-            tls: self.stream.wire(),
-            cpu_ns: cpu_so_far(),
-        };
+        let mut ahead = self.input.data().len() as u64;
+        if next != Next::Request {
+            // Nobody reads these as a request any more: they are part of what was sent with this one.
+            bill.ledger
+                .client_in
+                .add(Kind::Payload, std::mem::take(&mut ahead));
+        }
         self.ended = Instant::now();
-        bill.settle(self.billed, self.ended);
+        bill.settle(Measured {
+            wire: self.stream.bill(ahead),
+            is_tls: self.scheme == "https",
+            ended: self.ended,
+            times: settle(),
+        });
         next
     }
 
@@ -305,6 +341,7 @@ impl<S: Stream> Connection<S> {
                     let began = Instant::now();
                     let outcome = Box::pin(verification.run()).await;
                     bill.auth = began.elapsed();
+                    charge(Phase::Auth, world.auth.take_cpu_ns());
                     runtime.metrics.auth_verified();
                     let told = match &outcome {
                         Ok(_) => AuthOutcome::Verified,
@@ -436,7 +473,7 @@ mod tests {
             size_of::<Plan>(),
         ];
 
-        assert!(kept.iter().sum::<usize>() <= 2200, "{kept:?}");
+        assert!(kept.iter().sum::<usize>() <= 2304, "{kept:?}");
     }
 
     #[test]

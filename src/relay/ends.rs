@@ -10,7 +10,7 @@ use super::hold::Hold;
 use super::in_band::{self, Word};
 use super::learn;
 use super::respond::{Scene, Under};
-use crate::accounting::Wire;
+use crate::accounting::{Kind, Wire};
 use crate::buffers::Scratch;
 use crate::health::Observation;
 use crate::mapi::ResponseCode;
@@ -106,7 +106,7 @@ impl Scene<'_> {
         in_band::end_of_wait(word, self.flavour(), bill.began.elapsed(), &mut out.0);
         exchange.late.set(after(WRITE_END));
         exchange.write(&out.0).await?;
-        bill.body.sent += out.0.len() as u64;
+        bill.ledger.client_out.add(Kind::Tags, out.0.len() as u64);
         (bill.code, bill.outcome) = (Some(code), Outcome::Ended);
         hold.ended(self, reason);
         let stays = !under.closes && exchange.is_request_done() && reason != PollEnd::Drain;

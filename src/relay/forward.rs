@@ -5,12 +5,14 @@ use super::bill::Bill;
 use super::buffer::poll_send;
 use super::connection::{Connection, Stop, Stream, after};
 use super::head::{BodyLength, finish};
-use crate::accounting::{Bytes, Wire};
+use crate::accounting::meter::enter;
+use crate::accounting::{Kind, Phase, Wire};
 use crate::backend::{ConnectError, Leg};
 use crate::buffers::Scratch;
+use crate::config::settings::Limits;
 use crate::health::Observation;
 use crate::mapi::framing::Body;
-use crate::metrics::{ConnectOutcome, RetryReason};
+use crate::metrics::{ConnectOutcome, LegSide, RetryReason};
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
 use std::future::poll_fn;
@@ -23,8 +25,6 @@ pub(super) struct Sent {
     pub(super) leg: Leg,
     /// The rest of the request's body.
     pub(super) body: Body,
-    /// What the leg had carried before.
-    pub(super) before: Bytes,
 }
 
 impl<S: Stream> Connection<S> {
@@ -42,40 +42,56 @@ impl<S: Stream> Connection<S> {
         out: &mut Scratch,
         bill: &mut Bill<'_>,
     ) -> Result<Result<Sent, Refusal>, Stop> {
+        enter(Phase::Upstream);
         let limits = &world.settings.limits;
-        let (body, taken) = match shape.body {
+        let begun = out.0.len();
+        let (body, taken, head_end) = match shape.body {
             BodyLength::Counted(length) => {
                 finish(length, &mut out.0);
-                self.invite(shape, length).await?;
-                self.first_piece(shape, length, limits.body_timeout, out)
-                    .await?
+                let head_end = out.0.len();
+                if self.wants_invitation(shape, length) {
+                    Box::pin(self.go_on(bill)).await?;
+                }
+                let (body, taken) = self
+                    .first_piece(shape, length, limits.body_timeout, out)
+                    .await?;
+                (body, taken, head_end)
             }
             // Servers want a length, so a chunked body is measured first.
             BodyLength::Chunked => {
-                let measured =
-                    Box::pin(self.measure(shape, limits.chunked_body, limits.body_timeout)).await?;
+                let measured = Box::pin(self.measure(shape, limits, bill)).await?;
                 finish(measured.payload.len() as u64, &mut out.0);
+                let head_end = out.0.len();
                 out.0.extend_from_slice(&measured.payload);
-                (Body::Done, measured.wire)
+                (Body::Done, measured.wire, head_end)
             }
         };
-        let (leg, before) = match self.first_write(runtime, world, plan, &out.0, bill).await? {
+        let payload = (out.0.len() - head_end) as u64;
+        let to_server = &mut bill.ledger.server_out;
+        to_server.add(Kind::Headers, (head_end - begun) as u64);
+        to_server.add(Kind::Payload, payload);
+        let leg = match self.first_write(runtime, world, plan, &out.0, bill).await? {
             Ok(written) => written,
             Err(refusal) => return Ok(Err(refusal)),
         };
         // Only now: a request that was not written is read from its head again.
-        bill.body.received = taken.saturating_sub(shape.length) as u64;
+        let wire = taken.saturating_sub(shape.length) as u64;
+        bill.ledger.client_in.add_body(wire, payload, 0);
         self.input.consume(taken);
-        Ok(Ok(Sent { leg, body, before }))
+        Ok(Ok(Sent { leg, body }))
     }
 
-    /// Tells a client that waits for it to go on.
-    async fn invite(&mut self, shape: Shape, length: u64) -> Result<(), Stop> {
+    /// True where the client waits to be told to send its body.
+    fn wants_invitation(&self, shape: Shape, length: u64) -> bool {
         let here = self.input.data().len().saturating_sub(shape.length) as u64;
-        if shape.expects_continue && here < length {
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-        }
-        Ok(())
+        shape.expects_continue && here < length
+    }
+
+    /// Tells it to.
+    async fn go_on(&mut self, bill: &mut Bill<'_>) -> Result<(), Stop> {
+        const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        bill.ledger.client_out.add(Kind::Line, GO_ON.len() as u64);
+        self.write(GO_ON).await
     }
 
     /// Appends as much of the body as is here, or comes without waiting. Returns what is left of it, and
@@ -111,12 +127,13 @@ impl<S: Stream> Connection<S> {
     async fn measure(
         &mut self,
         shape: Shape,
-        limit: usize,
-        patience: std::time::Duration,
+        limits: &Limits,
+        bill: &mut Bill<'_>,
     ) -> Result<Measured, Stop> {
-        self.late.set(after(patience));
+        let limit = limits.chunked_body;
+        self.late.set(after(limits.body_timeout));
         if shape.expects_continue {
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            self.go_on(bill).await?;
         }
         let mut measured = Measured {
             payload: Vec::new(),
@@ -163,7 +180,7 @@ impl<S: Stream> Connection<S> {
         plan: &Plan,
         bytes: &[u8],
         bill: &mut Bill<'_>,
-    ) -> Result<Result<(Leg, Bytes), Refusal>, Stop> {
+    ) -> Result<Result<Leg, Refusal>, Stop> {
         let limits = &world.settings.limits;
         let (server, meters) = (&plan.server, plan.server.meters(&runtime.metrics));
         let mut kept = server.reuse(plan.lane, bill.began);
@@ -175,9 +192,18 @@ impl<S: Stream> Connection<S> {
                 }
                 // Boxed: this future has room for a TLS handshake, and an exchange would have it for
                 // as long as it lives.
-                None => match Box::pin(server.connect(limits.connect_timeout)).await {
-                    Ok(leg) => {
+                None => match Box::pin(server.connect(
+                    limits.connect_timeout,
+                    runtime.metrics.unbilled(LegSide::Server),
+                ))
+                .await
+                {
+                    Ok(mut leg) => {
                         meters.connected(ConnectOutcome::Ok);
+                        let handshake = leg.bill(0);
+                        runtime
+                            .metrics
+                            .bytes_beside(LegSide::Server, Kind::Handshake, handshake);
                         leg
                     }
                     Err(error) => {
@@ -209,7 +235,7 @@ impl<S: Stream> Connection<S> {
                 Ok(()) => {
                     bill.server_reused = was_used;
                     bill.sent = Some(now);
-                    return Ok(Ok((leg, before)));
+                    return Ok(Ok(leg));
                 }
                 Err(_) if sent == 0 && was_used => {
                     runtime.metrics.retried(RetryReason::StaleConnection);
@@ -223,7 +249,7 @@ impl<S: Stream> Connection<S> {
                 }
                 Err(error) => {
                     runtime.observe(server.name(), Observation::Reset);
-                    bill.backend = leg.wire().since(before);
+                    bill.fit_server(&mut leg);
                     return Err(Refusal::ServerFailed {
                         server: server.name().clone(),
                         written: sent,

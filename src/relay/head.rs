@@ -4,6 +4,7 @@
 
 use super::fields::{self, Fate};
 use super::target::{Place, Target};
+use crate::accounting::HeadBytes;
 use crate::mapi::cookies::pairs;
 use crate::mapi::{Flavour, RequestType};
 use crate::refusal::Refusal;
@@ -66,6 +67,8 @@ pub struct RequestHead<'h, 'b> {
     pub contexts: [Option<&'b [u8]>; 2],
     /// Our own route cookie.
     pub route_cookie: Option<&'b [u8]>,
+    /// Its bytes by what they are.
+    pub bytes: HeadBytes,
     fields: &'h [Header<'b>],
 }
 
@@ -165,6 +168,11 @@ pub fn read<'h, 'b>(
         request_id: facts.request_id,
         client_info: facts.client_info,
         user_agent: facts.user_agent,
+        bytes: HeadBytes {
+            total: length,
+            line: first_line(bytes),
+            ..facts.bytes
+        },
         authorization: facts.authorization,
         contexts: facts.contexts,
         route_cookie: facts.route_cookie,
@@ -185,6 +193,7 @@ struct Facts<'b> {
     authorization: Option<&'b [u8]>,
     contexts: [Option<&'b [u8]>; 2],
     route_cookie: Option<&'b [u8]>,
+    bytes: HeadBytes,
 }
 
 fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal> {
@@ -200,6 +209,7 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
         authorization: None,
         contexts: [None, None],
         route_cookie: None,
+        bytes: HeadBytes::default(),
     };
     let (mut length, mut chunked) = (None, false);
     for Header { name, value } in fields.iter().copied() {
@@ -209,7 +219,10 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is("host") => once(&mut facts.host, host(value)?, "Host twice")?,
-            6 if is("cookie") => cookies(value, gate.route_cookie, &mut facts)?,
+            6 if is("cookie") => {
+                facts.bytes.cookies += line_length(name, value);
+                cookies(value, gate.route_cookie, &mut facts)?;
+            }
             6 if is("expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Refusal::ExpectationFailed);
@@ -221,6 +234,7 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
             11 if is("x-requestid") => once(&mut facts.request_id, value, "X-RequestId twice")?,
             12 if is("x-clientinfo") => once(&mut facts.client_info, value, "X-ClientInfo twice")?,
             13 if is("authorization") => {
+                facts.bytes.authorization += line_length(name, value);
                 once(&mut facts.authorization, value, "Authorization twice")?;
             }
             13 if is("x-requesttype") => {
@@ -353,14 +367,22 @@ pub struct Forwarding<'a> {
 
 impl RequestHead<'_, '_> {
     /// Appends the head a server gets, without `Content-Length` and the empty line; see [`finish`].
-    pub fn write(&self, with: &Forwarding<'_>, out: &mut Vec<u8>) {
+    /// Returns its bytes so far.
+    pub fn write(&self, with: &Forwarding<'_>, out: &mut Vec<u8>) -> HeadBytes {
+        let begin = out.len();
         out.extend_from_slice(b"POST ");
         self.target.write(out);
         out.extend_from_slice(b" HTTP/1.1\r\n");
+        let mut bytes = HeadBytes {
+            line: out.len() - begin,
+            ..HeadBytes::default()
+        };
         for Header { name, value } in self.fields {
             if name.eq_ignore_ascii_case("cookie") {
                 if !with.strip_session_cookies {
+                    let before = out.len();
                     write_cookies(value, with.route_cookie, out);
+                    bytes.cookies += out.len() - before;
                 }
             } else if !name.eq_ignore_ascii_case("authorization")
                 && fields::of_request(name, with.user.map(|(field, _)| field)) == Fate::Pass
@@ -370,12 +392,15 @@ impl RequestHead<'_, '_> {
         }
         if let Some(value) = with.authorization {
             line(out, b"Authorization", value);
+            bytes.authorization = line_length("Authorization", value);
         }
         if let Some((field, user)) = with.user {
             line(out, field.as_bytes(), user.as_bytes());
         }
         line(out, b"X-Forwarded-For", with.client.as_bytes());
         line(out, b"X-Forwarded-Proto", with.scheme.as_bytes());
+        bytes.total = out.len() - begin;
+        bytes
     }
 }
 
@@ -387,6 +412,16 @@ pub fn finish(length: u64, out: &mut Vec<u8>) {
         itoa::Buffer::new().format(length).as_bytes(),
     );
     out.extend_from_slice(b"\r\n");
+}
+
+/// Bytes of a header line as it is mostly written.
+pub(crate) fn line_length(name: &str, value: &[u8]) -> usize {
+    name.len() + value.len() + 4
+}
+
+/// Bytes of the first line, its end included.
+pub(crate) fn first_line(head: &[u8]) -> usize {
+    memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1)
 }
 
 /// Appends one header line.

@@ -3,8 +3,9 @@
 use super::admit::{Local, Shape};
 use super::bill::Bill;
 use super::connection::{Connection, LAST_WORDS, Next, Stop, Stream, after};
-use super::head::BodyLength;
+use super::head::{BodyLength, first_line};
 use super::refuse::{self, Manner};
+use crate::accounting::{HeadBytes, Kind};
 use crate::buffers::Scratch;
 use crate::mapi::ResponseCode;
 use crate::mapi::framing::Body;
@@ -54,8 +55,7 @@ impl<S: Stream> Connection<S> {
             }
         }
         bill.outcome = Outcome::Local;
-        bill.head.sent = out.0.len() as u64;
-        self.finish(&out.0, shape, manner).await
+        self.finish(&out.0, shape, manner, bill).await
     }
 
     /// Says no, in the protocol's words where it has some.
@@ -78,8 +78,7 @@ impl<S: Stream> Connection<S> {
         let mut out = Scratch::new();
         refuse::refusal(&refusal, &challenges, bill, manner, &mut out.0);
         bill.refuse(refusal);
-        bill.head.sent = out.0.len() as u64;
-        self.finish(&out.0, shape, manner)
+        self.finish(&out.0, shape, manner, bill)
             .await
             .unwrap_or(Next::Close)
     }
@@ -101,7 +100,17 @@ impl<S: Stream> Connection<S> {
         out: &[u8],
         shape: Option<Shape>,
         manner: Manner,
+        bill: &mut Bill<'_>,
     ) -> Result<Next, Stop> {
+        let line = first_line(out);
+        let head_end = memchr::memmem::find(out, b"\r\n\r\n").map_or(out.len(), |end| end + 4);
+        bill.ledger.client_out.add_head(HeadBytes {
+            total: head_end,
+            line,
+            ..HeadBytes::default()
+        });
+        let payload = (out.len() - head_end) as u64;
+        bill.ledger.client_out.add(Kind::Payload, payload);
         self.late.set(after(LAST_WORDS));
         self.write(out).await?;
         let Some(shape) = shape.filter(|_| !manner.close) else {
@@ -117,6 +126,7 @@ impl<S: Stream> Connection<S> {
                 .follow(self.input.data(), |_| {})
                 .map_err(|_counted| Stop::ClientGone)?;
             self.input.consume(taken.wire);
+            bill.ledger.client_in.add(Kind::Payload, taken.wire as u64);
             if body.is_done() {
                 return Ok(Next::Request);
             }

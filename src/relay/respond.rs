@@ -10,7 +10,8 @@ use super::head::Fields;
 use super::hold::Hold;
 use super::learn;
 use super::local::challenges;
-use crate::accounting::Wire;
+use crate::accounting::meter::enter;
+use crate::accounting::{Kind, Phase, Wire};
 use crate::buffers::Scratch;
 use crate::config::settings::BackendIdentity;
 use crate::health::Observation;
@@ -62,6 +63,7 @@ impl<S: Stream> Connection<S> {
             keep_alive,
             sent,
         } = &mut *way;
+        enter(Phase::Relay);
         let keep_alive = *keep_alive;
         let scene = Scene {
             runtime,
@@ -72,8 +74,9 @@ impl<S: Stream> Connection<S> {
         let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
         let outcome = scene.stream(&mut exchange, bill).await;
         let is_unread = !exchange.is_request_done();
-        bill.body.received += exchange.moved;
-        bill.backend = sent.leg.wire().since(sent.before);
+        bill.ledger.client_in.add(Kind::Payload, exchange.moved);
+        bill.ledger.server_out.add(Kind::Payload, exchange.moved);
+        bill.fit_server(&mut sent.leg);
         let (next, leg_is_clean) = outcome?;
         if leg_is_clean {
             way.give_back(bill.clock);
@@ -190,6 +193,7 @@ impl Scene<'_> {
             let length = head.length;
             if head.status < 200 {
                 // We have told the client to go on ourselves; a server's own word would be one too many.
+                bill.ledger.server_in.add(Kind::Headers, length as u64);
                 exchange.output.consume(length);
                 continue;
             }
@@ -239,10 +243,11 @@ impl Scene<'_> {
             challenges: challenges.as_deref(),
             close: !keep,
         };
-        head.write(&rewrite, out);
+        let written = head.write(&rewrite, out);
         bill.status = head.status;
         bill.code = code;
-        bill.head.sent = out.len() as u64;
+        bill.ledger.server_in.add_head(head.bytes);
+        bill.ledger.client_out.add_head(written);
         let periods = world.settings.limits.pending_missed;
         let period = head
             .pending_period
@@ -389,7 +394,7 @@ impl Scene<'_> {
         bill: &mut Bill<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), Stop> {
-        let pending = tags.pending();
+        let (pending, tag_bytes) = (tags.pending(), tags.bytes());
         let data = exchange.output.data();
         let taken = under
             .body
@@ -402,7 +407,10 @@ impl Scene<'_> {
             })?;
         out.extend_from_slice(data.get(..taken.wire).unwrap_or_default());
         exchange.output.consume(taken.wire);
-        bill.body.sent += taken.wire as u64;
+        let tag_bytes = tags.bytes() - tag_bytes;
+        for side in [&mut bill.ledger.server_in, &mut bill.ledger.client_out] {
+            side.add_body(taken.wire as u64, taken.payload, tag_bytes);
+        }
         if tags.pending() > pending {
             hold.pending(self, self.now());
         }

@@ -211,6 +211,10 @@ impl<S: Wire> Wire for TlsStream<S> {
     fn wire(&self) -> Bytes {
         self.io.wire()
     }
+
+    fn bill(&mut self, read_ahead: u64) -> Bytes {
+        self.io.bill(read_ahead)
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {

@@ -4,6 +4,7 @@ use crate::backend::{BackServer, ConnectError, Leg};
 use crate::config::settings::{HealthProbe, HealthSettings, Server};
 use crate::health::Observation;
 use crate::mapi::Endpoint;
+use crate::metrics::{LegSide, Metrics};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io::ErrorKind;
@@ -14,8 +15,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
 /// Each step has a connection of its own, closed afterwards: a check must not find a kept
 /// connection working while new ones fail, and never leaves one behind for somebody's request.
-pub(super) async fn look_at(server: &BackServer, how: &HealthSettings) -> Option<Observation> {
-    match tokio::time::timeout(how.timeout, look(server, how)).await {
+pub(super) async fn look_at(
+    server: &BackServer,
+    how: &HealthSettings,
+    metrics: &Metrics,
+) -> Option<Observation> {
+    match tokio::time::timeout(how.timeout, look(server, how, metrics)).await {
         Ok(Ok(found) | Err(Trouble::Theirs(found))) => Some(found),
         Ok(Err(Trouble::Ours)) => None,
         Err(_elapsed) => Some(Observation::Deadline),
@@ -28,28 +33,36 @@ enum Trouble {
     Ours,
 }
 
-async fn look(server: &BackServer, how: &HealthSettings) -> Result<Observation, Trouble> {
+async fn look(
+    server: &BackServer,
+    how: &HealthSettings,
+    metrics: &Metrics,
+) -> Result<Observation, Trouble> {
     if let Some(page) = &how.page {
         let request = page_request(server.settings(), page);
-        if ask(server, how, &request).await? != Some(200) {
+        if ask(server, how, &request, metrics).await? != Some(200) {
             return Ok(Observation::PageFailed);
         }
     }
     if let Some(probe) = &how.probe {
         let request = probe_request(server.settings(), probe);
-        match ask(server, how, &request).await? {
+        match ask(server, how, &request, metrics).await? {
             Some(status) if status != 401 && status < 500 => {}
             _ => return Ok(Observation::ProbeFailed),
         }
     }
     if how.page.is_none() && how.probe.is_none() {
-        connect(server, how).await?;
+        connect(server, how, metrics).await?;
     }
     Ok(Observation::CheckPassed)
 }
 
-async fn connect(server: &BackServer, how: &HealthSettings) -> Result<Leg, Trouble> {
-    Box::pin(server.connect(how.timeout))
+async fn connect(
+    server: &BackServer,
+    how: &HealthSettings,
+    metrics: &Metrics,
+) -> Result<Leg, Trouble> {
+    Box::pin(server.connect(how.timeout, metrics.unbilled(LegSide::Server)))
         .await
         .map_err(|error| match error {
             error if error.is_ours() => Trouble::Ours,
@@ -67,8 +80,9 @@ async fn ask(
     server: &BackServer,
     how: &HealthSettings,
     request: &[u8],
+    metrics: &Metrics,
 ) -> Result<Option<u16>, Trouble> {
-    let mut leg = connect(server, how).await?;
+    let mut leg = connect(server, how, metrics).await?;
     let broken = |_lost: std::io::Error| Trouble::Theirs(Observation::Reset);
     leg.write_all(request).await.map_err(broken)?;
     leg.flush().await.map_err(broken)?;

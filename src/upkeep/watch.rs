@@ -99,10 +99,10 @@ impl Watch {
         let between = snapshot.settings.health.interval / (count(&servers) + 1);
         for (server, position) in servers.into_iter().zip(0..) {
             self.under_way.insert(server.name().clone());
-            let settings = Arc::clone(&snapshot.settings);
+            let (settings, runtime) = (Arc::clone(&snapshot.settings), Arc::clone(&self.runtime));
             self.checks.spawn(async move {
                 tokio::time::sleep((between * position).min(SPREAD_MAX)).await;
-                let found = look_at(&server, &settings.health).await;
+                let found = look_at(&server, &settings.health, &runtime.metrics).await;
                 (server.name().clone(), found)
             });
         }

@@ -4,7 +4,7 @@
 
 use crate::config::Settings;
 use crate::config::settings::{
-    Access, AccessLog, Admin, AuthSettings, Authenticates, BackendIdentity, Database,
+    Access, AccessLog, Accounting, Admin, AuthSettings, Authenticates, BackendIdentity, Database,
     DirectorySettings, HealthSettings, Limits, Logging, Server, SessionSettings, Tls,
 };
 use crate::ids::{DatabaseName, ServerName};
@@ -123,6 +123,10 @@ pub(crate) fn settings() -> Settings {
             access: AccessLog::Off,
             http_proxy: None,
             access_buffer: 1 << 20,
+        },
+        accounting: Accounting {
+            cpu: true,
+            closely_every: None,
         },
         admin: Admin { address: None },
         watch_files: false,
