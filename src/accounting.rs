@@ -5,7 +5,7 @@ pub mod kinds;
 pub mod meter;
 pub mod phase;
 
-pub use counting::{Bytes, Counting, Unbilled, Wire};
+pub use counting::{Bytes, Counting, Unbilled, Unread, Wire};
 pub use kinds::{HeadBytes, Kind, Kinds, Ledger};
 pub use meter::Metered;
 pub use phase::{Phase, Times};

@@ -2,7 +2,7 @@
 
 use crate::client::HOST;
 use crate::launch::{Process, Start};
-use crate::plan::MAPIGATE;
+use crate::plan::{MAPIGATE, UNMETERED};
 use crate::site::{Site, free_address};
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
@@ -48,7 +48,8 @@ impl Peer {
         let recipe = match name {
             "nginx" => nginx(site, address)?,
             "haproxy" => haproxy(site, address)?,
-            MAPIGATE => mapigate(site, address)?,
+            MAPIGATE => mapigate(site, address, MAPIGATE, "on")?,
+            UNMETERED => mapigate(site, address, UNMETERED, "off")?,
             _ => bail!("no peer is called {name}; there are nginx, haproxy and mapigate"),
         };
         let log = site.path(&format!("{name}.log"));
@@ -256,10 +257,10 @@ backend mailbox_servers
 /// sessions with route cookie, metrics, access log. The log's buffer is larger than by default: that one is
 /// full after 1 MiB in 50 ms, which is less than a saturated core writes, and a lost line costs less than
 /// a written one.
-fn mapigate(site: &Site, address: SocketAddr) -> Result<Recipe> {
+fn mapigate(site: &Site, address: SocketAddr, name: &str, cpu: &str) -> Result<Recipe> {
     let [first, second] = site.servers;
     let admin = free_address()?;
-    let access_log = site.path("access.log");
+    let access_log = site.path(&format!("{name}-access.log"));
     let config = format!(
         "version: 1
 workers: 1
@@ -281,11 +282,12 @@ directory: {{ file: mailboxes.yaml }}
 auth: {{ basic: {{ password_file: users.htpasswd }} }}
 backend_identity: {{ mode: passthrough }}
 sessions: {{ route_cookie: {{ keys_file: cookie.keys }} }}
-logging: {{ access: access.log, access_buffer: 64MiB }}
+logging: {{ access: {name}-access.log, access_buffer: 64MiB }}
+accounting: {{ cpu: {cpu} }}
 admin: {{ address: {admin} }}
 "
     );
-    let file = site.write("mapigate.yaml", &config)?;
+    let file = site.write(&format!("{name}.yaml"), &config)?;
     // Lines `ID BASE64`; this key guards nothing.
     site.write(
         "cookie.keys",

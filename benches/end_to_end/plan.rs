@@ -182,5 +182,7 @@ impl From<Arguments> for Plan {
 
 /// What mapigate is called in tables.
 pub(crate) const MAPIGATE: &str = "mapigate";
+/// The same program that does not measure its processor time: what the measuring costs.
+pub(crate) const UNMETERED: &str = "unmetered";
 /// The one everybody is compared with.
 pub(crate) const YARDSTICK: &str = "nginx";

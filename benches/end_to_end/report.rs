@@ -1,7 +1,7 @@
 //! From readings to figures: medians, ratios round by round, targets met or missed.
 
 use crate::load::Found;
-use crate::plan::{MAPIGATE, YARDSTICK};
+use crate::plan::{MAPIGATE, UNMETERED, YARDSTICK};
 use crate::polls;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -88,6 +88,9 @@ impl Work {
 /// KB a held poll may take.
 pub(crate) const POLL_KB_MAX: f64 = 12.0;
 
+/// Percent that measuring processor time may add to an Execute.
+const METERING_MAX: f64 = 3.0;
+
 /// Everything that was seen.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Results {
@@ -136,8 +139,12 @@ impl Results {
 
     /// The same as a ratio to nginx in the same round; rounds that lack either do not count.
     pub(crate) fn ratio(&self, work: Work, peer: &str) -> Option<Spread> {
+        self.ratio_to(work, peer, YARDSTICK)
+    }
+
+    fn ratio_to(&self, work: Work, peer: &str, yardstick: &str) -> Option<Spread> {
         let peers = self.works.get(&work)?;
-        let yardstick = peers.get(YARDSTICK)?;
+        let yardstick = peers.get(yardstick)?;
         Spread::of(
             peers
                 .get(peer)?
@@ -239,6 +246,15 @@ pub(crate) fn verdicts(results: &Results) -> Vec<Verdict> {
                 kept: ratio.median <= target,
             });
         }
+    }
+    if let Some(ratio) = results.ratio_to(Work::Execute, MAPIGATE, UNMETERED) {
+        verdicts.push(Verdict {
+            promise: format!(
+                "A: measuring processor time costs at most {METERING_MAX:.0} % of an Execute"
+            ),
+            found: 100.0 * (ratio.median - 1.0),
+            kept: 100.0 * (ratio.median - 1.0) <= METERING_MAX,
+        });
     }
     if let Some(kb) = results.poll_kb(MAPIGATE) {
         verdicts.push(Verdict {

@@ -4,7 +4,7 @@ use crate::handshakes::{self, Habit};
 use crate::launch;
 use crate::load;
 use crate::peers::{self, Peer};
-use crate::plan::{MAPIGATE, Part, Plan};
+use crate::plan::{MAPIGATE, Part, Plan, UNMETERED};
 use crate::polls;
 use crate::report::{Results, Work};
 use crate::site::Site;
@@ -30,7 +30,13 @@ pub(crate) fn run(plan: &Plan, site: &Site) -> Result<Results> {
     }
     for part in &plan.parts {
         match part {
-            Part::A => bench.executes(&names, &[Work::Execute])?,
+            Part::A => {
+                let mut names = names.clone();
+                if names.iter().any(|name| name == MAPIGATE) {
+                    names.push(UNMETERED.to_owned());
+                }
+                bench.executes(&names, &[Work::Execute])?;
+            }
             Part::B => bench.executes(&names, &[Work::Answer50K, Work::Answer10M])?,
             Part::C => bench.polls(&names)?,
             Part::D => bench.handshakes(&names)?,

@@ -41,17 +41,29 @@ pub trait Unbilled: Send + Sync + std::fmt::Debug {
     fn book(&self, bytes: Bytes);
 }
 
+/// A stream that may have bytes waiting which nobody will read any more.
+pub trait Unread {
+    /// Bytes that have arrived and have not been read. One system call for a socket.
+    fn unread(&self) -> u64;
+}
+
+impl Unread for tokio::net::TcpStream {
+    fn unread(&self) -> u64 {
+        rustix::io::ioctl_fionread(self).unwrap_or(0)
+    }
+}
+
 /// Counts in plain fields: only the connection's own task counts and reads. No byte is lost: what nobody
 /// was billed for when it is dropped is booked with the connections.
 #[derive(Debug)]
-pub struct Counting<S> {
+pub struct Counting<S: Unread> {
     inner: S,
     bytes: Bytes,
     billed: Bytes,
     unbilled: Option<Arc<dyn Unbilled>>,
 }
 
-impl<S> Counting<S> {
+impl<S: Unread> Counting<S> {
     /// Starts at zero.
     pub fn new(inner: S, unbilled: Option<Arc<dyn Unbilled>>) -> Self {
         Self {
@@ -75,7 +87,7 @@ impl<S> Counting<S> {
     }
 }
 
-impl<S> Wire for Counting<S> {
+impl<S: Unread> Wire for Counting<S> {
     fn wire(&self) -> Bytes {
         self.bytes
     }
@@ -94,9 +106,11 @@ impl<S> Wire for Counting<S> {
     }
 }
 
-impl<S> Drop for Counting<S> {
+impl<S: Unread> Drop for Counting<S> {
     fn drop(&mut self) {
         if let Some(unbilled) = &self.unbilled {
+            // What a client sent and nobody read was carried all the same.
+            self.bytes.received += self.inner.unread();
             unbilled.book(self.bytes.since(self.billed));
         }
     }
@@ -122,7 +136,7 @@ impl<S: Wire + ?Sized> Wire for Box<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counting<S> {
+impl<S: AsyncRead + Unread + Unpin> AsyncRead for Counting<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -135,7 +149,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counting<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counting<S> {
+impl<S: AsyncWrite + Unread + Unpin> AsyncWrite for Counting<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -176,7 +190,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counting<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    impl Unread for DuplexStream {
+        fn unread(&self) -> u64 {
+            0
+        }
+    }
 
     #[tokio::test]
     async fn every_byte_is_counted_once_in_its_direction() {

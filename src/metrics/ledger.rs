@@ -364,7 +364,7 @@ impl LedgerFamilies {
             family.inc_by(seconds(now - before));
         }
         shown.accounts = accounts;
-        for (id, name, spent) in threads().filter(|(_, name, _)| !is_on_accounts(name)) {
+        for (id, name, spent) in threads() {
             let (_, before) = shown.threads.entry(id).or_insert_with(|| (name.clone(), 0));
             self.threads
                 .with_label_values(&[&name])
@@ -386,12 +386,15 @@ fn is_on_accounts(name: &str) -> bool {
     name.starts_with("mapi-")
 }
 
-/// The threads of the process: number, name, nanoseconds on a core.
+/// The other threads of the process: number, name, nanoseconds on a core.
 fn threads() -> impl Iterator<Item = (u64, String, u64)> {
     let entries = fs::read_dir("/proc/self/task").into_iter().flatten();
     entries.flatten().filter_map(|entry| {
         let id = entry.file_name().to_str()?.parse().ok()?;
         let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        if is_on_accounts(&name) {
+            return None;
+        }
         let schedule = fs::read_to_string(entry.path().join("schedstat")).ok()?;
         let spent = schedule.split_whitespace().next()?.parse().ok()?;
         // Numbered threads of a kind are one account.

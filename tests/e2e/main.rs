@@ -6,7 +6,8 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::panic,
-    reason = "a test that meets the unexpected ends there; waiting is by the clock"
+    clippy::print_stderr,
+    reason = "a test that meets the unexpected ends there; waiting is by the clock; figures are told"
 )]
 
 #[path = "../captures/mod.rs"]
@@ -15,6 +16,7 @@ mod captures;
 mod rig;
 mod support;
 
+mod accounts;
 mod bad_input;
 mod conformance;
 mod continuity;
