@@ -1,5 +1,6 @@
 //! Makes settings of a file that the table of keys allows, and judges what values mean together.
 
+mod accounting;
 mod edge;
 mod logs;
 mod people;
@@ -56,6 +57,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         limits: limits(top),
         health,
         logging: logs::logging(top),
+        accounting: accounting::accounting(top),
         admin,
         watch_files: top.section("reload").switch("watch"),
         databases_file: own_file.map(|section| section.source.path.clone()),

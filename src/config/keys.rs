@@ -400,6 +400,11 @@ pub const KEYS: &[Key] = keys! {
     "logging.http_proxy.total_size" Size(MIB, 1024 * GIB), default("1GiB"),
         "The oldest files are removed where all together, files that still grow counted as full, would be larger.";
 
+    "accounting" Section, section(),
+        "What is told of the cost of requests.";
+    "accounting.usage_entries" Count(0, 10_000), default("1000"),
+        "Users, mailboxes, client versions and databases that `/usage.json` lists with what they used: so many of each (1000: about 3 MB, and up to 2 MB for each worker); 0: nobody is listed.";
+
     "admin" Section, section(),
         "The administrator's door: metrics, status, reload.";
     "admin.address" AddressOrOff, default("127.0.0.1:9080"),

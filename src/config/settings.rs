@@ -68,6 +68,8 @@ pub struct Settings {
     pub health: HealthSettings,
     /// What is written where.
     pub logging: Logging,
+    /// What is told of the cost of requests.
+    pub accounting: Accounting,
     /// The administrator's door.
     pub admin: Admin,
     /// Re-read when a file of the configuration changes (`reload.watch`).
@@ -439,6 +441,13 @@ pub struct HttpProxyLog {
     pub keep: Duration,
     /// Bytes of all files; beyond it the oldest are removed.
     pub total_size: u64,
+}
+
+/// What is told of the cost of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accounting {
+    /// Names in each list of who used how much; 0: nobody is listed.
+    pub usage_entries: usize,
 }
 
 /// The administrator's door.

@@ -142,6 +142,7 @@ fn a_small_file_is_filled_up_with_defaults() {
     assert_eq!(settings.health.panic_threshold, 30);
     assert_eq!(settings.backend_identity, BackendIdentity::Passthrough);
     assert_eq!(settings.logging.access, AccessLog::Stdout);
+    assert_eq!(settings.accounting.usage_entries, 1000);
     assert_eq!(
         settings.admin.address,
         Some("127.0.0.1:9080".parse().unwrap())

@@ -1,5 +1,6 @@
 //! What one request was and what it cost, settled when its future ends or is dropped.
 
+use crate::accounting::usage::{CLIENT_MAX, Names, Used};
 use crate::accounting::{Bytes, cpu_so_far};
 use crate::config::settings::Scheme;
 use crate::ids::{RequestId, UserName};
@@ -60,6 +61,7 @@ pub(crate) struct Ledger {
 /// Where it went.
 #[derive(Debug)]
 pub(crate) struct Routed {
+    pub(crate) mailbox: crate::ids::MailboxId,
     pub(crate) database: crate::ids::DatabaseName,
     pub(crate) server: crate::ids::ServerName,
     pub(crate) reason: &'static str,
@@ -107,12 +109,18 @@ impl<'d> Bill<'d> {
     }
 
     /// Keeps what must outlive the head's buffer, each cut at a length no honest client reaches: X-RequestId,
-    /// X-ClientInfo, MailboxId; host and program only where a log tells them.
+    /// X-ClientInfo, MailboxId; host and program only where a log tells them, and the program's own name
+    /// for itself where usage is counted.
     pub(crate) fn keep_texts(&mut self, mut given: [&[u8]; TEXTS]) {
         if !self.runtime.journal.tells_programs() {
             given[HOST] = &[];
             given[USER_AGENT] = &[];
         }
+        let client = given[CLIENT];
+        given[CLIENT] = match self.runtime.usage.is_on() {
+            true => client.get(..CLIENT_MAX).unwrap_or(client),
+            false => &[],
+        };
         let given = given.map(|text| text.get(..TEXT_MAX).unwrap_or(text));
         let mut texts = Vec::with_capacity(given.iter().map(|text| text.len()).sum());
         for (text, end) in given.into_iter().zip(&mut self.ends) {
@@ -187,10 +195,19 @@ impl Bill<'_> {
                 }
             }
         }
+        let route = self.route.as_ref();
+        self.runtime.usage.charge(
+            &Names {
+                user: self.user.as_ref().map_or("", UserName::as_str),
+                mailbox: route.map_or("", |route| route.mailbox.as_str()),
+                client: self.text(CLIENT),
+                database: route.map_or("", |route| route.database.as_str()),
+            },
+            Used::of_request(cpu, tls),
+        );
         if !self.runtime.journal.is_on() {
             return;
         }
-        let route = self.route.as_ref();
         self.runtime.journal.write(&Entry {
             time: self.time,
             id: self.id,
@@ -243,9 +260,10 @@ impl Drop for Bill<'_> {
     }
 }
 
-/// Texts kept, and where the two stand that are not always kept.
-const TEXTS: usize = 5;
+/// Texts kept, and where those stand that are not always kept.
+const TEXTS: usize = 6;
 const HOST: usize = 3;
 const USER_AGENT: usize = 4;
+const CLIENT: usize = 5;
 /// Bytes kept of a text the client wrote.
 const TEXT_MAX: usize = 128;

@@ -4,7 +4,7 @@
 
 use crate::config::Settings;
 use crate::config::settings::{
-    Access, AccessLog, Admin, AuthSettings, Authenticates, BackendIdentity, Database,
+    Access, AccessLog, Accounting, Admin, AuthSettings, Authenticates, BackendIdentity, Database,
     DirectorySettings, HealthSettings, Limits, Logging, Server, SessionSettings, Tls,
 };
 use crate::ids::{DatabaseName, ServerName};
@@ -124,6 +124,7 @@ pub(crate) fn settings() -> Settings {
             http_proxy: None,
             access_buffer: 1 << 20,
         },
+        accounting: Accounting { usage_entries: 100 },
         admin: Admin { address: None },
         watch_files: false,
         files: Vec::new(),
