@@ -5,5 +5,5 @@ pub mod meter;
 pub mod usage;
 
 pub use counting::{Bytes, Counting, Wire};
-pub use meter::{Metered, cpu_so_far};
+pub use meter::{Metered, cpu_so_far, glance};
 pub use usage::Usage;

@@ -38,6 +38,13 @@ pub fn cpu_so_far() -> u64 {
     })
 }
 
+/// The same for a look in the middle of a poll: what comes after it stays with this task.
+pub fn glance() -> u64 {
+    POLL.get().map_or(0, |(before, began)| {
+        before + thread_cpu_ns().saturating_sub(began)
+    })
+}
+
 pin_project! {
     /// Meters a future. One clock read per poll: it begins where the last metered poll of its thread
     /// ended, so that what the thread did in between (the scheduler, the look for ready sockets) is
@@ -105,6 +112,21 @@ mod tests {
         .await;
 
         assert!((3_000_000..13_000_000).contains(&spent), "{spent} ns");
+    }
+
+    #[tokio::test]
+    async fn a_glance_takes_nothing_from_the_task() {
+        let spent = Metered::new(async {
+            burn(1_000_000);
+            let glance = glance();
+            burn(2_000_000);
+            tokio::task::yield_now().await;
+            (glance, cpu_so_far())
+        })
+        .await;
+
+        assert!((1_000_000..11_000_000).contains(&spent.0), "{spent:?}");
+        assert!(spent.1 >= spent.0 + 2_000_000, "{spent:?}");
     }
 
     #[test]

@@ -448,6 +448,14 @@ pub struct HttpProxyLog {
 pub struct Accounting {
     /// Names in each list of who used how much; 0: nobody is listed.
     pub usage_entries: usize,
+    /// Our name in the `X-DeviceInfo` of answers, at most [`Self::DEVICE_ID_MAX`] characters; `None`: no
+    /// such field.
+    pub device_info: Option<String>,
+}
+
+impl Accounting {
+    /// Characters of our name in `X-DeviceInfo`: the rest of its 64 is for the server's name and figures.
+    pub const DEVICE_ID_MAX: usize = 24;
 }
 
 /// The administrator's door.

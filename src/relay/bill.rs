@@ -1,7 +1,7 @@
 //! What one request was and what it cost, settled when its future ends or is dropped.
 
 use crate::accounting::usage::{CLIENT_MAX, Names, Used};
-use crate::accounting::{Bytes, cpu_so_far};
+use crate::accounting::{Bytes, cpu_so_far, glance};
 use crate::config::settings::Scheme;
 use crate::ids::{RequestId, UserName};
 use crate::journal::Entry;
@@ -144,6 +144,11 @@ impl<'d> Bill<'d> {
         let end_of = |which: usize| self.ends.get(which).copied().map_or(0, usize::from);
         let begin = which.checked_sub(1).map_or(0, end_of);
         self.texts.get(begin..end_of(which)).unwrap_or_default()
+    }
+
+    /// Nanoseconds of processor time up to now. One clock read.
+    pub(crate) fn cpu_ns_so_far(&self) -> u64 {
+        glance().saturating_sub(self.before.cpu_ns)
     }
 
     /// Settles it as it stands.

@@ -124,7 +124,10 @@ pub(crate) fn settings() -> Settings {
             http_proxy: None,
             access_buffer: 1 << 20,
         },
-        accounting: Accounting { usage_entries: 100 },
+        accounting: Accounting {
+            usage_entries: 100,
+            device_info: None,
+        },
         admin: Admin { address: None },
         watch_files: false,
         files: Vec::new(),

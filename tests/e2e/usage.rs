@@ -1,11 +1,13 @@
-//! Who used how much, for real requests.
+//! Who used how much, and the stamp on answers, for real requests.
 
-use crate::rig::Hand;
+use crate::rig::{Hand, Puppet, chunk, chunked_head, in_time};
 use crate::support::{Ask, TestSite, answer, basic, brisk, eventually, last_words, start};
-use mapigate::lab::site::{DATABASE, mailbox, user};
+use mapigate::lab::outlook::wire::Answer;
+use mapigate::lab::site::{DATABASE, HOST, mailbox, user};
 use mapigate::mapi::{Flavour, RequestType};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const LOGGING: &str = "{ access: access.log, format: json }";
 
@@ -182,4 +184,78 @@ async fn invented_clients_hide_no_true_one_and_add_nothing_to_the_metrics() {
     let metrics = admin.get("/metrics").await.unwrap().text;
     assert_eq!(metrics.lines().count(), before);
     assert!(!metrics.contains("Invented") && !metrics.contains(&user(1)));
+}
+
+fn stamps(answer: &Answer) -> Vec<String> {
+    let stamps = answer.head.all("x-deviceinfo");
+    stamps.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn answers_are_stamped_where_the_site_wants_it_and_only_there() {
+    let site = start(brisk(Flavour::Exchange)).await;
+    let bare = answer(&site, &Ask::new(1, "PING").with("X-DeviceInfo: lb7;in")).await;
+    assert_eq!(stamps(&bare), Vec::<String>::new());
+    // What a device before us said passes on to the server.
+    let heads = site.server("MBX1").unwrap().heads();
+    let head = String::from_utf8(heads.last().unwrap().clone()).unwrap();
+    assert!(head.contains("\r\nX-DeviceInfo: lb7;in\r\n"), "{head}");
+
+    let config = site.folder().join("mapigate.yaml");
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    text.push_str("\naccounting: { device_info: on, device_id: front1 }\n");
+    std::fs::write(&config, text).unwrap();
+    site.gate().unwrap().admin().reload().await.unwrap();
+    let stamped = answer(&site, &Ask::new(1, "PING")).await;
+
+    let stamps = stamps(&stamped);
+    let [stamp] = stamps.as_slice() else {
+        panic!("{stamps:?}")
+    };
+    let parts: Vec<&str> = stamp.split(';').collect();
+    let [id, server, queue, cpu] = parts.as_slice() else {
+        panic!("{stamp}")
+    };
+    assert_eq!((*id, *server), ("front1", "MBX1"));
+    let queue: f64 = queue.strip_prefix("q=").unwrap().parse().unwrap();
+    assert!((0.0..10_000.0).contains(&queue), "{stamp}");
+    let cpu: u64 = cpu.strip_prefix("cpu=").unwrap().parse().unwrap();
+    assert!((1..1_000_000).contains(&cpu), "{stamp}");
+    assert!(stamp.len() <= 64);
+}
+
+#[tokio::test]
+async fn a_stamp_from_behind_us_stays_and_ours_comes_beside_it_where_both_have_room() {
+    let puppet = Puppet::new().await;
+    let plan = puppet
+        .plan("")
+        .section("accounting", "{ device_info: on, device_id: front1 }");
+    let site = start(plan).await;
+    let mut hand = Hand::new(&site, 1).await;
+    hand.send(RequestType::Connect).await;
+    let mut asked = puppet.asked().await;
+
+    for (theirs, ours) in [("lb7;rack3", 1), (&*"x".repeat(50), 0)] {
+        let head = chunked_head(RequestType::Connect, Duration::from_secs(1));
+        let head = String::from_utf8(head).unwrap();
+        let line = format!("\r\nX-DeviceInfo: {theirs}\r\nTransfer-Encoding");
+        asked
+            .say(head.replace("\r\nTransfer-Encoding", &line).as_bytes())
+            .await;
+        asked
+            .say(&chunk(
+                b"PROCESSING\r\nDONE\r\nX-ElapsedTime: 1\r\n\r\n\0\0\0\0",
+            ))
+            .await;
+        asked.say(b"0\r\n\r\n").await;
+
+        let stamps = stamps(&in_time("an answer", hand.answer()).await);
+
+        assert_eq!(stamps.len(), 1 + ours, "{stamps:?}");
+        assert_eq!(stamps[0], theirs);
+        assert!(stamps.join(", ").len() <= 64 && stamps[ours..].len() == 1);
+        hand.send(RequestType::Connect).await;
+        asked = asked.next().await.unwrap();
+    }
+    assert!(asked.head.contains(&format!("Host: {HOST}")));
 }
