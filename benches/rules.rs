@@ -9,6 +9,8 @@
 )]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use mapigate::accounting::Usage;
+use mapigate::accounting::usage::{Names, Used};
 use mapigate::config::settings::{Database, HealthSettings, RouteCookie, SealKey};
 use mapigate::health::{HealthTable, HealthView};
 use mapigate::ids::{DatabaseName, MailboxId, ServerName, UserName};
@@ -20,7 +22,7 @@ use mapigate::seal::{Sealer, Ticket};
 use mapigate::sessions::{Opened, Session, SessionKey, SessionTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use zeroize::Zeroizing;
 
 const LIFETIME: Duration = Duration::from_secs(20 * 60);
@@ -237,5 +239,50 @@ fn parse_head(bench: &mut Criterion) {
     });
 }
 
-criterion_group!(rules, parse_head, routing, sessions, seals);
+/// Charges a request to its user, mailbox, client version and database, as often as a worker hands over:
+/// every 10,000 requests are a busy second of one.
+fn usage(bench: &mut Criterion) {
+    let used = Used {
+        requests: 1,
+        cpu_ns: 19_000,
+        bytes_in: 2_300,
+        bytes_out: 4_500,
+    };
+    for (name, users, clients) in [
+        ("usage_of_200_users", 200, 8),
+        ("usage_of_2000_users", 2_000, 8),
+        ("usage_of_20000_users", 20_000, 8),
+        ("usage_of_invented_clients", 200, 1_000_000),
+    ] {
+        let usage = Usage::new(1000, SystemTime::UNIX_EPOCH);
+        let user = |number: u32| format!("user{number}@contoso.test");
+        let mailbox =
+            |number: u32| format!("{number:08x}-89ab-cdef-0123-456789abcdef@contoso.test");
+        let client = |number: u32| format!("Outlook/16.0.17126.{number}");
+        let people: Vec<_> = (0..users).map(|n| (user(n), mailbox(n))).collect();
+        let clients: Vec<_> = (0..clients).map(client).collect();
+        let databases: Vec<_> = (0..50).map(|n| database(n).to_string()).collect();
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut requests = 0;
+        bench.bench_function(name, |timer| {
+            timer.iter(|| {
+                let number = random.usize(..people.len());
+                let (user, mailbox) = people.get(number).unwrap();
+                let names = Names {
+                    user,
+                    mailbox,
+                    client: random.choice(&clients).unwrap().as_bytes(),
+                    database: databases.get(number % databases.len()).unwrap(),
+                };
+                usage.charge(black_box(&names), used);
+                requests += 1;
+                if requests % 10_000 == 0 {
+                    usage.hand_over();
+                }
+            });
+        });
+    }
+}
+
+criterion_group!(rules, parse_head, routing, sessions, seals, usage);
 criterion_main!(rules);

@@ -8,6 +8,7 @@ mod gate;
 mod page;
 mod report;
 mod status;
+mod usage;
 
 pub use door::Door;
 pub use status::Status;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tokio::sync::Notify;
 use tracing::info;
+use usage::Question;
 
 /// What answers at the administrator's door.
 #[derive(Debug)]
@@ -47,12 +49,16 @@ impl Admin {
 
     async fn answer(&self, ask: Ask, uri: &Uri) -> Response<Vec<u8>> {
         match ask {
-            Ask::Page => answer(200, HTML, page::page(&self.status())),
+            Ask::Page => {
+                let heaviest = page::Heaviest::of(&self.runtime.usage);
+                answer(200, HTML, page::page(&self.status(), &heaviest))
+            }
             Ask::Metrics => answer(200, Metrics::CONTENT_TYPE, self.runtime.metrics.render()),
             Ask::Live => answer(200, TEXT, "alive\n"),
             Ask::Ready if self.runtime.is_ready() => answer(200, TEXT, "ready\n"),
             Ask::Ready => answer(503, TEXT, format!("{}\n", report::phase(&self.runtime))),
             Ask::Status => json(200, &self.status()),
+            Ask::Usage => self.usage(uri.query().unwrap_or_default()),
             Ask::Reload => {
                 info!("reload asked for at the admin address");
                 let outcome = self.reloader.request().await;
@@ -64,6 +70,18 @@ impl Admin {
                 answer(202, TEXT, "draining\n")
             }
             Ask::Revoke => self.revoke(uri.query().unwrap_or_default()),
+        }
+    }
+
+    /// Who used how much.
+    fn usage(&self, query: &str) -> Response<Vec<u8>> {
+        if !self.runtime.usage.is_on() {
+            let words = "nobody is listed: accounting.usage_entries is 0\n";
+            return answer(404, TEXT, words);
+        }
+        match Question::read(query) {
+            Ok(question) => json(200, &question.answer(&self.runtime.usage)),
+            Err(words) => answer(400, TEXT, format!("{words}\n")),
         }
     }
 

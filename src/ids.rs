@@ -73,6 +73,13 @@ name! {
     MailboxId
 }
 
+/// True for a character that has no place in a name somebody reads: it moves a cursor, turns the text around
+/// it, or breaks the line for some readers.
+pub fn disturbs(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// Counts the worlds a process has lived in: each accepted configuration is the next generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Generation(pub u64);
@@ -111,6 +118,16 @@ impl fmt::Display for RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn letters_of_any_script_disturb_nobody_and_marks_of_direction_do() {
+        assert!(!"aß語é <\"'".chars().any(disturbs));
+        for c in [
+            '\0', '\x1b', '\n', '\u{85}', '\u{202e}', '\u{2067}', '\u{feff}',
+        ] {
+            assert!(disturbs(c), "{c:?}");
+        }
+    }
 
     #[test]
     fn request_ids_print_as_eight_speakable_letters() {

@@ -204,19 +204,22 @@ fn work(runtime: &Arc<Runtime>, shares: Vec<(Arc<Front>, TcpListener)>) {
                 }
             }
         }
-        Metered::new(retire_legs(runtime), Phase::Idle, is_metered).await;
+        Metered::new(tidy_up(runtime), Phase::Idle, is_metered).await;
     });
 }
 
-/// Closes this worker's kept connections that are over their time or have turned readable.
-async fn retire_legs(runtime: &Runtime) {
-    let mut turns = tokio::time::interval(RETIRE_EVERY);
+/// Closes this worker's kept connections that are over their time or have turned readable, and hands over
+/// what it has counted of who used how much.
+async fn tidy_up(runtime: &Runtime) {
+    let mut turns = tokio::time::interval(TIDY_EVERY);
     loop {
         let now = turns.tick().await;
         pool::retire(now.into());
+        runtime.usage.hand_over();
         runtime.metrics.cpu(Account::Pool, settle().of(Phase::Idle));
     }
 }
 
-/// A server's close is noticed within this; a request in between notices it by itself.
-const RETIRE_EVERY: Duration = Duration::from_secs(1);
+/// A server's close is noticed within this; a request in between notices it by itself. What the
+/// administrator reads of usage is no older.
+const TIDY_EVERY: Duration = Duration::from_secs(1);

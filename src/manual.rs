@@ -48,6 +48,7 @@
 //! | held poll | a NotificationWait that the server holds open, up to minutes |
 //! | in-band | inside an answer whose status was sent long ago: behind DONE, where MAPI looks for its code |
 //! | bill | what one request was and cost; settled when its future ends, however it ends |
+//! | usage | who used how much: requests, processor time and bytes by user, mailbox, client version and database, in bounded lists |
 //! | journal | the logs of requests: the access log, and the files for Log Parser |
 //! | observation, flip | what a request saw of a server; the change of its health that follows from several |
 //!
@@ -66,7 +67,7 @@
 //! | `relay/hold.rs`, `relay/asks.rs`, `relay/in_band.rs` | held polls: told to look when the world changes, ended with code 10 between two chunks when their database is elsewhere |
 //! | `relay/learn.rs` | sessions begin, move on and end by what the server really answered |
 //! | `relay/refuse.rs` | what we answer ourselves |
-//! | `relay/bill.rs` | metrics and the access line, on every way out |
+//! | `relay/bill.rs` | metrics, usage and the access line, on every way out |
 //!
 //! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's
 //! part of the snapshot, one the servers' health, one sweeps. Requests only send observations.

@@ -10,6 +10,7 @@ mod bill;
 mod buffer;
 mod connection;
 mod deadline;
+mod device;
 mod ends;
 mod exchange;
 pub mod fields;

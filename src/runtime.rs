@@ -1,5 +1,6 @@
 //! The world now, and what outlives it.
 
+use crate::accounting::Usage;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::auth::handoff::HandOff;
@@ -122,6 +123,8 @@ pub struct Runtime {
     pub metrics: Metrics,
     /// The access log.
     pub journal: Journal,
+    /// Who used how much.
+    pub usage: Usage,
     sightings: mpsc::Sender<Sighting>,
     asks: watch::Sender<Ask>,
     last_request: AtomicU64,
@@ -144,12 +147,14 @@ impl Runtime {
         let (sightings, seen) = mpsc::channel(SIGHTINGS_MAX);
         metrics.set_generation(first.generation);
         metrics.set_placement_epoch(first.placement.epoch());
+        let usage = Usage::new(first.settings.accounting.usage_entries, started.1);
         let runtime = Self {
             current: ArcSwap::from_pointee(first),
             sessions,
             admission: Admission::new(),
             metrics,
             journal,
+            usage,
             sightings,
             asks: watch::channel(Ask::default()).0,
             last_request: AtomicU64::new(fastrand::u64(..)),

@@ -107,6 +107,14 @@ pub fn settle() -> Times {
     settled.unwrap_or_default()
 }
 
+/// Nanoseconds a request has spent since the last settlement, without settling. One clock read.
+pub fn glance() -> u64 {
+    RUNNING.get().map_or(0, |mut running| {
+        running.lap(thread_cpu_ns());
+        running.spent.of_request()
+    })
+}
+
 pin_project! {
     /// Meters a future. One clock read per poll: it begins where the last metered poll of its thread
     /// ended, so that what the thread did in between (the scheduler, the look for ready sockets) is
@@ -265,6 +273,21 @@ mod tests {
             Times::default()
         );
         assert_eq!(settle(), Times::default());
+    }
+
+    #[tokio::test]
+    async fn a_glance_leaves_what_it_saw_on_the_account() {
+        let life = async {
+            burn(10_000_000);
+            let seen = glance();
+            burn(10_000_000);
+            tokio::task::yield_now().await;
+            (seen, settle())
+        };
+        let (seen, spent) = Metered::new(life, Phase::Head, true).await;
+
+        roughly(seen, 10);
+        roughly(spent.of_request(), 20);
     }
 
     #[test]

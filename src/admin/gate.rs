@@ -21,6 +21,8 @@ pub(super) enum Ask {
     Ready,
     /// The page's figures for programs.
     Status,
+    /// Who used how much.
+    Usage,
     /// Read the configuration again.
     Reload,
     /// Stop taking requests and leave when idle.
@@ -48,6 +50,7 @@ pub(super) fn read(method: &Method, path: &str, headers: &HeaderMap) -> Result<A
         "/live" => (Ask::Live, false),
         "/ready" => (Ask::Ready, false),
         "/status.json" => (Ask::Status, false),
+        "/usage.json" => (Ask::Usage, false),
         "/reload" => (Ask::Reload, true),
         "/drain" => (Ask::Drain, true),
         "/revoke" => (Ask::Revoke, true),

@@ -1,18 +1,22 @@
 //! The status page for people: one HTML text, no script, everything escaped.
 
+mod usage;
+
+pub(super) use usage::Heaviest;
+
 use super::status::{CertificateStatus, DatabaseStatus, ReloadStatus, ServerStatus, Status};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 /// The whole page. It asks the browser to come back every few seconds.
-pub(super) fn page(status: &Status) -> String {
+pub(super) fn page(status: &Status, heaviest: &Heaviest) -> String {
     let mut html = String::with_capacity(8 * 1024);
     // Writing into a string does not fail.
-    let _ = write_page(&mut html, status);
+    let _ = write_page(&mut html, status, heaviest);
     html
 }
 
-fn write_page(html: &mut String, status: &Status) -> fmt::Result {
+fn write_page(html: &mut String, status: &Status, heaviest: &Heaviest) -> fmt::Result {
     html.write_str(HEAD)?;
     write!(
         html,
@@ -30,6 +34,7 @@ fn write_page(html: &mut String, status: &Status) -> fmt::Result {
     write_figures(html, status)?;
     write_servers(html, &status.servers, status.health_panics)?;
     write_databases(html, &status.databases)?;
+    usage::write(html, heaviest)?;
     write_reload(html, &status.last_reload)?;
     write_certificates(html, &status.certificates)?;
     html.write_str(FOOT)
@@ -183,16 +188,24 @@ h1{margin:0;font-size:1.6rem}h2{margin:2rem 0 .5rem;font-size:1.1rem}header p{ma
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #8884}\
 th{font-weight:600}.n{text-align:right}.good{color:#1a7f37}.bad{color:#cf222e;font-weight:600}\
 .figures{display:flex;flex-wrap:wrap;gap:1rem 2rem;list-style:none;padding:0}.figures b{display:block;font-size:1.4rem}\
+tr.rest{opacity:.7}.usage{overflow-x:auto}.usage table{margin-bottom:1.2rem;table-layout:fixed;min-width:48rem}.usage th:first-child{width:40%}.usage td:first-child{overflow-wrap:anywhere}.usage .n{white-space:nowrap}\
 pre{overflow-x:auto;padding:.6rem;background:#8882;border-radius:6px}footer{margin-top:2rem;opacity:.7}</style>";
 
-const FOOT: &str = "<footer><a href=/status.json>status.json</a> · <a href=/metrics>metrics</a> · \
+const FOOT: &str = "<footer><a href=/status.json>status.json</a> · <a href=/usage.json>usage.json</a> · <a href=/metrics>metrics</a> · \
 <a href=/ready>ready</a></footer></html>\n";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounting::Usage;
     use crate::ids::ServerName;
     use crate::mapi::Flavour;
+    use std::time::SystemTime;
+
+    fn html() -> String {
+        let usage = Usage::new(0, SystemTime::UNIX_EPOCH);
+        page(&status(), &Heaviest::of(&usage))
+    }
 
     fn status() -> Status {
         Status {
@@ -231,7 +244,7 @@ mod tests {
 
     #[test]
     fn nothing_that_others_wrote_becomes_markup() {
-        let html = page(&status());
+        let html = html();
 
         assert!(!html.contains("<script") && !html.contains("<img"));
         assert!(html.contains("&lt;script&gt;") && html.contains("&quot;&gt;&lt;img"));
@@ -239,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_page_says_what_is_down_and_why() {
-        let html = page(&status());
+        let html = html();
 
         assert!(html.contains("down: connection refused"));
         assert!(html.contains("rejected, the one before stays in force"));

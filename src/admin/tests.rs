@@ -1,6 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests begin somewhere in time")]
 
 use super::*;
+use crate::accounting::usage::{Names, Used};
 use crate::config::Settings;
 use crate::upkeep::world::{runtime, settings};
 use crate::upkeep::{Fronts, Loader, Upkeep};
@@ -119,6 +120,107 @@ async fn the_status_names_servers_and_databases() {
     assert_eq!(value["last_reload"]["is_ok"], true);
     assert!(page.contains("text/html") && body(&page).contains("MBX2"));
     assert!(page.contains("default-src 'none'"));
+}
+
+/// Charges requests of a user each.
+fn charge(house: &House, users: std::ops::Range<u32>) {
+    for number in users {
+        let user = format!("user{number}@contoso.test");
+        let names = Names {
+            user: &user,
+            client: b"Outlook/16.0.1",
+            database: "DB1",
+            ..Names::default()
+        };
+        let used = Used {
+            requests: 1,
+            cpu_ns: 1_500 * u64::from(number),
+            bytes_in: 2_000,
+            bytes_out: 4_000,
+        };
+        house.runtime.usage.charge(&names, used);
+    }
+    house.runtime.usage.hand_over();
+}
+
+#[tokio::test]
+async fn usage_is_told_by_name_with_what_it_is_a_part_of() {
+    let house = House::open();
+    charge(&house, 1..5);
+
+    let answer = house.ask("GET /usage.json?by=user&sort=cpu&top=2").await;
+    let clients = house.ask("GET /usage.json?by=client&sort=requests").await;
+    let page = house.ask("GET /").await;
+
+    let value: serde_json::Value = serde_json::from_str(body(&answer)).unwrap();
+    let told = serde_json::json!({
+        "name": "user4@contoso.test", "requests": 1, "cpu_us": 6.0, "bytes_in": 2_000, "bytes_out": 4_000,
+        "estimate": 6.0, "overestimate_max": 0.0,
+    });
+    assert_eq!(value["rows"][0], told);
+    assert_eq!(value["rows"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&value["by"], &value["sort"]),
+        (&"user".into(), &"cpu".into())
+    );
+    assert_eq!(
+        (&value["names"], &value["entries"]),
+        (&4.into(), &100.into())
+    );
+    assert_eq!(value["total"]["cpu_us"], 15.0);
+    assert_eq!(value["listed"]["cpu_us"], 10.5);
+    assert_eq!(value["listed_share"], 0.7);
+    assert_eq!(value["unlisted_max"], 0.0);
+    let value: serde_json::Value = serde_json::from_str(body(&clients)).unwrap();
+    assert_eq!(value["rows"][0]["name"], "Outlook/16.0.1");
+    assert_eq!(value["rows"][0]["estimate"], 4);
+    assert!(body(&page).contains("user4@contoso.test"));
+}
+
+#[tokio::test]
+async fn a_site_that_lists_nobody_says_so() {
+    let house = House::open();
+    assert_eq!(status(&house.ask("GET /usage.json?by=server").await), "400");
+
+    house.runtime.usage.set_entries(0, SystemTime::now());
+
+    let answer = house.ask("GET /usage.json").await;
+    assert_eq!(status(&answer), "404");
+    assert!(body(&answer).contains("accounting.usage_entries"));
+}
+
+#[tokio::test]
+async fn ten_thousand_users_add_nothing_to_the_metrics() {
+    let house = House::open();
+    let before = house.ask("GET /metrics").await;
+
+    charge(&house, 0..10_000);
+
+    let after = house.ask("GET /metrics").await;
+    assert_eq!(body(&before).lines().count(), body(&after).lines().count());
+    assert!(!after.contains("contoso.test") && !after.contains("Outlook/"));
+    let list = house.ask("GET /usage.json?top=5000").await;
+    let list: serde_json::Value = serde_json::from_str(body(&list)).unwrap();
+    assert_eq!(list["total"]["requests"], 10_000);
+    assert_eq!(list["rows"].as_array().unwrap().len(), 100);
+    assert!(list["names"].as_u64().unwrap() <= 400);
+}
+
+#[tokio::test]
+async fn a_reload_changes_how_many_are_listed() {
+    let house = House::open();
+    charge(&house, 1..50);
+    let mut fewer = settings();
+    fewer.accounting.usage_entries = 3;
+    *house.next.lock() = Ok(fewer);
+
+    house.ask("POST /reload").await;
+
+    let list = house.ask("GET /usage.json").await;
+    let list: serde_json::Value = serde_json::from_str(body(&list)).unwrap();
+    assert_eq!(list["entries"], 3);
+    assert_eq!(list["rows"][0]["name"], "user49@contoso.test");
+    assert!(list["names"].as_u64().unwrap() <= 12);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Makes settings of a file that the table of keys allows, and judges what values mean together.
 
+mod accounting;
 mod edge;
 mod logs;
 mod people;
@@ -10,10 +11,9 @@ use super::problem::{Complaint, quoted};
 use super::secrets;
 use super::section::Section;
 use super::settings::{
-    Accounting, Admin, HealthProbe, HealthSettings, Limits, RouteCookie, SessionSettings, Settings,
+    Admin, HealthProbe, HealthSettings, Limits, RouteCookie, SessionSettings, Settings,
 };
 use std::num::NonZero;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// Cookies that servers and we give other meanings.
@@ -57,22 +57,13 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         limits: limits(top),
         health,
         logging: logs::logging(top),
-        accounting: accounting(top),
+        accounting: accounting::accounting(top),
         admin,
         watch_files: top.section("reload").switch("watch"),
         databases_file: own_file.map(|section| section.source.path.clone()),
         servers,
         databases,
         files: Vec::new(),
-    }
-}
-
-fn accounting(top: &Section<'_>) -> Accounting {
-    let section = top.section("accounting");
-    let cpu = section.text("cpu").as_deref() != Some("off");
-    Accounting {
-        cpu,
-        closely_every: NonZeroU32::new(section.small("cpu_closely_every")).filter(|_| cpu),
     }
 }
 

@@ -406,6 +406,12 @@ pub const KEYS: &[Key] = keys! {
         "Measure the processor time of every request.";
     "accounting.cpu_closely_every" Count(1, 1_000_000), default("16"),
         "Of so many requests one is looked at closely: where its processor time went, phase by phase. The metrics are scaled; 1 looks at all of them.";
+    "accounting.usage_entries" Count(0, 10_000), default("1000"),
+        "Users, mailboxes, client versions and databases that `/usage.json` lists with what they used: so many of each (1000: about 3 MB, and up to 2 MB for each worker); 0: nobody is listed.";
+    "accounting.device_info" Choice(&["off", "on"]), default("off"),
+        "Stamp the mailbox servers' answers with X-DeviceInfo: our name, the server, milliseconds until it had the request, microseconds of processor time. Clients see it.";
+    "accounting.device_id" Name, optional("front1", "it is what the machine calls itself"),
+        "Our name in that stamp, up to 24 characters.";
 
     "admin" Section, section(),
         "The administrator's door: metrics, status, reload.";

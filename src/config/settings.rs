@@ -69,7 +69,7 @@ pub struct Settings {
     pub health: HealthSettings,
     /// What is written where.
     pub logging: Logging,
-    /// What is accounted for, and how closely.
+    /// What is told of the cost of requests.
     pub accounting: Accounting,
     /// The administrator's door.
     pub admin: Admin,
@@ -405,16 +405,6 @@ pub struct HealthProbe {
     pub password: Secret,
 }
 
-/// What is accounted for, and how closely.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accounting {
-    /// Processor time is measured.
-    pub cpu: bool,
-    /// Of so many requests one is looked at closely, phase by phase; none where processor time is not
-    /// measured.
-    pub closely_every: Option<NonZeroU32>,
-}
-
 /// What is written where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logging {
@@ -452,6 +442,26 @@ pub struct HttpProxyLog {
     pub keep: Duration,
     /// Bytes of all files; beyond it the oldest are removed.
     pub total_size: u64,
+}
+
+/// What is told of the cost of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accounting {
+    /// Processor time is measured.
+    pub cpu: bool,
+    /// Of so many requests one is looked at closely, phase by phase; none where processor time is not
+    /// measured.
+    pub closely_every: Option<NonZeroU32>,
+    /// Names in each list of who used how much; 0: nobody is listed.
+    pub usage_entries: usize,
+    /// Our name in the `X-DeviceInfo` of answers, at most [`Self::DEVICE_ID_MAX`] characters; `None`: no
+    /// such field.
+    pub device_info: Option<String>,
+}
+
+impl Accounting {
+    /// Characters of our name in `X-DeviceInfo`: the rest of its 64 is for the server's name and figures.
+    pub const DEVICE_ID_MAX: usize = 24;
 }
 
 /// The administrator's door.

@@ -101,6 +101,21 @@ fn small_with(from: &str, to: &str) -> String {
 }
 
 #[test]
+fn a_stamp_on_answers_carries_the_name_given_or_the_machines_own() {
+    let site = Site::new();
+    let with = |section: &str| {
+        let settings = site.settings(&format!("{SMALL}\naccounting: {{ {section} }}\n"));
+        settings.accounting
+    };
+
+    let named = with("device_info: on, device_id: front1, usage_entries: 0");
+    assert_eq!(named.device_info.as_deref(), Some("front1"));
+    assert_eq!(named.usage_entries, 0);
+    let own = with("device_info: on").device_info.unwrap();
+    assert!((1..=24).contains(&own.len()) && !own.contains('.'), "{own}");
+}
+
+#[test]
 fn a_small_file_is_filled_up_with_defaults() {
     let site = Site::new();
 
@@ -142,6 +157,8 @@ fn a_small_file_is_filled_up_with_defaults() {
     assert_eq!(settings.health.panic_threshold, 30);
     assert_eq!(settings.backend_identity, BackendIdentity::Passthrough);
     assert_eq!(settings.logging.access, AccessLog::Stdout);
+    assert_eq!(settings.accounting.usage_entries, 1000);
+    assert_eq!(settings.accounting.device_info, None);
     assert_eq!(
         settings.admin.address,
         Some("127.0.0.1:9080".parse().unwrap())

@@ -1,12 +1,13 @@
 //! How times, numbers and what others wrote stand in a line, whatever the line's format.
 
+use crate::ids::disturbs;
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A character, escaped as in JSON where it would move a cursor, turn the text around it or end a line.
 pub(super) fn harmless(line: &mut Vec<u8>, c: char) {
-    if !c.is_control() && !is_direction(c) {
+    if !disturbs(c) {
         return line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
     }
     let mut units = [0; 2];
@@ -14,11 +15,6 @@ pub(super) fn harmless(line: &mut Vec<u8>, c: char) {
         // Writing into memory does not fail.
         let _ = std::io::Write::write_fmt(line, format_args!("\\u{unit:04x}"));
     }
-}
-
-/// True for characters that turn the text around them, or break lines for some readers.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Address and port.

@@ -176,6 +176,9 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
         head.target.mailbox.unwrap_or_default().as_bytes(),
         head.host.as_bytes(),
         head.user_agent.unwrap_or_default(),
+        head.client_application
+            .or(head.user_agent)
+            .unwrap_or_default(),
     ]);
 }
 
@@ -282,6 +285,7 @@ fn route(
             }
         };
     bill.route = Some(Routed {
+        mailbox: mailbox.clone(),
         database: database.clone(),
         server: server.clone(),
         reason: reason.as_str(),

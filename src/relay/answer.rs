@@ -1,5 +1,6 @@
 //! An answer's head, read from the server and written anew for the client.
 
+use super::device::{self, Device};
 use super::fields::{self, Fate};
 use super::head::{Fields, canonical_length, first_line, has_bare_line_feed, line, line_length};
 use crate::accounting::HeadBytes;
@@ -164,6 +165,8 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) own_cookie: Option<&'a str>,
     /// Challenge lines that stand for the server's own.
     pub(crate) challenges: Option<&'a str>,
+    /// Our stamp, where it is wanted. Those of devices behind us pass.
+    pub(crate) device: Option<Device<'a>>,
     /// The connection ends after this answer.
     pub(crate) close: bool,
 }
@@ -190,8 +193,12 @@ impl AnswerHead<'_, '_> {
         out.extend_from_slice(self.reason.as_bytes());
         out.extend_from_slice(b"\r\n");
         bytes.line = out.len() - begin;
+        let mut others: Option<usize> = None;
         for Header { name, value } in self.fields {
             let is = |known: &str| name.eq_ignore_ascii_case(known);
+            if with.device.is_some() && is(device::NAME) {
+                others = Some(others.map_or(0, |length| length + 2) + value.len());
+            }
             if fields::of_answer(name) == Fate::Drop
                 || (with.challenges.is_some() && is("www-authenticate"))
             {
@@ -224,6 +231,9 @@ impl AnswerHead<'_, '_> {
         }
         if let Some(challenges) = with.challenges {
             out.extend_from_slice(challenges.as_bytes());
+        }
+        if let Some(device) = with.device {
+            device.write(others, out);
         }
         match self.body {
             Body::Chunked(_) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -288,6 +298,7 @@ mod tests {
         route_cookie: None,
         own_cookie: Some("MapigateRoute"),
         challenges: None,
+        device: None,
         close: false,
     };
 
@@ -385,6 +396,36 @@ mod tests {
         };
         let out = written(head, Flavour::Exchange, &with);
         assert!(out.contains("Basic realm") && !out.contains("NTLM") && !out.contains("Negotiate"));
+    }
+
+    #[test]
+    fn our_stamp_comes_after_a_stamp_from_behind_us_if_both_have_room() {
+        let stamped = |theirs: &str| {
+            let head =
+                format!("HTTP/1.1 200 OK\r\nx-deviceinfo: {theirs}\r\nContent-Length: 0\r\n\r\n");
+            let device = Device {
+                id: "front1",
+                server: "MBX2",
+                queue_us: 1_200,
+                cpu_ns: 5_000,
+            };
+            let with = Rewrite {
+                device: Some(device),
+                ..AS_IS
+            };
+            written(&head, Flavour::Exchange, &with)
+        };
+
+        assert_eq!(
+            stamped("lb7"),
+            "HTTP/1.1 200 OK\r\nx-deviceinfo: lb7\r\nX-DeviceInfo: front1;MBX2;q=1.200;cpu=5\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        let long = "x".repeat(60);
+        assert_eq!(
+            stamped(&long),
+            format!("HTTP/1.1 200 OK\r\nx-deviceinfo: {long}\r\nContent-Length: 0\r\n\r\n")
+        );
     }
 
     proptest! {

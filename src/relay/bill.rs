@@ -1,6 +1,7 @@
 //! What one request was and what it cost, settled when its future ends or is dropped.
 
-use crate::accounting::meter::{belongs_to, settle};
+use crate::accounting::meter::{belongs_to, glance, settle};
+use crate::accounting::usage::{CLIENT_MAX, Names, Used};
 use crate::accounting::{Bytes, Kind, Ledger, Phase, Times, Wire};
 use crate::backend::Leg;
 use crate::config::settings::Scheme;
@@ -75,6 +76,7 @@ pub(crate) struct Measured {
 /// Where it went.
 #[derive(Debug)]
 pub(crate) struct Routed {
+    pub(crate) mailbox: crate::ids::MailboxId,
     pub(crate) database: crate::ids::DatabaseName,
     pub(crate) server: crate::ids::ServerName,
     pub(crate) reason: &'static str,
@@ -123,12 +125,18 @@ impl<'d> Bill<'d> {
     }
 
     /// Keeps what must outlive the head's buffer, each cut at a length no honest client reaches: X-RequestId,
-    /// X-ClientInfo, MailboxId; host and program only where a log tells them.
+    /// X-ClientInfo, MailboxId; host and program only where a log tells them, and the program's own name
+    /// for itself where usage is counted.
     pub(crate) fn keep_texts(&mut self, mut given: [&[u8]; TEXTS]) {
         if !self.runtime.journal.tells_programs() {
             given[HOST] = &[];
             given[USER_AGENT] = &[];
         }
+        let client = given[CLIENT];
+        given[CLIENT] = match self.runtime.usage.is_on() {
+            true => client.get(..CLIENT_MAX).unwrap_or(client),
+            false => &[],
+        };
         let given = given.map(|text| text.get(..TEXT_MAX).unwrap_or(text));
         let mut texts = Vec::with_capacity(given.iter().map(|text| text.len()).sum());
         for (text, end) in given.into_iter().zip(&mut self.ends) {
@@ -152,6 +160,11 @@ impl<'d> Bill<'d> {
         let end_of = |which: usize| self.ends.get(which).copied().map_or(0, usize::from);
         let begin = which.checked_sub(1).map_or(0, end_of);
         self.texts.get(begin..end_of(which)).unwrap_or_default()
+    }
+
+    /// Nanoseconds of processor time up to now. One clock read.
+    pub(crate) fn cpu_ns_so_far(&self) -> u64 {
+        glance()
     }
 
     /// Takes what the server's leg has carried for this request.
@@ -238,10 +251,23 @@ impl Bill<'_> {
             }
         }
         belongs_to(Phase::Log);
+        let route = self.route.as_ref();
+        let wire = Bytes {
+            received: self.ledger.client_in.total(),
+            sent: self.ledger.client_out.total(),
+        };
+        self.runtime.usage.charge(
+            &Names {
+                user: self.user.as_ref().map_or("", UserName::as_str),
+                mailbox: route.map_or("", |route| route.mailbox.as_str()),
+                client: self.text(CLIENT),
+                database: route.map_or("", |route| route.database.as_str()),
+            },
+            Used::of_request(cpu, wire),
+        );
         if !self.runtime.journal.is_on() {
             return;
         }
-        let route = self.route.as_ref();
         self.runtime.journal.write(&Entry {
             time: self.time,
             id: self.id,
@@ -301,9 +327,10 @@ fn rest(is_tls: bool) -> Kind {
     }
 }
 
-/// Texts kept, and where the two stand that are not always kept.
-const TEXTS: usize = 5;
+/// Texts kept, and where those stand that are not always kept.
+const TEXTS: usize = 6;
 const HOST: usize = 3;
 const USER_AGENT: usize = 4;
+const CLIENT: usize = 5;
 /// Bytes kept of a text the client wrote.
 const TEXT_MAX: usize = 128;

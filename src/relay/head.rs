@@ -61,6 +61,8 @@ pub struct RequestHead<'h, 'b> {
     pub client_info: Option<&'b [u8]>,
     /// `User-Agent`, as written; the last of several.
     pub user_agent: Option<&'b [u8]>,
+    /// `X-ClientApplication`, as written; the last of several. `[MS-OXCMAPIHTTP] 2.2.3.3.6`
+    pub client_application: Option<&'b [u8]>,
     /// `Authorization`, as written.
     pub authorization: Option<&'b [u8]>,
     /// Context cookies, by the name each flavour gives them.
@@ -173,6 +175,7 @@ pub fn read<'h, 'b>(
             line: first_line(bytes),
             ..facts.bytes
         },
+        client_application: facts.client_application,
         authorization: facts.authorization,
         contexts: facts.contexts,
         route_cookie: facts.route_cookie,
@@ -190,6 +193,7 @@ struct Facts<'b> {
     request_id: Option<&'b [u8]>,
     client_info: Option<&'b [u8]>,
     user_agent: Option<&'b [u8]>,
+    client_application: Option<&'b [u8]>,
     authorization: Option<&'b [u8]>,
     contexts: [Option<&'b [u8]>; 2],
     route_cookie: Option<&'b [u8]>,
@@ -206,6 +210,7 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
         request_id: None,
         client_info: None,
         user_agent: None,
+        client_application: None,
         authorization: None,
         contexts: [None, None],
         route_cookie: None,
@@ -254,6 +259,7 @@ fn facts<'b>(fields: &[Header<'b>], gate: Gate<'_>) -> Result<Facts<'b>, Refusal
                 }
                 chunked = true;
             }
+            19 if is("x-clientapplication") => facts.client_application = Some(value),
             _ => {}
         }
     }

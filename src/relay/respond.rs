@@ -4,6 +4,7 @@ use super::admit::Plan;
 use super::answer::{self, AnswerHead, Echo, Rewrite};
 use super::bill::Bill;
 use super::connection::{Connection, Next, OnTheWay, Stop, Stream, after};
+use super::device::Device;
 use super::ends::Broken;
 use super::exchange::{Event, Exchange};
 use super::head::Fields;
@@ -241,6 +242,7 @@ impl Scene<'_> {
                 .map(|(sealer, value)| (sealer.name(), value, pin.endpoint.path())),
             own_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
             challenges: challenges.as_deref(),
+            device: self.device(bill),
             close: !keep,
         };
         let written = head.write(&rewrite, out);
@@ -260,6 +262,19 @@ impl Scene<'_> {
             expiration: head.expiration,
             silence: (period * periods).max(SILENCE_MIN),
             closes: !keep || head.body == Body::UntilClose,
+        })
+    }
+
+    /// Our stamp on the answer, where the site wants it.
+    fn device(&self, bill: &Bill<'_>) -> Option<Device<'_>> {
+        let id = self.world.settings.accounting.device_info.as_deref()?;
+        let sent = bill.sent.unwrap_or(bill.began);
+        let queue = sent.saturating_duration_since(bill.began).as_micros();
+        Some(Device {
+            id,
+            server: self.plan.server.name().as_str(),
+            queue_us: u64::try_from(queue).unwrap_or(u64::MAX),
+            cpu_ns: bill.cpu_ns_so_far(),
         })
     }
 

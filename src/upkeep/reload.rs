@@ -197,6 +197,9 @@ impl ReloadLoop {
         self.runtime
             .sessions
             .set_capacity(next.settings.sessions.capacity);
+        self.runtime
+            .usage
+            .set_entries(next.settings.accounting.usage_entries, clock());
         // Health has another writer; its newest verdicts stay.
         self.runtime.publish(|world| Snapshot {
             health: world.health.clone(),

@@ -127,6 +127,8 @@ pub(crate) fn settings() -> Settings {
         accounting: Accounting {
             cpu: true,
             closely_every: None,
+            usage_entries: 100,
+            device_info: None,
         },
         admin: Admin { address: None },
         watch_files: false,

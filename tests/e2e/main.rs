@@ -26,4 +26,5 @@ mod journey;
 mod log_parser;
 mod replay;
 mod streaming;
+mod usage;
 mod who;

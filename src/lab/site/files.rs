@@ -146,6 +146,7 @@ fn config(site: &Site) -> String {
         "tls",
         "backend_identity",
         "limits",
+        "accounting",
         "health",
         "reload",
     ] {
