@@ -197,7 +197,14 @@ async fn ten_thousand_users_add_nothing_to_the_metrics() {
     charge(&house, 0..10_000);
 
     let after = house.ask("GET /metrics").await;
-    assert_eq!(body(&before).lines().count(), body(&after).lines().count());
+    // Threads of this very test come and go.
+    let series = |text: &str| {
+        let lines = body(text).lines().map(str::to_owned);
+        lines
+            .filter(|line| !line.starts_with("mapigate_cpu_seconds_total"))
+            .count()
+    };
+    assert_eq!(series(&before), series(&after));
     assert!(!after.contains("contoso.test") && !after.contains("Outlook/"));
     let list = house.ask("GET /usage.json?top=5000").await;
     let list: serde_json::Value = serde_json::from_str(body(&list)).unwrap();

@@ -8,6 +8,7 @@ use crate::metrics::{LegSide, Metrics};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io::ErrorKind;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What one look found; over `health.timeout` it found nothing in time. `None`: we could not look, for
@@ -52,7 +53,8 @@ async fn look(
         }
     }
     if how.page.is_none() && how.probe.is_none() {
-        connect(server, how, metrics).await?;
+        let leg = connect(server, how, metrics).await?;
+        tokio::spawn(part(leg));
     }
     Ok(Observation::CheckPassed)
 }
@@ -87,17 +89,30 @@ async fn ask(
     leg.write_all(request).await.map_err(broken)?;
     leg.flush().await.map_err(broken)?;
     let mut head = Vec::with_capacity(1024);
-    loop {
+    let status = loop {
         match status_of(&head) {
-            Head::Status(status) => return Ok(Some(status)),
-            Head::Nonsense => return Ok(None),
-            Head::Incomplete if head.len() > HEAD_MAX => return Ok(None),
+            Head::Status(status) => break Some(status),
+            Head::Nonsense => break None,
+            Head::Incomplete if head.len() > HEAD_MAX => break None,
             Head::Incomplete => {}
         }
         if leg.read_buf(&mut head).await.map_err(broken)? == 0 {
             return Err(Trouble::Theirs(Observation::Reset));
         }
-    }
+    };
+    tokio::spawn(part(leg));
+    Ok(status)
+}
+
+/// Takes leave of a server: closing on what it still sends would be a reset in its log.
+async fn part(mut leg: Leg) {
+    let farewell = async {
+        leg.shutdown().await?;
+        let mut rest = [0; 1024];
+        while leg.read(&mut rest).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    let _either_way = tokio::time::timeout(PARTING, farewell).await;
 }
 
 enum Head {
@@ -160,6 +175,8 @@ fn host_of(server: &Server) -> String {
 const AGENT: &str = "User-Agent: mapigate-health\r\n";
 /// The probe's own client and request identity.
 const PROBE_ID: &str = "{6D617069-6761-7465-0000-70726F626531}";
+/// A server that does not close by then is left alone.
+const PARTING: Duration = Duration::from_secs(1);
 /// A health page's head is small.
 const HEAD_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
