@@ -16,7 +16,7 @@ use crate::seal::Sealer;
 use crate::sessions::SessionTable;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
@@ -126,6 +126,8 @@ pub struct Runtime {
     /// Who used how much.
     pub usage: Usage,
     sightings: mpsc::Sender<Sighting>,
+    /// Observations on their way to upkeep.
+    unheard: AtomicUsize,
     asks: watch::Sender<Ask>,
     last_request: AtomicU64,
     listening: AtomicBool,
@@ -156,6 +158,7 @@ impl Runtime {
             journal,
             usage,
             sightings,
+            unheard: AtomicUsize::new(0),
             asks: watch::channel(Ask::default()).0,
             last_request: AtomicU64::new(fastrand::u64(..)),
             listening: AtomicBool::new(false),
@@ -185,15 +188,27 @@ impl Runtime {
 
     /// Tells upkeep what was seen of a server; never waits.
     pub fn observe(&self, server: &ServerName, observation: Observation) {
-        let _full = self.sightings.try_send((server.clone(), observation));
+        self.unheard.fetch_add(1, Ordering::Relaxed);
+        let sent = self.sightings.try_send((server.clone(), observation));
+        if sent.is_err() {
+            self.heard(1);
+        }
     }
 
     /// Tells upkeep that a server answered. Good news is worth a message only where bad news came
-    /// before: nothing is sent while the server is up and has no failure to make up for.
+    /// before: nothing is sent while the server is up, has no failure to make up for, and none that upkeep
+    /// has not heard of yet.
     pub fn observe_answered(&self, server: &ServerName) {
-        if !self.current.load().health.is_steady(server) {
+        let is_news = self.unheard.load(Ordering::Relaxed) > 0
+            || !self.current.load().health.is_steady(server);
+        if is_news {
             self.observe(server, Observation::Answered);
         }
+    }
+
+    /// Upkeep has taken so many observations, and what follows from them is published.
+    pub fn heard(&self, count: usize) {
+        self.unheard.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// What connections listen to.

@@ -331,6 +331,33 @@ async fn requests_see_that_a_server_begins_to_fail_and_that_it_made_up_for_it() 
 }
 
 #[tokio::test]
+async fn an_answer_right_behind_a_failure_makes_up_for_it() {
+    let mut quiet = settings();
+    quiet.health.interval = Duration::from_secs(3600);
+    quiet.health.fall = 2;
+    let (name, deaf) = (
+        ServerName::new("MBX1"),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
+    quiet
+        .servers
+        .insert(name.clone(), server("MBX1", deaf.local_addr().unwrap()));
+    let house = House::with(quiet);
+
+    // Upkeep has had no time to hear of the failure when the answer comes.
+    for _ in 0..3 {
+        house.runtime.observe(&name, Observation::Reset);
+        house.runtime.observe_answered(&name);
+    }
+    house.runtime.observe(&name, Observation::Reset);
+
+    house
+        .eventually(|runtime| !runtime.snapshot().health.is_steady(&name))
+        .await;
+    assert!(house.is_up("MBX1"));
+}
+
+#[tokio::test]
 async fn a_reload_keeps_what_is_known_of_the_servers() {
     let house = House::with(settings());
     let name = ServerName::new("MBX1");

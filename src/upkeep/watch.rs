@@ -62,12 +62,15 @@ impl Watch {
             tokio::select! {
                 _ = rounds.tick() => self.start_round(),
                 Some((server, observation)) = self.seen.recv() => {
+                    let mut count = 1;
                     self.take(&server, observation, Instant::now());
                     // One publication for a burst.
                     while let Ok((server, observation)) = self.seen.try_recv() {
                         self.take(&server, observation, Instant::now());
+                        count += 1;
                     }
                     self.publish();
+                    self.runtime.heard(count);
                 }
                 Some(checked) = self.checks.join_next() => {
                     if let Ok((server, observation)) = checked {
