@@ -168,7 +168,7 @@ async fn invented_clients_hide_no_true_one_and_add_nothing_to_the_metrics() {
         let named = text.lines().filter(|line| {
             let accounts = ["bytes_total", "cpu_seconds_total", "request_cpu_phase"];
             let is_account = |name: &&str| line.starts_with(&format!("mapigate_{name}"));
-            !line.starts_with('#') && !accounts.iter().any(|name| is_account(&name))
+            !line.starts_with('#') && !accounts.iter().any(is_account)
         });
         named
             .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
