@@ -34,85 +34,106 @@ fn nanoseconds(clock: ClockId) -> u64 {
         .saturating_add(nanoseconds)
 }
 
-/// The task that is being polled now.
+/// The task that is being polled now, but for its phase.
 #[derive(Clone, Copy, Debug, Default)]
 struct Running {
-    phase: Phase,
     /// The clock where the present stretch begins.
     since: u64,
-    /// Changes of phase read the clock.
-    is_detailed: bool,
     spent: Times,
 }
 
 impl Running {
-    /// Ends the present stretch.
-    fn lap(&mut self, now: u64) {
+    /// Ends the present stretch, which was spent in this phase.
+    fn lap(&mut self, phase: Phase, now: u64) {
         // The clock of one thread does not go back; should it, nothing is charged.
-        self.spent.add(self.phase, now.saturating_sub(self.since));
+        self.spent.add(phase, now.saturating_sub(self.since));
         self.since = self.since.max(now);
     }
 }
 
+/// How closely the task that is being polled is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Look {
+    /// Not at all.
+    #[default]
+    Off,
+    /// In all: the clock is read where a poll ends.
+    Whole,
+    /// Phase by phase: the clock is read where the phase changes as well.
+    Close,
+}
+
 thread_local! {
-    static RUNNING: Cell<Option<Running>> = const { Cell::new(None) };
+    // Each by itself: a change of phase, which every request makes several times, writes one byte.
+    static PHASE: Cell<Phase> = const { Cell::new(Phase::Idle) };
+    static LOOK: Cell<Look> = const { Cell::new(Look::Off) };
+    static RUNNING: Cell<Running> = const { Cell::new(Running { since: 0, spent: Times::ZERO }) };
     /// The clock when the last metered poll of this thread ended; 0 before the first.
     static LAST_END: Cell<u64> = const { Cell::new(0) };
     /// The clock as a settlement within this poll read it; 0 where none did.
     static READ: Cell<u64> = const { Cell::new(0) };
 }
 
-fn with_running<T>(change: impl FnOnce(&mut Running) -> T) -> Option<T> {
-    let mut running = RUNNING.get()?;
-    let outcome = change(&mut running);
-    RUNNING.set(Some(running));
-    Some(outcome)
+/// Ends the present stretch.
+fn lap(now: u64) -> Running {
+    let mut running = RUNNING.get();
+    running.lap(PHASE.get(), now);
+    RUNNING.set(running);
+    running
 }
 
 /// The task that is being polled goes into another phase. Reads the clock only where the task is looked
 /// at closely; elsewhere the time up to now goes to the phase that is the present one when it is read.
 pub fn enter(phase: Phase) {
-    with_running(|running| {
-        if running.is_detailed {
-            running.lap(thread_cpu_ns());
-        }
-        running.phase = phase;
-    });
+    if LOOK.get() == Look::Close {
+        lap(thread_cpu_ns());
+    }
+    PHASE.set(phase);
 }
 
 /// What was spent since the clock was last read belongs to this phase, as does what comes.
 pub fn belongs_to(phase: Phase) {
-    with_running(|running| running.phase = phase);
+    PHASE.set(phase);
 }
 
 /// Whether changes of phase read the clock from now on.
-pub fn look_closely(is_detailed: bool) {
-    with_running(|running| running.is_detailed = is_detailed);
+pub fn look_closely(is_close: bool) {
+    if LOOK.get() != Look::Off {
+        LOOK.set(if is_close { Look::Close } else { Look::Whole });
+    }
 }
 
 /// Charges the task that is being polled for work that another thread did for it.
 pub fn charge(phase: Phase, nanoseconds: u64) {
-    with_running(|running| running.spent.add(phase, nanoseconds));
+    if LOOK.get() != Look::Off {
+        let mut running = RUNNING.get();
+        running.spent.add(phase, nanoseconds);
+        RUNNING.set(running);
+    }
 }
 
 /// Takes what the task that is being polled has spent since this was last done; all zero where it is not
 /// metered. One clock read.
 pub fn settle() -> Times {
-    let settled = with_running(|running| {
-        let now = thread_cpu_ns();
-        running.lap(now);
-        READ.set(now);
-        std::mem::take(&mut running.spent)
+    if LOOK.get() == Look::Off {
+        return Times::ZERO;
+    }
+    let now = thread_cpu_ns();
+    let spent = lap(now).spent;
+    RUNNING.set(Running {
+        since: now,
+        spent: Times::ZERO,
     });
-    settled.unwrap_or_default()
+    READ.set(now);
+    spent
 }
 
 /// Nanoseconds a request has spent since the last settlement, without settling. One clock read.
 pub fn glance() -> u64 {
-    RUNNING.get().map_or(0, |mut running| {
-        running.lap(thread_cpu_ns());
-        running.spent.of_request()
-    })
+    match LOOK.get() {
+        Look::Off => 0,
+        Look::Whole | Look::Close => lap(thread_cpu_ns()).spent.of_request(),
+    }
 }
 
 pin_project! {
@@ -123,8 +144,7 @@ pin_project! {
     pub struct Metered<F> {
         #[pin]
         inner: F,
-        is_on: bool,
-        is_detailed: bool,
+        look: Look,
         phase: Phase,
         spent: Times,
     }
@@ -135,10 +155,9 @@ impl<F> Metered<F> {
     pub fn new(inner: F, phase: Phase, is_on: bool) -> Self {
         Self {
             inner,
-            is_on,
-            is_detailed: false,
+            look: if is_on { Look::Whole } else { Look::Off },
             phase,
-            spent: Times::default(),
+            spent: Times::ZERO,
         }
     }
 }
@@ -148,7 +167,7 @@ impl<F: Future> Future for Metered<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        if !*this.is_on {
+        if *this.look == Look::Off {
             return this.inner.poll(cx);
         }
         let began = match LAST_END.get() {
@@ -156,12 +175,11 @@ impl<F: Future> Future for Metered<F> {
             last_end => last_end,
         };
         // A metered task polled inside another one's poll takes over for as long as it lasts.
-        let outer = RUNNING.replace(Some(Running {
-            phase: *this.phase,
+        let outer = (LOOK.replace(*this.look), PHASE.replace(*this.phase));
+        let outer_running = RUNNING.replace(Running {
             since: began,
-            is_detailed: *this.is_detailed,
             spent: *this.spent,
-        }));
+        });
         let outcome = this.inner.poll(cx);
         // A bill that was settled in this poll has read the clock: what little came after it is charged
         // to the next poll, and a second reading is saved.
@@ -169,11 +187,9 @@ impl<F: Future> Future for Metered<F> {
             0 => thread_cpu_ns(),
             read => read,
         };
-        if let Some(mut running) = RUNNING.replace(outer) {
-            running.lap(ended);
-            (*this.phase, *this.is_detailed) = (running.phase, running.is_detailed);
-            *this.spent = running.spent;
-        }
+        *this.spent = lap(ended).spent;
+        (*this.look, *this.phase) = (LOOK.replace(outer.0), PHASE.replace(outer.1));
+        RUNNING.set(outer_running);
         LAST_END.set(ended);
         outcome
     }
@@ -296,8 +312,8 @@ mod tests {
             since: 1000,
             ..Running::default()
         };
-        running.lap(400);
-        running.lap(1500);
+        running.lap(Phase::Idle, 400);
+        running.lap(Phase::Idle, 1500);
         assert_eq!(running.spent.of(Phase::Idle), 500);
     }
 }

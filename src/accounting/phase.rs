@@ -68,6 +68,9 @@ impl Phase {
 pub struct Times([u64; Phase::ALL.len()]);
 
 impl Times {
+    /// Nothing.
+    pub const ZERO: Self = Self([0; Phase::ALL.len()]);
+
     /// Nanoseconds of one phase.
     pub fn of(&self, phase: Phase) -> u64 {
         self.0.get(phase.index()).copied().unwrap_or(0)
