@@ -240,8 +240,10 @@ struct Shown {
     bytes: Vec<u64>,
     phases: Vec<u64>,
     accounts: Vec<u64>,
-    /// By thread; a thread that has ended keeps what it was last seen with.
-    threads: BTreeMap<u64, (String, u64)>,
+    /// By thread, what it was last seen with.
+    threads: BTreeMap<u64, u64>,
+    /// Of threads that have ended since.
+    gone: u64,
 }
 
 impl LedgerFamilies {
@@ -364,16 +366,21 @@ impl LedgerFamilies {
             family.inc_by(seconds(now - before));
         }
         shown.accounts = accounts;
+        let mut living = BTreeMap::new();
         for (id, name, spent) in threads() {
-            let (_, before) = shown.threads.entry(id).or_insert_with(|| (name.clone(), 0));
+            // A number may be given to another thread, which begins at nothing.
+            let before = shown.threads.remove(&id).filter(|before| *before <= spent);
+            let more = spent - before.unwrap_or(0);
             self.threads
                 .with_label_values(&[&name])
-                .inc_by(seconds(spent.saturating_sub(*before)));
-            *before = spent.max(*before);
+                .inc_by(seconds(more));
+            living.insert(id, spent);
         }
+        shown.gone += shown.threads.values().sum::<u64>();
+        shown.threads = living;
 
         let on_accounts = shown.accounts.iter().sum::<u64>();
-        let beside = shown.threads.values().map(|(_, spent)| spent).sum::<u64>();
+        let beside = shown.threads.values().sum::<u64>() + shown.gone;
         let process = process_cpu_ns();
         let difference = process.abs_diff(on_accounts + beside);
         self.unattributed

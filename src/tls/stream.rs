@@ -23,6 +23,9 @@ pub struct TlsStream<S> {
     outgoing: Outgoing,
     /// Records in a row that brought nothing: a peer may not keep us busy with them.
     idle_records: u8,
+    /// The peer has asked for new keys of ours. One answer does for all that it asks meanwhile, or a peer
+    /// that asks and never reads could fill our memory.
+    owes_update: bool,
     /// Met behind plaintext that had to be delivered first.
     fault: Option<Fault>,
     /// The peer has said that nothing more comes, or has gone.
@@ -81,6 +84,7 @@ impl<S> TlsStream<S> {
             incoming,
             outgoing: Outgoing::default(),
             idle_records: 0,
+            owes_update: false,
             fault: None,
             is_ended: false,
             is_closed: false,
@@ -124,6 +128,13 @@ impl<S> TlsStream<S> {
         Ok(())
     }
 
+    fn update_if_owed(&mut self) -> Result<(), Fault> {
+        match std::mem::take(&mut self.owes_update) {
+            true => self.update_transmit(),
+            false => Ok(()),
+        }
+    }
+
     /// Keys are replaced well before their limit; TLS 1.2 has no way to, so its connection ends.
     fn keep_under_limit(&mut self) -> Result<(), Fault> {
         if self.transmit.sequence() + MARGIN < self.secrets.limit() {
@@ -146,10 +157,8 @@ impl<S> TlsStream<S> {
                 self.receive = next
                     .and_then(|secrets| Keys::new(ProtocolVersion::TLSv1_3, secrets))
                     .ok_or(Fault::Unexpected)?;
-                match asks {
-                    1 => self.update_transmit(),
-                    _ => Ok(()),
-                }
+                self.owes_update |= *asks == 1;
+                Ok(())
             }
             [KEY_UPDATE, ..] => Err(Fault::Garbled),
             _ => Err(Fault::Unexpected),
@@ -246,8 +255,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
             if let Err(fault) = this.advance() {
                 return Poll::Ready(Err(this.fail(fault, cx)));
             }
-            if !this.outgoing.is_empty() {
-                // An answer to a key update; what does not go now goes with the next write.
+            if this.owes_update && this.outgoing.is_empty() {
+                if let Err(fault) = this.update_if_owed() {
+                    return Poll::Ready(Err(this.fail(fault, cx)));
+                }
+                // What does not go now goes with the next write.
                 let _tried = this.outgoing.poll_send(&mut this.io, cx)?;
             }
             if this.incoming.has_plain() || this.is_ended {
@@ -273,6 +285,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(this.outgoing.poll_send(&mut this.io, cx))?;
+        if let Err(fault) = this.update_if_owed() {
+            return Poll::Ready(Err(this.fail(fault, cx)));
+        }
         let taken = from.len().min(WRITE_MAX);
         for piece in from.get(..taken).unwrap_or_default().chunks(PLAIN_MAX) {
             let sealed = this

@@ -332,6 +332,51 @@ async fn a_key_update_that_asks_for_one_gets_one() {
 }
 
 #[tokio::test]
+async fn a_peer_that_asks_for_keys_and_never_reads_costs_one_answer() {
+    let (server, client) = configs(SUITES[1]);
+    let (near, far) = duplex(4000);
+    let (accepted, raw) = tokio::join!(accept(near, server), Raw::connect(far, client));
+    let (mut ours, mut raw) = (accepted.unwrap().stream, raw);
+    // The way to the peer is full: what we seal stays with us.
+    let mut written = 0;
+    std::future::poll_fn(|cx| {
+        let way = std::pin::Pin::new(&mut ours);
+        written += match tokio::io::AsyncWrite::poll_write(way, cx, &[0; 6000]) {
+            Poll::Ready(taken) => taken.unwrap(),
+            Poll::Pending => 0,
+        };
+        Poll::Ready(())
+    })
+    .await;
+    let before = ours.memory();
+    for _ in 0..2000 {
+        raw.send(HANDSHAKE, &[24, 0, 0, 1, 1]).await;
+        raw.transmit = Keys::new(raw.version, raw.kernel.update_tx_secret().unwrap()).unwrap();
+        raw.send(DATA, b"x").await;
+        assert_eq!(read_some(&mut ours).await.unwrap(), b"x");
+    }
+    assert!(before > 0 && ours.memory() <= before, "{}", ours.memory());
+
+    let answering = tokio::spawn(async move {
+        ours.write_all(b"under new keys").await.unwrap();
+        ours.flush().await.unwrap();
+        ours
+    });
+    let mut left = written;
+    while left > 0 {
+        left -= raw.receive_beyond_tickets().await.1.len();
+    }
+    let update = raw.receive().await;
+    assert_eq!(update, (Content::Handshake, vec![24, 0, 0, 1, 0]));
+    raw.receive = Keys::new(raw.version, raw.kernel.update_rx_secret().unwrap()).unwrap();
+    assert_eq!(
+        raw.receive().await,
+        (Content::Data, b"under new keys".to_vec())
+    );
+    drop(answering);
+}
+
+#[tokio::test]
 async fn our_keys_are_replaced_before_their_limit() {
     for suite in [SUITES[0], SUITES[1]] {
         let (mut ours, mut theirs) = connected(suite, 1 << 20).await;
