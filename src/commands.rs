@@ -1,5 +1,6 @@
 //! What the command line can do.
 
+mod ask;
 pub mod check;
 pub mod demo;
 pub mod lab;
