@@ -1,5 +1,6 @@
 //! What the command line can do.
 
+mod ask;
 pub mod check;
 pub mod demo;
 pub mod lab;
@@ -7,6 +8,7 @@ pub mod overhead;
 pub mod reload;
 pub mod run;
 pub mod schema;
+pub mod size;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -44,6 +46,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Measure what MAPI over HTTP costs beside RPC over HTTP: bytes, connections, processor time
     Overhead(overhead::OverheadArgs),
+    /// Plan how large the front ends of a site must be, from measured costs or from a running site
+    Size(size::SizeArgs),
     /// Simulated mailbox servers and Outlooks, for trying things out
     Lab(lab::Lab),
 }
@@ -58,6 +62,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Schema(args))) => schema::run(args),
         (_, Some(Command::Demo(args))) => failing_loudly(demo::run(&args)),
         (_, Some(Command::Overhead(args))) => failing_loudly(overhead::run(&args)),
+        (_, Some(Command::Size(args))) => size::run(&args),
         (_, Some(Command::Lab(args))) => failing_loudly(lab::run(args)),
         (Some(file), None) => check::run(&check::CheckArgs {
             file,

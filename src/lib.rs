@@ -21,6 +21,7 @@ pub mod metrics;
 
 // floor 2 · decisions: pure functions, simulated with seeds
 pub mod routing;
+pub mod capacity;
 
 // floor 3 · outside: each speaks to one foreign system
 pub mod seal;

@@ -1,9 +1,8 @@
 //! `mapigate reload`: a running process reads its configuration again.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use super::ask::ask;
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// What `mapigate reload` is asked.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,7 +32,7 @@ Exit codes: 0 the new configuration is in force, 1 it is wrong and the old one s
     reason = "a command speaks to its caller"
 )]
 pub fn run(args: &ReloadArgs) -> ExitCode {
-    let (status, body) = match post(args.admin, "/reload") {
+    let (status, body) = match ask(args.admin, "POST", "/reload") {
         Ok(answer) => answer,
         Err(error) => {
             eprintln!("mapigate: no answer from {}: {error}", args.admin);
@@ -73,36 +72,6 @@ fn outcome_of(body: &str) -> Option<String> {
     })
 }
 
-/// One request, one answer: status and body.
-fn post(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&admin, CONNECT)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.set_write_timeout(Some(CONNECT))?;
-    write!(
-        stream,
-        "POST {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
-    read_answer(&answer)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))
-}
-
-fn read_answer(answer: &[u8]) -> Option<(u16, String)> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(length) = response.parse(answer).ok()? else {
-        return None;
-    };
-    let body = String::from_utf8_lossy(answer.get(length..)?).into_owned();
-    Some((response.code?, body))
-}
-
-const CONNECT: Duration = Duration::from_secs(5);
-/// A large directory takes a while to read.
-const ANSWER: Duration = Duration::from_secs(120);
-const ANSWER_MAX: u64 = 4 << 20;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,13 +90,5 @@ mod tests {
             "error: unknown key\nnot reloaded: generation 2 stays in force"
         );
         assert_eq!(outcome_of("<html>"), None);
-    }
-
-    #[test]
-    fn an_answer_splits_into_status_and_body() {
-        let answer = b"HTTP/1.1 422 Unprocessable\r\nContent-Length: 2\r\n\r\n{}";
-
-        assert_eq!(read_answer(answer), Some((422, "{}".to_owned())));
-        assert_eq!(read_answer(b"SSH-2.0"), None);
     }
 }

@@ -25,6 +25,7 @@ mod gate;
 mod journey;
 mod log_parser;
 mod replay;
+mod size;
 mod streaming;
 mod usage;
 mod who;
