@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::hint::black_box;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const MAILBOXES: u32 = 100_000;
 
@@ -46,7 +46,8 @@ fn authentication(criterion: &mut Criterion) {
         verifications_max: 2,
     };
     let auth = Authenticator::new(&settings, None).unwrap();
-    let now = Instant::now();
+    let now = (Instant::now(), SystemTime::now());
+    let offered = &[Scheme::Basic];
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -57,32 +58,44 @@ fn authentication(criterion: &mut Criterion) {
         })
         .collect();
     for value in &values {
-        if let AuthStep::Verify(verification) = auth.step(Some(value), &mut Memo::default(), now) {
+        if let AuthStep::Verify(verification) =
+            auth.step(Some(value), offered, &mut Memo::default(), now)
+        {
             runtime.block_on(verification.run()).unwrap();
         }
     }
     let wrong = format!("Basic {}", STANDARD.encode("user1@contoso.test:stale")).into_bytes();
-    if let AuthStep::Verify(verification) = auth.step(Some(&wrong), &mut Memo::default(), now) {
+    if let AuthStep::Verify(verification) =
+        auth.step(Some(&wrong), offered, &mut Memo::default(), now)
+    {
         runtime.block_on(verification.run()).unwrap_err();
     }
 
     let mut memo = Memo::default();
     let first = values.first().unwrap();
-    auth.step(Some(first), &mut memo, now);
+    auth.step(Some(first), offered, &mut memo, now);
     criterion.bench_function("auth_same_connection", |bencher| {
-        bencher.iter(|| auth.step(black_box(Some(first)), &mut memo, now));
+        bencher.iter(|| auth.step(black_box(Some(first)), offered, &mut memo, now));
     });
     let mut turn = values.iter().cycle();
     criterion.bench_function("auth_new_connection_of_1000_users", |bencher| {
-        bencher.iter(|| auth.step(turn.next().map(Vec::as_slice), &mut Memo::default(), now));
+        bencher.iter(|| {
+            auth.step(
+                turn.next().map(Vec::as_slice),
+                offered,
+                &mut Memo::default(),
+                now,
+            )
+        });
     });
     criterion.bench_function("auth_stale_password", |bencher| {
-        bencher.iter(|| auth.step(black_box(Some(&wrong)), &mut Memo::default(), now));
+        bencher.iter(|| auth.step(black_box(Some(&wrong)), offered, &mut Memo::default(), now));
     });
     let handoff = HandOff::new(&BackendIdentity::Passthrough).unwrap();
     let identity = Identity {
         user: UserName::new("user1@contoso.test"),
         scheme: Scheme::Basic,
+        expires: None,
     };
     criterion.bench_function("handoff_identity_key", |bencher| {
         bencher.iter(|| handoff.identity_key(&identity, black_box(Some(first))));

@@ -100,7 +100,7 @@ impl Admin {
             return answer(400, TEXT, "this is no user name\n");
         };
         if !auth.revoke(&user) {
-            return answer(404, TEXT, "there is no such account\n");
+            return answer(404, TEXT, "nothing is known of this user\n");
         }
         info!(%user, "credentials revoked");
         answer(200, TEXT, "the user is verified anew\n")

@@ -7,16 +7,20 @@
 //!
 //! Unknown names and wrong passwords are one and the same here: same verdict, same words, same time.
 //!
-//! What is believed ends early when the user is revoked, or when the user's line in the password file
-//! changes or goes; other users' lines do not matter, so that a site does not hash all passwords again
-//! because one was changed. What is disbelieved ends with any change of the file, since the change may
-//! have made it right.
+//! What is believed ends early when the user is revoked, when the credential itself expires, or when what
+//! it rests on changes or goes: the user's line in the password file. Others' lines do not matter, so that
+//! a site does not hash all passwords again because one was changed. What is disbelieved ends with any
+//! change, since the change may have made it right.
+//!
+//! A further scheme is a file that implements `Method`, and a field of `Schemes`.
 
 mod basic;
 mod cache;
 pub mod handoff;
+mod method;
 mod names;
 pub mod passwords;
+mod people;
 mod verify;
 
 pub use crate::config::settings::Scheme;
@@ -25,16 +29,18 @@ pub use handoff::{HandOff, HandOffError};
 pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
 pub use verify::{Tally, Verification};
 
-use crate::config::settings::{AuthSettings, BasicAuth};
+use crate::config::settings::AuthSettings;
 use crate::ids::UserName;
+use crate::metrics::AuthOutcome;
 use crate::refusal::Refusal;
-use basic::Credentials;
+use basic::Basic;
 use cache::Beliefs;
-use passwords::{PasswordProblem, Passwords};
+use method::Method;
+use passwords::PasswordProblem;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
-use verify::{Desk, Work};
+use std::time::{Duration, Instant, SystemTime};
+use verify::{Case, Desk};
 
 /// Somebody whose credential was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,9 @@ pub struct Identity {
     pub user: UserName,
     /// What proved it.
     pub scheme: Scheme,
+    /// When the credential stops proving it; `None` where it does not say. Requests that began before
+    /// are finished.
+    pub expires: Option<SystemTime>,
 }
 
 /// What to do with a request, as far as its sender is concerned.
@@ -50,12 +59,13 @@ pub struct Identity {
 pub enum AuthStep {
     /// The sender is known.
     Granted(Arc<Identity>),
-    /// Only a slow hash can tell.
+    /// Only slow work can tell.
     Verify(Verification),
-    /// Answer 401 with the challenges. The reason is for the log; it names nobody, and no reason tells
-    /// a wrong password from an unknown name. [`BEARER_PROBE`] and [`NO_CREDENTIALS`] are the normal
-    /// beginning of a conversation, not failures.
+    /// Answer 401 with the challenges. Nothing was shown: [`BEARER_PROBE`] and [`NO_CREDENTIALS`] are the
+    /// normal beginning of a conversation.
     Challenge(&'static str),
+    /// What was shown proves nothing; `None` where it is of no scheme that is offered.
+    Deny(Option<Scheme>, Denied),
 }
 
 /// The reason of a request without credentials.
@@ -64,10 +74,8 @@ pub const NO_CREDENTIALS: &str = "no credentials";
 /// The reason of a bare `Authorization: Bearer`, by which Outlook asks for the challenges.
 pub const BEARER_PROBE: &str = "bearer probe";
 
-/// The reason of every credential that was looked at and found wrong.
-const WRONG: &str = "wrong name or password";
-
-/// A verification without success.
+/// A credential without success. The reason is for the log; it names nobody, and no reason tells a wrong
+/// password from an unknown name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The credential proves nothing: answer 401 with the challenges.
@@ -76,6 +84,16 @@ pub enum Denied {
     /// Nobody looked at it, because too many others wait: answer 503.
     #[error("{0}")]
     Busy(&'static str),
+}
+
+impl Denied {
+    /// How metrics count it.
+    pub fn outcome(self) -> AuthOutcome {
+        match self {
+            Self::Credentials(_) => AuthOutcome::Denied,
+            Self::Busy(_) => AuthOutcome::Busy,
+        }
+    }
 }
 
 impl From<Denied> for Refusal {
@@ -90,37 +108,63 @@ impl From<Denied> for Refusal {
 /// The configured schemes, in one place that judges every request. Immutable, but for what it remembers.
 #[derive(Debug)]
 pub struct Authenticator {
-    chain: Vec<Method>,
+    schemes: Schemes,
+    chain: Vec<Arc<dyn Method>>,
     memory: Memory,
 }
 
+/// The schemes by name, for those who ask one of them.
+#[derive(Debug, Default)]
+struct Schemes {
+    basic: Option<Arc<Basic>>,
+}
+
+impl Schemes {
+    fn new(settings: &AuthSettings, earlier: &Self) -> Result<Self, AuthError> {
+        let basic = settings.basic.as_ref().map(|basic| {
+            let made = Basic::new(basic, earlier.basic.as_deref());
+            made.map(Arc::new)
+        });
+        Ok(Self {
+            basic: basic.transpose()?,
+        })
+    }
+
+    /// All of them, as links of the chain.
+    fn chain(&self) -> Vec<Arc<dyn Method>> {
+        let basic = self.basic.clone().map(|basic| basic as Arc<dyn Method>);
+        basic.into_iter().collect()
+    }
+}
+
 impl Authenticator {
-    /// Prepares the configured schemes and reads the password file. Blocks on the disk.
+    /// Prepares the configured schemes and reads their files. Blocks on the disk.
     ///
     /// `keep` is the authenticator of the running configuration. Its memory goes on in the new one,
-    /// unless the settings that shaped it changed (lifetimes, capacity, default domain). Either of the
-    /// two may go on being used, whichever gets published.
+    /// unless the settings that shaped it changed (lifetimes, capacity). Either of the two may go on
+    /// being used, whichever gets published.
     pub fn new(settings: &AuthSettings, keep: Option<&Self>) -> Result<Self, AuthError> {
-        let domain = settings.basic.as_ref().map(|b| b.default_domain.clone());
-        let kept = keep.filter(|earlier| {
-            earlier.memory.terms.remembers_like(settings)
-                && earlier.basic().map(|b| b.default_domain.clone()) == domain
-        });
-        let mut chain = Vec::new();
-        if let Some(basic) = &settings.basic {
-            let earlier = kept.and_then(Self::basic);
-            chain.push(Method::Basic(Basic::new(basic, earlier)?));
-        }
+        let kept = keep.filter(|earlier| earlier.memory.terms.remembers_like(settings));
+        let none = Schemes::default();
+        let schemes = Schemes::new(settings, keep.map_or(&none, |earlier| &earlier.schemes))?;
         Ok(Self {
-            chain,
+            chain: schemes.chain(),
+            schemes,
             memory: Memory::new(settings, kept.map(|earlier| &earlier.memory))?,
         })
     }
 
-    /// Judges the value of a request's `Authorization` header, if it has one, at time `now`.
+    /// Judges the value of a request's `Authorization` header, if it has one, at time `now`. Only the
+    /// schemes in `offered` are looked at.
     ///
     /// Takes about a microsecond. The caller refuses requests with several such headers before.
-    pub fn step(&self, authorization: Option<&[u8]>, memo: &mut Memo, now: Instant) -> AuthStep {
+    pub fn step(
+        &self,
+        authorization: Option<&[u8]>,
+        offered: &[Scheme],
+        memo: &mut Memo,
+        now: (Instant, SystemTime),
+    ) -> AuthStep {
         let value = authorization.unwrap_or_default().trim_ascii();
         if value.is_empty() {
             return AuthStep::Challenge(NO_CREDENTIALS);
@@ -131,12 +175,47 @@ impl Authenticator {
         if word.eq_ignore_ascii_case(b"Bearer") && token.is_empty() {
             return AuthStep::Challenge(BEARER_PROBE);
         }
-        if value.len() > VALUE_BYTES_MAX {
-            return AuthStep::Challenge("malformed credentials: too long");
+        // Scheme words are compared without regard to case. RFC 9110 11.1
+        let mut chain = self.chain.iter();
+        let Some(method) = chain.find(|method| {
+            let scheme = method.scheme();
+            word.eq_ignore_ascii_case(scheme.word().as_bytes()) && offered.contains(&scheme)
+        }) else {
+            return AuthStep::Deny(None, Denied::Credentials("scheme not offered"));
+        };
+        let denied = |denied| AuthStep::Deny(Some(method.scheme()), denied);
+        if value.len() > method.value_bytes_max() {
+            return denied(Denied::Credentials("malformed credentials: too long"));
         }
-        match self.chain.iter().find(|method| method.answers_to(word)) {
-            Some(Method::Basic(basic)) => basic.step(&self.memory, value, token, memo, now),
-            None => AuthStep::Challenge("scheme not offered"),
+        let beliefs = &self.memory.beliefs;
+        let (mark, epoch) = (beliefs.mark(value), beliefs.epoch());
+        if let Some(identity) = memo.recall(&mark, &**method, epoch, now.0) {
+            return AuthStep::Granted(Arc::clone(identity));
+        }
+        let digest = beliefs.digest(value);
+        // Read before the belief is looked at: what changes meanwhile is looked at again.
+        let serial = method.serial();
+        if let Some(belief) = beliefs.good(&digest, &**method, now.0) {
+            let identity = Arc::clone(&belief.identity);
+            memo.keep(mark, belief, serial);
+            return AuthStep::Granted(identity);
+        }
+        if let Some(reason) = beliefs.bad(&digest, &**method, now.0) {
+            return denied(reason);
+        }
+        match method.look(token, now) {
+            Err(reason) => denied(reason),
+            Ok(work) => AuthStep::Verify(Verification::new(
+                &self.memory.desk,
+                Case {
+                    method: Arc::clone(method),
+                    work,
+                    digest,
+                    beliefs: Arc::clone(beliefs),
+                    epoch,
+                    asked_at: now,
+                },
+            )),
         }
     }
 
@@ -145,7 +224,7 @@ impl Authenticator {
     pub fn challenges<'a>(&'a self, schemes: &'a [Scheme]) -> impl Iterator<Item = &'a str> {
         let line = |scheme: &Scheme| {
             let method = self.chain.iter().find(|m| m.scheme() == *scheme);
-            method.map(Method::challenge)
+            method.map(|method| method.challenge())
         };
         schemes.iter().filter_map(line)
     }
@@ -155,10 +234,10 @@ impl Authenticator {
         self.memory.beliefs.forget_all();
     }
 
-    /// Forgets every credential of one user; false if there is no such account.
+    /// Forgets every credential of one user; false where nothing is known of such a user.
     pub fn revoke(&self, user: &UserName) -> bool {
-        let account = self.basic().and_then(|basic| basic.passwords.account(user));
-        account.inspect(|account| account.revoke()).is_some()
+        let was_believed = self.memory.beliefs.people().revoke(user);
+        was_believed || self.chain.iter().any(|method| method.knows(user))
     }
 
     /// Processor time of verifications since this was last asked, in nanoseconds: whoever asks is charged.
@@ -169,110 +248,6 @@ impl Authenticator {
     /// What verification has cost since the process started.
     pub fn tally(&self) -> Tally {
         self.memory.desk.tally()
-    }
-
-    fn basic(&self) -> Option<&Basic> {
-        self.chain
-            .iter()
-            .map(|method| match method {
-                Method::Basic(basic) => basic,
-            })
-            .next()
-    }
-}
-
-/// A link of the chain.
-#[derive(Debug)]
-enum Method {
-    Basic(Basic),
-}
-
-impl Method {
-    fn scheme(&self) -> Scheme {
-        match self {
-            Self::Basic(_) => Scheme::Basic,
-        }
-    }
-
-    /// Scheme words are compared without regard to case. RFC 9110 11.1
-    fn answers_to(&self, word: &[u8]) -> bool {
-        match self {
-            Self::Basic(_) => word.eq_ignore_ascii_case(b"Basic"),
-        }
-    }
-
-    fn challenge(&self) -> &str {
-        match self {
-            Self::Basic(basic) => &basic.challenge,
-        }
-    }
-}
-
-/// Basic against the password file.
-#[derive(Debug)]
-struct Basic {
-    challenge: String,
-    default_domain: Option<String>,
-    passwords: Arc<Passwords>,
-}
-
-impl Basic {
-    fn new(settings: &BasicAuth, earlier: Option<&Self>) -> Result<Self, AuthError> {
-        let file = &settings.password_file;
-        let passwords =
-            passwords::read(file, settings.default_domain.as_deref()).map_err(|problems| {
-                AuthError::Passwords {
-                    file: file.clone(),
-                    problems,
-                }
-            })?;
-        Ok(Self {
-            challenge: basic::challenge(&settings.realm).ok_or(AuthError::Realm)?,
-            default_domain: settings.default_domain.clone(),
-            passwords: match earlier {
-                Some(earlier) => passwords.succeed(&earlier.passwords),
-                None => Arc::new(passwords),
-            },
-        })
-    }
-
-    fn step(
-        &self,
-        memory: &Memory,
-        value: &[u8],
-        token: &[u8],
-        memo: &mut Memo,
-        now: Instant,
-    ) -> AuthStep {
-        let (beliefs, passwords) = (&memory.beliefs, &self.passwords);
-        let (mark, epoch) = (beliefs.mark(value), beliefs.epoch());
-        if let Some(identity) = memo.recall(&mark, passwords, epoch, now) {
-            return AuthStep::Granted(Arc::clone(identity));
-        }
-        let digest = beliefs.digest(value);
-        if let Some(belief) = beliefs.good(&digest, passwords, now) {
-            let identity = Arc::clone(&belief.identity);
-            memo.keep(mark, belief, passwords);
-            return AuthStep::Granted(identity);
-        }
-        if beliefs.is_bad(&digest, passwords, now) {
-            return AuthStep::Challenge(WRONG);
-        }
-        let Credentials { user, password } =
-            match Credentials::read(token, self.default_domain.as_deref()) {
-                Ok(credentials) => credentials,
-                Err(reason) => return AuthStep::Challenge(reason),
-            };
-        let work = Work {
-            digest,
-            user,
-            password,
-            passwords: Arc::clone(passwords),
-            beliefs: Arc::clone(beliefs),
-            epoch,
-            asked_at: now,
-        };
-        AuthStep::Verify(Verification::new(&memory.desk, work))
     }
 }
 
@@ -286,10 +261,12 @@ struct Memory {
 
 impl Memory {
     fn new(settings: &AuthSettings, earlier: Option<&Self>) -> Result<Self, AuthError> {
-        let terms = Terms(AuthSettings {
-            basic: None,
-            ..settings.clone()
-        });
+        let terms = Terms {
+            cache_ttl: settings.cache_ttl,
+            negative_ttl: settings.negative_ttl,
+            cache_capacity: settings.cache_capacity,
+            verifications_max: settings.verifications_max,
+        };
         let beliefs = match earlier {
             Some(earlier) => Arc::clone(&earlier.beliefs),
             None => Arc::new(
@@ -302,7 +279,7 @@ impl Memory {
             ),
         };
         let desk = match earlier {
-            Some(earlier) if earlier.terms.0.verifications_max == settings.verifications_max => {
+            Some(earlier) if earlier.terms.verifications_max == settings.verifications_max => {
                 Arc::clone(&earlier.desk)
             }
             _ => Arc::new(Desk::new(settings.verifications_max)),
@@ -317,13 +294,18 @@ impl Memory {
 
 /// The settings a memory was made for.
 #[derive(Debug)]
-struct Terms(AuthSettings);
+struct Terms {
+    cache_ttl: Duration,
+    negative_ttl: Duration,
+    cache_capacity: usize,
+    verifications_max: usize,
+}
 
 impl Terms {
     fn remembers_like(&self, settings: &AuthSettings) -> bool {
-        self.0.cache_ttl == settings.cache_ttl
-            && self.0.negative_ttl == settings.negative_ttl
-            && self.0.cache_capacity == settings.cache_capacity
+        self.cache_ttl == settings.cache_ttl
+            && self.negative_ttl == settings.negative_ttl
+            && self.cache_capacity == settings.cache_capacity
     }
 }
 
@@ -354,9 +336,6 @@ fn first(problems: &[PasswordProblem]) -> String {
         Some(problem) => format!("line {}: {} (and {more} more)", problem.line, problem.what),
     }
 }
-
-/// The longest `Authorization` value that is looked at: beyond any name and password.
-const VALUE_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 #[path = "auth/tests.rs"]

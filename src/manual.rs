@@ -59,7 +59,7 @@
 //! | `listener.rs`, `listener/accept.rs` | a worker accepts, reads a PROXY head where one is due, does the handshake within its deadline and hands over a stream that counts its bytes. The connection stays on this thread for life |
 //! | `relay/connection.rs` | one future per connection: request after request until either side is done. What a parked poll keeps is in here, so it is small |
 //! | `relay/head.rs`, `relay/target.rs`, `relay/fields.rs` | the gate. The head is read once and strictly; the path is normalised once, and that is also what is sent on; fields by which a client could say who or where it is are left out, in every spelling |
-//! | `relay/admit.rs` | who asks ([`auth`](crate::auth): memo of the connection, cache, then a password hash off the worker), whose mailbox (session, else [`directory`](crate::directory)), a [`Permit`](crate::admission::Permit), and then [`routing::decide`](crate::routing::decide) |
+//! | `relay/admit.rs` | who asks ([`auth`](crate::auth): memo of the connection, cache, then slow work off the worker), whose mailbox (session, else [`directory`](crate::directory)), a [`Permit`](crate::admission::Permit), and then [`routing::decide`](crate::routing::decide) |
 //! | [`routing`](crate::routing) | pure: pin, placement and health in, a server or a [`Refusal`](crate::refusal::Refusal) out |
 //! | `relay/forward.rs` | a kept leg or a new one; head and first piece of the body in one write. Another leg is tried only while no byte was written |
 //! | `relay/exchange.rs` | both directions at once: the answer may begin before the request has ended, and a client that leaves closes the leg |
@@ -120,7 +120,7 @@
 //! | a way to end a request | [`refusal`](crate::refusal) | its words for both voices, its label, a test that meets it |
 //! | a metric | [`metrics`](crate::metrics) | its row in the README |
 //! | a field of the access log | `journal/line.rs`, and under the same name `journal/proxy_line.rs` | its row in the README |
-//! | an authentication scheme | [`auth`](crate::auth) | a step in the chain, its challenge, its order; [`handoff`](crate::auth::handoff) for what servers see |
+//! | an authentication scheme | [`auth`](crate::auth) | a file in `auth/` that implements `Method`, a field of `Schemes`, a [`Scheme`](crate::auth::Scheme); [`handoff`](crate::auth::handoff) for what servers see |
 //! | another source of mailboxes or placement | [`directory`](crate::directory), [`placement`](crate::placement) | a loop in [`upkeep`](crate::upkeep) that is its only writer |
 //! | a habit of a server family | [`mapi::Flavour`](crate::mapi::Flavour) | data, not an `if` in the relay; the lab's mailbox server |
 //! | a wrong thing a server may do | `lab/mailbox_server/faults.rs` | what Outlook sees of it, in `tests/lab` |

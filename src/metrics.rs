@@ -49,7 +49,8 @@ pub struct Metrics {
     connections_accepted: IntCounter,
     handshakes: [Counters<HandshakeOutcome>; 2],
     handshake_seconds: Histogram,
-    auth: [Counters<AuthOutcome>; 2],
+    /// No scheme, then each by its index.
+    auth: Vec<Counters<AuthOutcome>>,
     auth_verifications: IntCounter,
     fence_trips: IntCounter,
     servers: ServerFamilies,
@@ -127,11 +128,13 @@ impl Metrics {
                 "Time from accept to a finished TLS handshake.",
                 &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0],
             ),
-            auth: ["none", "basic"]
-                .map(|scheme| Counters::of(|o| auth.with_label_values(&[scheme, o]))),
+            auth: std::iter::once("none")
+                .chain(Scheme::ALL.iter().map(|scheme| scheme.as_str()))
+                .map(|scheme| Counters::of(|o| auth.with_label_values(&[scheme, o])))
+                .collect(),
             auth_verifications: families.counter(
                 "auth_verifications_total",
-                "Password hashes computed because no cache knew the credentials.",
+                "Credentials verified because no cache knew them.",
             ),
             fence_trips: families.counter(
                 "identity_fence_trips_total",
@@ -328,16 +331,13 @@ impl Metrics {
 
     /// How a request proved who asks; `None` where it carried no credentials of a known scheme.
     pub fn auth(&self, scheme: Option<Scheme>, outcome: AuthOutcome) {
-        let index = match scheme {
-            None => 0,
-            Some(Scheme::Basic) => 1,
-        };
+        let index = scheme.map_or(0, |scheme| 1 + scheme.index());
         if let Some(counters) = self.auth.get(index) {
             counters.inc(outcome);
         }
     }
 
-    /// A password hash was computed.
+    /// A credential was verified.
     pub fn auth_verified(&self) {
         self.auth_verifications.inc();
     }

@@ -1,11 +1,135 @@
-//! Reads what Basic puts into an `Authorization` header. RFC 7617
+//! Basic against the password file. RFC 7617
 
-use super::names;
+use super::method::{Grounds, Judged, Method, Proven, Work};
+use super::passwords::{self, Passwords};
+use super::people::People;
+use super::verify::{Held, aside};
+use super::{AuthError, Denied, Scheme, names};
+use crate::config::settings::BasicAuth;
 use crate::ids::UserName;
+use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 use zeroize::Zeroizing;
+
+/// The password file as the settings name it.
+#[derive(Debug)]
+pub(super) struct Basic {
+    challenge: String,
+    default_domain: Option<String>,
+    passwords: Arc<Passwords>,
+    /// Chooses whose hash an unknown name is held against.
+    lots: RandomState,
+}
+
+impl Basic {
+    /// Reads the password file; accounts that did not change go on being those of `earlier`. Blocks on
+    /// the disk.
+    pub(super) fn new(settings: &BasicAuth, earlier: Option<&Self>) -> Result<Self, AuthError> {
+        let domain = settings.default_domain.as_deref();
+        let file = &settings.password_file;
+        let passwords = passwords::read(file, domain).map_err(|problems| AuthError::Passwords {
+            file: file.clone(),
+            problems,
+        })?;
+        // Under another domain the same line is somebody else's.
+        let earlier = earlier.filter(|earlier| earlier.default_domain == settings.default_domain);
+        Ok(Self {
+            challenge: challenge(&settings.realm).ok_or(AuthError::Realm)?,
+            default_domain: settings.default_domain.clone(),
+            passwords: match earlier {
+                Some(earlier) => passwords.succeed(&earlier.passwords),
+                None => Arc::new(passwords),
+            },
+            lots: earlier.map_or_else(RandomState::new, |earlier| earlier.lots.clone()),
+        })
+    }
+}
+
+impl Method for Basic {
+    fn scheme(&self) -> Scheme {
+        Scheme::Basic
+    }
+
+    fn challenge(&self) -> &str {
+        &self.challenge
+    }
+
+    fn value_bytes_max(&self) -> usize {
+        VALUE_BYTES_MAX
+    }
+
+    fn serial(&self) -> u64 {
+        self.passwords.serial()
+    }
+
+    fn upholds(&self, user: &UserName, grounds: Grounds) -> bool {
+        let account = self.passwords.account(user);
+        account.is_some_and(|account| grounds == Grounds(account.serial(), 0))
+    }
+
+    fn knows(&self, user: &UserName) -> bool {
+        self.passwords.account(user).is_some()
+    }
+
+    fn look(&self, token: &[u8], _now: (Instant, SystemTime)) -> Result<Arc<dyn Work>, Denied> {
+        let Credentials { user, password } =
+            Credentials::read(token, self.default_domain.as_deref())
+                .map_err(Denied::Credentials)?;
+        Ok(Arc::new(Login {
+            lot: self.lots.hash_one(&user),
+            user,
+            password,
+            passwords: Arc::clone(&self.passwords),
+        }))
+    }
+}
+
+/// A name and a password on their way to the hash.
+struct Login {
+    user: UserName,
+    password: Zeroizing<Vec<u8>>,
+    passwords: Arc<Passwords>,
+    lot: u64,
+}
+
+#[async_trait]
+impl Work for Login {
+    fn queue(&self) -> Option<&UserName> {
+        Some(&self.user)
+    }
+
+    async fn judge(self: Arc<Self>, people: Arc<People>, held: Held) -> Option<Judged> {
+        aside(held, move || self.hash(&people)).await
+    }
+}
+
+impl Login {
+    /// A name without an account costs what one with an account costs.
+    fn hash(&self, people: &People) -> Judged {
+        // Before the hash: who is revoked while it runs is not believed afterwards.
+        let standing = people.standing(&self.user);
+        let account = self.passwords.account(&self.user);
+        let is_proven = match account.or_else(|| self.passwords.stand_in(self.lot)) {
+            Some(judged) => judged.proves(&self.password),
+            None => passwords::spend_time(&self.password),
+        };
+        match account.filter(|_| is_proven) {
+            Some(account) => Judged::Proven(Proven {
+                user: account.user.clone(),
+                standing,
+                grounds: Grounds(account.serial(), 0),
+                expires: None,
+            }),
+            None => Judged::Wrong(Denied::Credentials(WRONG)),
+        }
+    }
+}
 
 /// A name and a password nobody has checked yet.
 pub(super) struct Credentials {
@@ -82,6 +206,12 @@ pub(super) fn challenge(realm: &str) -> Option<String> {
 
 /// Base64 of a name and a password of sensible length.
 const TOKEN_BYTES_MAX: usize = 2048;
+
+/// The longest `Authorization` value that is looked at: beyond any name and password.
+const VALUE_BYTES_MAX: usize = 4096;
+
+/// The reason of every credential that was looked at and found wrong.
+pub(super) const WRONG: &str = "wrong name or password";
 
 #[cfg(test)]
 mod tests {

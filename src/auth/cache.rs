@@ -1,7 +1,8 @@
 //! What is remembered of credentials: which were good, which were not, both only by keyed digest.
 
-use super::Identity;
-use super::passwords::{Account, Passwords};
+use super::method::{Grounds, Method, Proven};
+use super::people::{People, Standing};
+use super::{Denied, Identity};
 use aws_lc_rs::hmac;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -10,7 +11,7 @@ use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use subtle::ConstantTimeEq;
 
 /// Good and bad credentials of late. Bounded; outlives a reload.
@@ -19,6 +20,7 @@ pub(super) struct Beliefs {
     memo_key: [u8; 16],
     good: Cache<Digest, Arc<Belief>, ByOwnBytes>,
     bad: Cache<Digest, Disbelief, ByOwnBytes>,
+    people: Arc<People>,
     epoch: AtomicU64,
     believed_for: Duration,
     disbelieved_for: Duration,
@@ -43,13 +45,14 @@ impl Beliefs {
             memo_key,
             good: cache(capacity, believed_for),
             bad: cache(capacity, disbelieved_for),
+            people: Arc::default(),
             epoch: AtomicU64::new(0),
             believed_for,
             disbelieved_for,
         })
     }
 
-    /// The digest of an `Authorization` value: scheme, name and password in one, as they were sent.
+    /// The digest of an `Authorization` value: scheme and credential in one, as they were sent.
     pub(super) fn digest(&self, value: &[u8]) -> Digest {
         let mut digest = [0; 32];
         let tag = hmac::sign(&self.key, value);
@@ -82,62 +85,76 @@ impl Beliefs {
         self.bad.invalidate_all();
     }
 
-    /// A belief that stands now, in the eyes of these accounts.
+    /// Who may be revoked.
+    pub(super) fn people(&self) -> &Arc<People> {
+        &self.people
+    }
+
+    /// A belief that stands now, in the eyes of this method.
     pub(super) fn good(
         &self,
         digest: &Digest,
-        passwords: &Passwords,
+        method: &dyn Method,
         now: Instant,
     ) -> Option<Arc<Belief>> {
         let belief = self.good.get(digest)?;
-        let stands = belief.stands(self.epoch(), now) && belief.rests_on(passwords);
+        let stands = belief.stands(self.epoch(), now) && belief.rests_on(method);
         if !stands {
             self.good.invalidate(digest);
         }
         stands.then_some(belief)
     }
 
-    /// Whether these accounts refused the credential a short while ago.
-    pub(super) fn is_bad(&self, digest: &Digest, passwords: &Passwords, now: Instant) -> bool {
-        self.bad.get(digest).is_some_and(|disbelief| {
+    /// Why this method refused the credential a short while ago.
+    pub(super) fn bad(&self, digest: &Digest, method: &dyn Method, now: Instant) -> Option<Denied> {
+        let disbelief = self.bad.get(digest).filter(|disbelief| {
             now < disbelief.until
                 && disbelief.epoch == self.epoch()
-                && disbelief.accounts == passwords.serial()
-        })
+                && disbelief.serial == method.serial()
+        })?;
+        Some(disbelief.denied)
     }
 
-    /// Remembers from `asked_at` on that the credential proved an identity.
+    /// Remembers from `asked_at` on that the credential proved somebody, for no longer than it does.
     pub(super) fn believe(
         &self,
         digest: Digest,
         identity: Arc<Identity>,
         proven: Proven,
         epoch: u64,
-        asked_at: Instant,
+        asked_at: (Instant, SystemTime),
     ) {
+        let (instant, wall) = asked_at;
+        let lifetime = proven.expires.map_or(self.believed_for, |expires| {
+            let left = expires.duration_since(wall).unwrap_or_default();
+            left.min(self.believed_for)
+        });
         let belief = Belief {
             identity,
-            account: proven.account,
-            revocations: proven.revocations,
+            standing: proven.standing,
+            grounds: proven.grounds,
             epoch,
-            until: after(asked_at, self.believed_for),
+            until: after(instant, lifetime),
         };
         self.bad.invalidate(&digest);
         self.good.insert(digest, Arc::new(belief));
     }
 
-    /// Remembers that the credential proved nothing when it was looked at, at `asked_at`.
+    /// Remembers why the credential proved nothing at `asked_at`, in the eyes of the method as it was
+    /// when it had this serial.
     pub(super) fn disbelieve(
         &self,
         digest: Digest,
-        passwords: &Passwords,
+        denied: Denied,
+        serial: u64,
         epoch: u64,
         asked_at: Instant,
     ) {
         let disbelief = Disbelief {
+            denied,
             until: after(asked_at, self.disbelieved_for),
             epoch,
-            accounts: passwords.serial(),
+            serial,
         };
         self.bad.insert(digest, disbelief);
     }
@@ -153,17 +170,11 @@ impl fmt::Debug for Beliefs {
     }
 }
 
-/// An account whose password was shown, and how often its user had been revoked by then.
-pub(super) struct Proven {
-    pub(super) account: Arc<Account>,
-    pub(super) revocations: u64,
-}
-
 /// That a credential proves an identity, until something speaks against it.
 pub(super) struct Belief {
     pub(super) identity: Arc<Identity>,
-    account: Arc<Account>,
-    revocations: u64,
+    standing: Standing,
+    grounds: Grounds,
     epoch: u64,
     until: Instant,
 }
@@ -171,14 +182,12 @@ pub(super) struct Belief {
 impl Belief {
     /// Not expired and not revoked.
     pub(super) fn stands(&self, epoch: u64, now: Instant) -> bool {
-        now < self.until && self.epoch == epoch && self.revocations == self.account.revocations()
+        now < self.until && self.epoch == epoch && self.standing.stands()
     }
 
-    /// The account that proved it is still the user's account: the file was not changed under it.
-    pub(super) fn rests_on(&self, passwords: &Passwords) -> bool {
-        passwords
-            .account(&self.identity.user)
-            .is_some_and(|account| Arc::ptr_eq(account, &self.account))
+    /// What proved it still proves it: no account, rule or key was changed under it.
+    pub(super) fn rests_on(&self, method: &dyn Method) -> bool {
+        method.upholds(&self.identity.user, self.grounds)
     }
 }
 
@@ -190,9 +199,10 @@ impl fmt::Debug for Belief {
 
 #[derive(Clone, Copy)]
 struct Disbelief {
+    denied: Denied,
     until: Instant,
     epoch: u64,
-    accounts: u64,
+    serial: u64,
 }
 
 /// The last good credential of one client connection. Makes every request but the first of a
@@ -203,8 +213,8 @@ struct Disbelief {
 #[derive(Debug, Default)]
 pub struct Memo {
     believed: Option<(Mark, Arc<Belief>)>,
-    /// The accounts the belief was last found to rest on.
-    accounts: u64,
+    /// The method's serial when the belief was last found to rest on something.
+    serial: u64,
 }
 
 impl Memo {
@@ -212,7 +222,7 @@ impl Memo {
     pub(super) fn recall(
         &mut self,
         mark: &Mark,
-        passwords: &Passwords,
+        method: &dyn Method,
         epoch: u64,
         now: Instant,
     ) -> Option<&Arc<Identity>> {
@@ -220,18 +230,20 @@ impl Memo {
         if !remembered.matches(mark) || !belief.stands(epoch, now) {
             return None;
         }
-        if self.accounts != passwords.serial() {
-            if !belief.rests_on(passwords) {
+        let serial = method.serial();
+        if self.serial != serial {
+            if !belief.rests_on(method) {
                 return None;
             }
-            self.accounts = passwords.serial();
+            self.serial = serial;
         }
         Some(&belief.identity)
     }
 
-    pub(super) fn keep(&mut self, mark: Mark, belief: Arc<Belief>, passwords: &Passwords) {
+    /// Remembers a belief that was found to stand when the method had this serial.
+    pub(super) fn keep(&mut self, mark: Mark, belief: Arc<Belief>, serial: u64) {
         self.believed = Some((mark, belief));
-        self.accounts = passwords.serial();
+        self.serial = serial;
     }
 }
 

@@ -174,6 +174,7 @@ mod tests {
         Identity {
             user: UserName::new(user),
             scheme: Scheme::Basic,
+            expires: None,
         }
     }
 

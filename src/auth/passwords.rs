@@ -1,5 +1,6 @@
 //! The password file: who has an account, and which hash proves it.
 
+use super::method::serial;
 use super::names;
 use crate::ids::UserName;
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
@@ -8,7 +9,6 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 /// The accounts of a password file in htpasswd form, one `user:hash` a line.
@@ -100,7 +100,7 @@ pub fn parse(text: &[u8], default_domain: Option<&str>) -> Result<Passwords, Vec
                 let account = Arc::new(Account {
                     user: user.clone(),
                     hash,
-                    revocations: AtomicU64::new(0),
+                    serial: serial(),
                 });
                 in_order.push(Arc::clone(&account));
                 accounts.insert(user, account);
@@ -111,7 +111,7 @@ pub fn parse(text: &[u8], default_domain: Option<&str>) -> Result<Passwords, Vec
         Ok(Passwords {
             accounts,
             in_order,
-            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
+            serial: serial(),
         })
     } else {
         Err(problems)
@@ -173,8 +173,7 @@ impl Passwords {
 pub(super) struct Account {
     pub(super) user: UserName,
     hash: Hash,
-    /// Counts the times its user was revoked.
-    revocations: AtomicU64,
+    serial: u64,
 }
 
 impl Account {
@@ -183,12 +182,9 @@ impl Account {
         self.hash.matches(password)
     }
 
-    pub(super) fn revocations(&self) -> u64 {
-        self.revocations.load(Ordering::Acquire)
-    }
-
-    pub(super) fn revoke(&self) {
-        self.revocations.fetch_add(1, Ordering::AcqRel);
+    /// Distinguishes it from every other account, and from the same user's with another hash.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
     }
 }
 
@@ -332,8 +328,6 @@ const FOREIGN_HASHES: &[(&str, &str)] = &[
     ("$argon2i$", "argon2i"),
     ("$argon2d$", "argon2d"),
 ];
-
-static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,12 @@
 //! What authentication promises, told through [`Authenticator`] alone.
 
+use super::basic::WRONG;
 use super::*;
+use crate::config::settings::BasicAuth;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use std::sync::LazyLock;
-use std::time::Duration;
 use tempfile::TempDir;
 
 const TTL: Duration = Duration::from_secs(600);
@@ -60,6 +61,13 @@ impl Site {
     }
 }
 
+const OFFERED: &[Scheme] = &[Scheme::Basic];
+
+/// The same moment by both clocks.
+fn at(now: Instant) -> (Instant, SystemTime) {
+    (now, SystemTime::UNIX_EPOCH + now.duration_since(*START))
+}
+
 fn basic(user: &str, password: &str) -> Vec<u8> {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into_bytes()
 }
@@ -101,10 +109,13 @@ impl Outcome {
 }
 
 async fn ask(auth: &Authenticator, value: &[u8], memo: &mut Memo, now: Instant) -> Outcome {
-    match auth.step(Some(value), memo, now) {
+    match auth.step(Some(value), OFFERED, memo, at(now)) {
         AuthStep::Granted(identity) => Outcome::Remembered(identity),
         AuthStep::Verify(verification) => Outcome::Verified(verification.run().await),
-        AuthStep::Challenge(reason) => Outcome::Challenged(reason),
+        AuthStep::Deny(_, Denied::Credentials(reason)) | AuthStep::Challenge(reason) => {
+            Outcome::Challenged(reason)
+        }
+        AuthStep::Deny(_, busy) => Outcome::Verified(Err(busy)),
     }
 }
 
@@ -114,8 +125,8 @@ async fn ask_anew(auth: &Authenticator, value: &[u8], now: Instant) -> Outcome {
 }
 
 fn reason(auth: &Authenticator, value: Option<&[u8]>) -> &'static str {
-    match auth.step(value, &mut Memo::default(), *START) {
-        AuthStep::Challenge(reason) => reason,
+    match auth.step(value, OFFERED, &mut Memo::default(), at(*START)) {
+        AuthStep::Deny(_, Denied::Credentials(reason)) | AuthStep::Challenge(reason) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -137,7 +148,7 @@ async fn the_second_request_of_a_session_costs_no_hash() {
     let other_connection = ask_anew(&auth, &value, *START).await;
 
     assert_eq!(other_connection.user(), "user1@contoso.test");
-    assert_eq!(auth.tally().hashed, 1);
+    assert_eq!(auth.tally().judged, 1);
 }
 
 #[tokio::test]
@@ -175,7 +186,7 @@ async fn a_memo_serves_only_the_credential_it_was_made_for() {
 
     let second = ask(&auth, &basic("user2", "b"), &mut memo, *START).await;
     let wrong = ask(&auth, &basic("user1", "b"), &mut memo, *START).await;
-    let none = auth.step(None, &mut memo, *START);
+    let none = auth.step(None, OFFERED, &mut memo, at(*START));
 
     assert_eq!(second.user(), "user2@contoso.test");
     assert!(wrong.is_wrong());
@@ -190,11 +201,11 @@ async fn a_wrong_password_is_hashed_once_and_refused_from_memory_for_a_while() {
     assert!(ask_anew(&auth, &value, *START).await.is_wrong());
     let soon = ask_anew(&auth, &value, *START + NEGATIVE_TTL / 2).await;
     assert!(matches!(soon, Outcome::Challenged(WRONG)));
-    assert_eq!(auth.tally().hashed, 1);
+    assert_eq!(auth.tally().judged, 1);
 
     let later = ask_anew(&auth, &value, *START + NEGATIVE_TTL).await;
     assert!(matches!(later, Outcome::Verified(_)) && later.is_wrong());
-    assert_eq!(auth.tally().hashed, 2);
+    assert_eq!(auth.tally().judged, 2);
 }
 
 #[tokio::test]
@@ -212,7 +223,7 @@ async fn an_unknown_user_takes_the_same_path_as_a_wrong_password() {
         let Outcome::Challenged(again) = ask_anew(&auth, &value, *START).await else {
             panic!("not remembered");
         };
-        verdicts.push((denied, again, auth.tally().hashed));
+        verdicts.push((denied, again, auth.tally().judged));
     }
 
     // Even with the password of the account that lends its hash for the time it takes.
@@ -255,7 +266,7 @@ async fn a_cached_identity_expires() {
 
     assert!(matches!(last, Outcome::Remembered(_)));
     assert!(matches!(expired, Outcome::Verified(Ok(_))));
-    assert_eq!(auth.tally().hashed, 2);
+    assert_eq!(auth.tally().judged, 2);
 }
 
 #[tokio::test]
@@ -360,7 +371,7 @@ async fn one_credential_asked_for_by_many_is_hashed_once() {
         assert_eq!(one.await.unwrap(), "user1@contoso.test");
     }
 
-    assert_eq!(auth.tally().hashed, 1);
+    assert_eq!(auth.tally().judged, 1);
 }
 
 #[tokio::test]
@@ -381,14 +392,14 @@ async fn a_thousand_wrong_passwords_of_one_user_do_not_disturb_another() {
     while auth.tally().shed < 900 {
         tokio::task::yield_now().await;
     }
-    let hashed_before = auth.tally().hashed;
+    let judged_before = auth.tally().judged;
 
     let second = ask_anew(&auth, &basic("user2", "b"), *START).await;
 
     // The guesses hold one permit of two, so that hardly any of the waiting ones comes first.
     assert_eq!(second.user(), "user2@contoso.test");
     assert!(
-        auth.tally().hashed - hashed_before < 8,
+        auth.tally().judged - judged_before < 8,
         "{:?}",
         auth.tally()
     );
@@ -402,7 +413,8 @@ async fn clients_that_leave_take_no_permit_along() {
 
     for number in 0..100 {
         let value = basic("user1", &format!("guess{number}"));
-        let AuthStep::Verify(verification) = auth.step(Some(&value), &mut Memo::default(), *START)
+        let AuthStep::Verify(verification) =
+            auth.step(Some(&value), OFFERED, &mut Memo::default(), at(*START))
         else {
             panic!("not verified");
         };
@@ -437,7 +449,9 @@ async fn the_first_to_ask_may_leave_and_the_others_get_their_verdict() {
     let site = Site::with(&[("user1", "secret1")]);
     let auth = Arc::new(site.start());
     let value = basic("user1", "secret1");
-    let AuthStep::Verify(first) = auth.step(Some(&value), &mut Memo::default(), *START) else {
+    let AuthStep::Verify(first) =
+        auth.step(Some(&value), OFFERED, &mut Memo::default(), at(*START))
+    else {
         panic!("not verified");
     };
     let first = tokio::spawn(first.run());
@@ -460,7 +474,9 @@ fn a_flight_that_ended_with_its_runtime_does_not_strand_the_next_one() {
             .build()
             .unwrap()
     };
-    let AuthStep::Verify(first) = auth.step(Some(&value), &mut Memo::default(), *START) else {
+    let AuthStep::Verify(first) =
+        auth.step(Some(&value), OFFERED, &mut Memo::default(), at(*START))
+    else {
         panic!("not verified");
     };
     let stopped = runtime();
@@ -556,7 +572,7 @@ async fn debug_prints_no_credential() {
     let auth = site.start();
     let value = basic("user1", "hunter2");
     let mut memo = Memo::default();
-    let step = auth.step(Some(&value), &mut memo, *START);
+    let step = auth.step(Some(&value), OFFERED, &mut memo, at(*START));
     let before = format!("{step:?}");
     ask(&auth, &value, &mut memo, *START).await;
     ask(&auth, &value, &mut memo, *START).await;
@@ -576,6 +592,22 @@ fn any_bytes_as_authorization_do_not_panic() {
     let auth = Site::with(&[("user1", "a")]).start();
     proptest!(|(value in prop::collection::vec(any::<u8>(), 0..300), word in "(Basic|Bearer|basic)? ?")| {
         let value = [word.into_bytes(), value].concat();
-        let _ = auth.step(Some(&value), &mut Memo::default(), *START);
+        let _ = auth.step(Some(&value), OFFERED, &mut Memo::default(), at(*START));
     });
+}
+
+#[tokio::test]
+async fn a_scheme_that_this_name_does_not_offer_is_not_looked_at() {
+    let site = Site::with(&[("user1", "a")]);
+    let auth = site.start();
+    let (value, mut memo) = (basic("user1", "a"), Memo::default());
+    ask(&auth, &value, &mut memo, *START).await;
+    ask(&auth, &value, &mut memo, *START).await;
+
+    let elsewhere = auth.step(Some(&value), &[], &mut memo, at(*START));
+
+    let AuthStep::Deny(None, Denied::Credentials(reason)) = elsewhere else {
+        panic!("{elsewhere:?}");
+    };
+    assert_eq!(reason, "scheme not offered");
 }

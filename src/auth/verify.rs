@@ -1,13 +1,13 @@
-//! The slow look at a password: each credential once, each user in turn, a few at a time.
+//! The slow look at a credential: each once, each user in turn, a few at a time.
 //!
 //! A bcrypt or argon2id hash costs milliseconds of CPU by design, which makes it a lever for whoever
-//! wants to keep us busy. So verifications run beside the worker threads, at most
-//! `auth.verifications_max` at once. A user has one at a time and few waiting; a thousand wrong
-//! passwords for one name take one place in the common queue and delay others by one hash.
+//! wants to keep us busy. So verifications run beside the worker threads, at most `auth.verifications`
+//! of a scheme at once: no scheme waits for another's. A user has one at a time and few waiting; a
+//! thousand wrong passwords for one name take one place in the common queue and delay others by one hash.
 
-use super::cache::{Beliefs, Digest, Proven};
-use super::passwords::{self, Passwords};
-use super::{Denied, Identity, Scheme, WRONG};
+use super::cache::{Beliefs, Digest};
+use super::method::{Judged, Method, Work};
+use super::{Denied, Identity, Scheme};
 use crate::accounting::meter::thread_cpu_ns;
 use crate::ids::UserName;
 use parking_lot::Mutex;
@@ -15,27 +15,31 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use zeroize::Zeroizing;
 
-/// A credential that only a slow hash can judge.
+/// A credential that only slow work can judge.
 ///
 /// Dropping it, or the future of [`Self::run`], takes nothing from others: what is under way is
 /// finished or given back, and other requests with the same credential get their verdict.
 #[must_use = "nothing is verified until it runs"]
 pub struct Verification {
     desk: Arc<Desk>,
-    work: Arc<Work>,
+    case: Arc<Case>,
 }
 
 impl Verification {
-    pub(super) fn new(desk: &Arc<Desk>, work: Work) -> Self {
+    pub(super) fn new(desk: &Arc<Desk>, case: Case) -> Self {
         Self {
             desk: Arc::clone(desk),
-            work: Arc::new(work),
+            case: Arc::new(case),
         }
+    }
+
+    /// The scheme of the credential.
+    pub fn scheme(&self) -> Scheme {
+        self.case.method.scheme()
     }
 
     /// Judges the credential; must be awaited inside a tokio runtime.
@@ -44,7 +48,7 @@ impl Verification {
     /// [`super::Authenticator::step`].
     pub async fn run(self) -> Result<Arc<Identity>, Denied> {
         for _ in 0..ATTEMPTS {
-            let mut verdict = match self.desk.board(&self.work)? {
+            let mut verdict = match self.desk.board(&self.case)? {
                 Boarding::Known(verdict) => return verdict,
                 Boarding::Flight(verdict) => verdict,
             };
@@ -55,87 +59,103 @@ impl Verification {
                 return verdict;
             }
         }
-        Err(Denied::Busy("password verification was interrupted"))
+        Err(Denied::Busy("verification was interrupted"))
     }
 }
 
 impl fmt::Debug for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Verification(…)")
+        write!(f, "Verification({:?}, …)", self.scheme())
     }
 }
 
-/// Everything a verdict needs.
-pub(super) struct Work {
+/// A credential with everything its verdict and the memory of it need.
+pub(super) struct Case {
+    pub(super) method: Arc<dyn Method>,
+    pub(super) work: Arc<dyn Work>,
     pub(super) digest: Digest,
-    pub(super) user: UserName,
-    pub(super) password: Zeroizing<Vec<u8>>,
-    pub(super) passwords: Arc<Passwords>,
     pub(super) beliefs: Arc<Beliefs>,
     /// The epoch of the beliefs when the request was read: a revocation since then counts.
     pub(super) epoch: u64,
     /// When the request was read; what is remembered lasts from here.
-    pub(super) asked_at: Instant,
+    pub(super) asked_at: (Instant, SystemTime),
 }
 
-impl Work {
+impl Case {
     fn known(&self) -> Option<Verdict> {
-        let (digest, passwords, now) = (&self.digest, &self.passwords, self.asked_at);
-        if let Some(belief) = self.beliefs.good(digest, passwords, now) {
+        let (digest, method, now) = (&self.digest, &*self.method, self.asked_at.0);
+        if let Some(belief) = self.beliefs.good(digest, method, now) {
             return Some(Ok(Arc::clone(&belief.identity)));
         }
-        let is_bad = self.beliefs.is_bad(digest, passwords, now);
-        is_bad.then_some(Err(Denied::Credentials(WRONG)))
+        self.beliefs.bad(digest, method, now).map(Err)
     }
 
-    /// The slow part. A name without an account costs what one with an account costs.
-    fn judge(&self) -> Option<Proven> {
-        let lot = self.beliefs.digest(self.user.as_str().as_bytes()).lot();
-        let account = self.passwords.account(&self.user);
-        // Read before the hash: who is revoked while it runs is not believed afterwards.
-        let revocations = account.map_or(0, |account| account.revocations());
-        let is_proven = match account.or_else(|| self.passwords.stand_in(lot)) {
-            Some(judged) => judged.proves(&self.password),
-            None => passwords::spend_time(&self.password),
-        };
-        account.filter(|_| is_proven).map(|account| Proven {
-            account: Arc::clone(account),
-            revocations,
-        })
+    /// `serial` is the method's as it was before it judged.
+    fn remember(&self, judged: Judged, serial: u64) -> Verdict {
+        let (digest, epoch) = (self.digest, self.epoch);
+        match judged {
+            Judged::Proven(proven) => {
+                let identity = Arc::new(Identity {
+                    user: proven.user.clone(),
+                    scheme: self.method.scheme(),
+                    expires: proven.expires,
+                });
+                let granted = Arc::clone(&identity);
+                self.beliefs
+                    .believe(digest, granted, proven, epoch, self.asked_at);
+                Ok(identity)
+            }
+            Judged::Wrong(denied) => {
+                self.beliefs
+                    .disbelieve(digest, denied, serial, epoch, self.asked_at.0);
+                Err(denied)
+            }
+        }
     }
+}
 
-    fn remember(&self, proven: Option<Proven>) -> Verdict {
-        let Some(proven) = proven else {
-            self.beliefs
-                .disbelieve(self.digest, &self.passwords, self.epoch, self.asked_at);
-            return Err(Denied::Credentials(WRONG));
-        };
-        let identity = Arc::new(Identity {
-            user: proven.account.user.clone(),
-            scheme: Scheme::Basic,
-        });
-        let granted = Arc::clone(&identity);
-        self.beliefs
-            .believe(self.digest, granted, proven, self.epoch, self.asked_at);
-        Ok(identity)
-    }
+/// The right to be worked for, given back when dropped: a user's turn and one of the scheme's permits.
+pub(super) struct Held {
+    _turn: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
+    desk: Arc<Desk>,
+}
+
+/// Does processor work beside the worker threads, and counts what it costs. The work keeps what is held,
+/// because it runs on even if nobody waits for it any more. `None` where the runtime stopped.
+pub(super) async fn aside<T: Send + 'static>(
+    held: Held,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let done = tokio::task::spawn_blocking(move || {
+        let before = thread_cpu_ns();
+        let value = work();
+        let spent = thread_cpu_ns().saturating_sub(before);
+        held.desk.tally.cpu_ns.fetch_add(spent, Ordering::Relaxed);
+        drop(held);
+        value
+    });
+    done.await.ok()
 }
 
 type Verdict = Result<Arc<Identity>, Denied>;
 
 /// Where verifications queue. One for the process, across reloads.
 pub(super) struct Desk {
-    permits: Arc<Semaphore>,
+    /// By [`Scheme::index`].
+    permits: Vec<Arc<Semaphore>>,
     board: Mutex<Board>,
     tally: Counters,
 }
 
-/// A credential in the eyes of one reading of the password file.
+/// A credential in the eyes of a method as it was then.
 type FlightKey = (Digest, u64);
 
 #[derive(Default)]
 struct Board {
     flights: HashMap<FlightKey, watch::Sender<Option<Verdict>>>,
+    /// How many of each scheme.
+    counts: [usize; Scheme::ALL.len()],
     queues: HashMap<UserName, Queue>,
 }
 
@@ -151,61 +171,55 @@ enum Boarding {
 
 impl Desk {
     pub(super) fn new(verifications_max: usize) -> Self {
+        let permits = verifications_max.clamp(1, Semaphore::MAX_PERMITS);
         Self {
-            permits: Arc::new(Semaphore::new(
-                verifications_max.clamp(1, Semaphore::MAX_PERMITS),
-            )),
+            permits: Scheme::ALL
+                .iter()
+                .map(|_| Arc::new(Semaphore::new(permits)))
+                .collect(),
             board: Mutex::default(),
             tally: Counters::default(),
         }
     }
 
     /// Joins the flight of this credential, or starts it.
-    fn board(self: &Arc<Self>, work: &Arc<Work>) -> Result<Boarding, Denied> {
+    fn board(self: &Arc<Self>, case: &Arc<Case>) -> Result<Boarding, Denied> {
         let runtime = Handle::try_current()
-            .map_err(|_none| Denied::Busy("password verification outside a runtime"))?;
-        let key = (work.digest, work.passwords.serial());
+            .map_err(|_none| Denied::Busy("verification outside a runtime"))?;
+        let scheme = case.method.scheme();
+        let permits = self
+            .permits
+            .get(scheme.index())
+            .ok_or(Denied::Busy("verification of an unknown scheme"))?;
+        let key = (case.digest, case.method.serial());
         let mut board = self.board.lock();
         if let Some(flight) = board.flights.get(&key) {
             self.tally.joined.fetch_add(1, Ordering::Relaxed);
             return Ok(Boarding::Flight(flight.subscribe()));
         }
         // It may have landed between the look of `step` and now; flights land before they leave the board.
-        if let Some(verdict) = work.known() {
+        if let Some(verdict) = case.known() {
             return Ok(Boarding::Known(verdict));
         }
-        if board.flights.len() >= FLIGHTS_MAX {
-            self.tally.shed.fetch_add(1, Ordering::Relaxed);
-            return Err(Denied::Busy("too many passwords to verify"));
-        }
-        let queue = board
-            .queues
-            .entry(work.user.clone())
-            .or_insert_with(|| Queue {
-                gate: Arc::new(Semaphore::new(1)),
-                length: 0,
-            });
-        if queue.length >= FLIGHTS_PER_USER_MAX {
-            self.tally.shed.fetch_add(1, Ordering::Relaxed);
-            return Err(Denied::Busy("too many passwords of one user to verify"));
-        }
-        queue.length += 1;
-        let gate = Arc::clone(&queue.gate);
+        let gate = board
+            .enter(scheme, case.work.queue())
+            .inspect_err(|_full| _ = self.tally.shed.fetch_add(1, Ordering::Relaxed))?;
         let (sender, receiver) = watch::channel(None);
         board.flights.insert(key, sender.clone());
         drop(board);
         let flight = Flight {
             desk: Arc::clone(self),
-            work: Arc::clone(work),
+            case: Arc::clone(case),
             key,
             gate,
+            permits: Arc::clone(permits),
             verdict: sender,
         };
         runtime.spawn(flight.fly());
         Ok(Boarding::Flight(receiver))
     }
 
-    /// Processor time of hashes since this was last asked, in nanoseconds.
+    /// Processor time of verifications since this was last asked, in nanoseconds.
     pub(super) fn take_cpu_ns(&self) -> u64 {
         self.tally.cpu_ns.swap(0, Ordering::Relaxed)
     }
@@ -213,9 +227,55 @@ impl Desk {
     pub(super) fn tally(&self) -> Tally {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Tally {
-            hashed: read(&self.tally.hashed),
+            judged: read(&self.tally.judged),
             joined: read(&self.tally.joined),
             shed: read(&self.tally.shed),
+        }
+    }
+}
+
+impl Board {
+    /// Takes a place among the flights of the scheme, and in the user's queue where there is one.
+    fn enter(
+        &mut self,
+        scheme: Scheme,
+        user: Option<&UserName>,
+    ) -> Result<Option<Arc<Semaphore>>, Denied> {
+        let count = self.counts.get_mut(scheme.index());
+        let count = count
+            .filter(|count| **count < FLIGHTS_MAX)
+            .ok_or(Denied::Busy("too many credentials to verify"))?;
+        let gate = match user {
+            None => None,
+            Some(user) => {
+                let queue = self.queues.entry(user.clone()).or_insert_with(|| Queue {
+                    gate: Arc::new(Semaphore::new(1)),
+                    length: 0,
+                });
+                if queue.length >= FLIGHTS_PER_USER_MAX {
+                    return Err(Denied::Busy("too many credentials of one user to verify"));
+                }
+                queue.length += 1;
+                Some(Arc::clone(&queue.gate))
+            }
+        };
+        *count += 1;
+        Ok(gate)
+    }
+
+    /// Gives the places back.
+    fn leave(&mut self, scheme: Scheme, user: Option<&UserName>) {
+        if let Some(count) = self.counts.get_mut(scheme.index()) {
+            *count = count.saturating_sub(1);
+        }
+        let Some(user) = user else {
+            return;
+        };
+        if let Some(queue) = self.queues.get_mut(user) {
+            queue.length = queue.length.saturating_sub(1);
+            if queue.length == 0 {
+                self.queues.remove(user);
+            }
         }
     }
 }
@@ -223,7 +283,6 @@ impl Desk {
 impl fmt::Debug for Desk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Desk")
-            .field("permits", &self.permits.available_permits())
             .field("tally", &self.tally())
             .finish_non_exhaustive()
     }
@@ -232,46 +291,54 @@ impl fmt::Debug for Desk {
 /// One credential under verification, for everybody who sent it meanwhile.
 struct Flight {
     desk: Arc<Desk>,
-    work: Arc<Work>,
+    case: Arc<Case>,
     key: FlightKey,
-    gate: Arc<Semaphore>,
+    gate: Option<Arc<Semaphore>>,
+    permits: Arc<Semaphore>,
     verdict: watch::Sender<Option<Verdict>>,
 }
 
 impl Flight {
     async fn fly(self) {
-        let held = tokio::select! {
+        let begun = tokio::select! {
             biased;
-            held = self.turn() => held,
+            begun = self.begin() => begun,
             () = self.deserted() => None,
         };
-        let Some(held) = held else {
-            return;
+        let verdict = match begun {
+            None => return,
+            Some(Err(denied)) => Err(denied),
+            // From here on it is finished whoever leaves: a hash cannot be stopped, and its verdict is
+            // worth remembering.
+            Some(Ok(held)) => {
+                self.desk.tally.judged.fetch_add(1, Ordering::Relaxed);
+                let serial = self.case.method.serial();
+                let people = Arc::clone(self.case.beliefs.people());
+                let Some(judged) = Arc::clone(&self.case.work).judge(people, held).await else {
+                    return;
+                };
+                self.case.remember(judged, serial)
+            }
         };
-        // From here on it is finished whoever leaves: the hash cannot be stopped, and its verdict is
-        // worth remembering. Turn and permit go along, because the hash runs on even if we are dropped.
-        let work = Arc::clone(&self.work);
-        self.desk.tally.hashed.fetch_add(1, Ordering::Relaxed);
-        let desk = Arc::clone(&self.desk);
-        let judged = tokio::task::spawn_blocking(move || {
-            let before = thread_cpu_ns();
-            let account = work.judge();
-            let spent = thread_cpu_ns().saturating_sub(before);
-            desk.tally.cpu_ns.fetch_add(spent, Ordering::Relaxed);
-            drop(held);
-            account
-        });
-        if let Ok(account) = judged.await {
-            let verdict = self.work.remember(account);
-            self.verdict.send_replace(Some(verdict));
-        }
+        self.verdict.send_replace(Some(verdict));
     }
 
-    /// This user's turn, then one of everybody's permits. `None` only when the desk is gone.
-    async fn turn(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        let turn = Arc::clone(&self.gate).acquire_owned().await.ok()?;
-        let permit = Arc::clone(&self.desk.permits).acquire_owned().await.ok()?;
-        Some((turn, permit))
+    /// What the work needs, then this user's turn, then one of everybody's permits. `None` only when the
+    /// desk is gone.
+    async fn begin(&self) -> Option<Result<Held, Denied>> {
+        if let Err(denied) = self.case.work.ready().await {
+            return Some(Err(denied));
+        }
+        let turn = match &self.gate {
+            Some(gate) => Some(Arc::clone(gate).acquire_owned().await.ok()?),
+            None => None,
+        };
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        Some(Ok(Held {
+            _turn: turn,
+            _permit: permit,
+            desk: Arc::clone(&self.desk),
+        }))
     }
 
     /// Ends when nobody waits for the verdict any more, and nobody can begin to.
@@ -298,39 +365,35 @@ impl Drop for Flight {
         {
             board.flights.remove(&self.key);
         }
-        if let Some(queue) = board.queues.get_mut(&self.work.user) {
-            queue.length = queue.length.saturating_sub(1);
-            if queue.length == 0 {
-                board.queues.remove(&self.work.user);
-            }
-        }
+        board.leave(self.case.method.scheme(), self.case.work.queue());
     }
 }
 
 #[derive(Default)]
 struct Counters {
-    hashed: AtomicU64,
+    judged: AtomicU64,
     joined: AtomicU64,
     shed: AtomicU64,
-    /// Spent on hashes that nobody has been charged for.
+    /// Spent on work that nobody has been charged for.
     cpu_ns: AtomicU64,
 }
 
 /// What verification has cost since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Passwords hashed.
-    pub hashed: u64,
-    /// Requests that waited for the same credential's verdict instead of asking for a hash of their own.
+    /// Credentials judged: passwords hashed, signatures verified.
+    pub judged: u64,
+    /// Requests that waited for the same credential's verdict instead of asking for one of their own.
     pub joined: u64,
     /// Requests turned away because too many were waiting.
     pub shed: u64,
 }
 
-/// Credentials under verification at once, waiting ones included: some seconds of work at most.
+/// Credentials of one scheme under verification at once, waiting ones included: some seconds of work at
+/// most.
 const FLIGHTS_MAX: usize = 1024;
 
-/// Different passwords of one user under verification at once.
+/// Different credentials of one user under verification at once.
 const FLIGHTS_PER_USER_MAX: usize = 8;
 
 const ATTEMPTS: usize = 3;

@@ -170,8 +170,32 @@ pub struct PublicName {
 /// An authentication scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// RFC 7617.
+    /// User name and password. RFC 7617
     Basic,
+}
+
+impl Scheme {
+    /// Every scheme, in the order of their indices.
+    pub const ALL: [Self; 1] = [Self::Basic];
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word that names it in HTTP, in title case. RFC 9110 11.1
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Basic => "Basic",
+        }
+    }
+
+    /// Its label in the configuration and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+        }
+    }
 }
 
 /// A mailbox server.

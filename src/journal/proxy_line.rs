@@ -77,7 +77,7 @@ const FIELDS: &[Field] = &[
     }),
     empty("ProtocolAction"),
     field("AuthenticationType", |e, line| {
-        word(line, e.scheme.map_or("", scheme));
+        word(line, e.scheme.map_or("", Scheme::word));
     }),
     field("IsAuthenticated", |e, line| {
         flag(line, !e.user.is_empty());
@@ -354,12 +354,6 @@ fn is_from_server(entry: &Entry<'_>) -> bool {
 fn if_routed(entry: &Entry<'_>, line: &mut Vec<u8>, value: &str) {
     if !entry.server.is_empty() {
         word(line, value);
-    }
-}
-
-fn scheme(scheme: Scheme) -> &'static str {
-    match scheme {
-        Scheme::Basic => "Basic",
     }
 }
 

@@ -6,7 +6,7 @@ use super::target::{Place, Target};
 use crate::accounting::meter::enter;
 use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
-use crate::auth::{AuthStep, Identity, Memo, Verification};
+use crate::auth::{AuthStep, Identity, Memo, Scheme, Verification};
 use crate::backend::BackServer;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::mapi::{Endpoint, RequestType};
@@ -42,6 +42,8 @@ pub(crate) enum Local {
 pub(crate) struct Plan {
     /// Where it goes.
     pub(crate) server: Arc<BackServer>,
+    /// Which of the configured names was asked for.
+    pub(crate) name: Option<usize>,
     /// Which kept connections may carry it.
     pub(crate) lane: Option<u128>,
     /// Whose session, and what becomes of it.
@@ -140,18 +142,23 @@ pub(crate) fn admit(
     if matches!(head.body, BodyLength::Counted(length) if length > limit) {
         return Err(Refusal::BodyTooLarge { limit });
     }
-    if name.is_none() {
-        return Err(Refusal::UnknownHost);
-    }
     enter(Phase::Auth);
-    let identity = match who(&head, world, caller.memo, caller.verified, now, runtime)? {
+    let offered = name
+        .and_then(|name| world.settings.names.get(name))
+        .ok_or(Refusal::UnknownHost)?;
+    let asker = Asker {
+        authorization: head.authorization,
+        offered: &offered.authentication,
+        now: (now, bill.time),
+    };
+    let identity = match who(asker, world, caller.memo, caller.verified, runtime)? {
         Ok(identity) => identity,
         Err(verification) => return Ok(Some(Admitted::Verify(verification))),
     };
     bill.user = Some(identity.user.clone());
     enter(Phase::Route);
     bill.scheme = Some(identity.scheme);
-    route(
+    let mut admitted = route(
         &head,
         endpoint,
         runtime,
@@ -163,8 +170,11 @@ pub(crate) fn admit(
         now,
         bill,
         out,
-    )
-    .map(Some)
+    )?;
+    if let Admitted::Forward(plan) = &mut admitted {
+        plan.name = name;
+    }
+    Ok(Some(admitted))
 }
 
 fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
@@ -182,33 +192,41 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
     ]);
 }
 
+/// What somebody shows, where, and when.
+struct Asker<'a> {
+    authorization: Option<&'a [u8]>,
+    offered: &'a [Scheme],
+    now: (Instant, SystemTime),
+}
+
 /// Who asks: by the connection's memo or the cache, else by slow work.
 fn who(
-    head: &RequestHead<'_, '_>,
+    asker: Asker<'_>,
     world: &Snapshot,
     memo: &mut Memo,
     verified: Option<Arc<Identity>>,
-    now: Instant,
     runtime: &Runtime,
 ) -> Result<Result<Arc<Identity>, Verification>, Refusal> {
     if let Some(identity) = verified {
         return Ok(Ok(identity));
     }
-    match world.auth.step(head.authorization, memo, now) {
+    let metrics = &runtime.metrics;
+    match world
+        .auth
+        .step(asker.authorization, asker.offered, memo, asker.now)
+    {
         AuthStep::Granted(identity) => {
-            runtime
-                .metrics
-                .auth(Some(identity.scheme), AuthOutcome::Remembered);
+            metrics.auth(Some(identity.scheme), AuthOutcome::Remembered);
             Ok(Ok(identity))
         }
         AuthStep::Verify(verification) => Ok(Err(verification)),
         AuthStep::Challenge(reason) => {
-            let outcome = match head.authorization {
-                None => AuthOutcome::Challenged,
-                Some(_) => AuthOutcome::Denied,
-            };
-            runtime.metrics.auth(None, outcome);
+            metrics.auth(None, AuthOutcome::Challenged);
             Err(Refusal::Unauthenticated(reason))
+        }
+        AuthStep::Deny(scheme, denied) => {
+            metrics.auth(scheme, denied.outcome());
+            Err(denied.into())
         }
     }
 }
@@ -319,6 +337,7 @@ fn route(
     bill.ledger.server_out = Kinds::of_head(written);
     let identity_key = world.handoff.identity_key(identity, head.authorization);
     Ok(Admitted::Forward(Box::new(Plan {
+        name: None,
         lane: identity_key.and_then(|key| backend.lane(key)),
         pin: Pinning {
             endpoint,

@@ -8,9 +8,8 @@ use super::deadline::Deadline;
 use super::forward::Sent;
 use crate::accounting::meter::{belongs_to, charge, look_closely, settle};
 use crate::accounting::{Kind, Phase, Wire};
-use crate::auth::{Denied, Identity, Memo};
+use crate::auth::{Identity, Memo};
 use crate::buffers::Scratch;
-use crate::config::settings::Scheme;
 use crate::ids::ServerName;
 use crate::metrics::{Account, AuthOutcome, LegSide, Metrics, Outcome, RetryReason};
 use crate::refusal::Refusal;
@@ -339,16 +338,16 @@ impl<S: Stream> Connection<S> {
             )? {
                 Some(Admitted::Verify(verification)) => {
                     let began = Instant::now();
+                    let scheme = verification.scheme();
                     let outcome = Box::pin(verification.run()).await;
                     bill.auth = began.elapsed();
                     charge(Phase::Auth, world.auth.take_cpu_ns());
                     runtime.metrics.auth_verified();
                     let told = match &outcome {
                         Ok(_) => AuthOutcome::Verified,
-                        Err(Denied::Credentials(_)) => AuthOutcome::Denied,
-                        Err(Denied::Busy(_)) => AuthOutcome::Busy,
+                        Err(denied) => denied.outcome(),
                     };
-                    runtime.metrics.auth(Some(Scheme::Basic), told);
+                    runtime.metrics.auth(Some(scheme), told);
                     verified = Some(outcome.map_err(Refusal::from)?);
                 }
                 Some(admitted) => return Ok(admitted),

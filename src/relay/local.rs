@@ -72,7 +72,9 @@ impl<S: Stream> Connection<S> {
         manner.is_head |=
             shape.is_none() && bill.endpoint.is_none() && self.input.data().starts_with(b"HEAD ");
         let challenges: Vec<&str> = match &refusal {
-            Refusal::Unauthenticated(_) => challenges(&world, shape).collect(),
+            Refusal::Unauthenticated(_) => {
+                challenges(&world, shape.and_then(|shape| shape.name)).collect()
+            }
             _ => Vec::new(),
         };
         let mut out = Scratch::new();
@@ -152,12 +154,11 @@ impl<S: Stream> Connection<S> {
 }
 
 /// The challenges of a 401, in the order of the name that was asked for.
-pub(super) fn challenges(world: &Snapshot, shape: Option<Shape>) -> impl Iterator<Item = &str> {
-    let name = shape.and_then(|shape| shape.name).unwrap_or(0);
+pub(super) fn challenges(world: &Snapshot, name: Option<usize>) -> impl Iterator<Item = &str> {
     let schemes = world
         .settings
         .names
-        .get(name)
+        .get(name.unwrap_or(0))
         .map_or(&[][..], |name| &name.authentication);
     world.auth.challenges(schemes)
 }
