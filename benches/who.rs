@@ -40,6 +40,7 @@ fn authentication(criterion: &mut Criterion) {
             password_file,
             default_domain: None,
         }),
+        bearer: None,
         cache_ttl: Duration::from_secs(3600),
         negative_ttl: Duration::from_secs(3600),
         cache_capacity: 200_000,

@@ -5,16 +5,18 @@
 //! moment ago. Only a credential that neither knows is verified, beside the worker threads, by
 //! [`Verification::run`].
 //!
-//! Unknown names and wrong passwords are one and the same here: same verdict, same words, same time.
+//! Unknown names and wrong passwords are one and the same here: same verdict, same words, same time. What
+//! is wrong with a token is told, because only who made the token could make use of it.
 //!
 //! What is believed ends early when the user is revoked, when the credential itself expires, or when what
-//! it rests on changes or goes: the user's line in the password file. Others' lines do not matter, so that
-//! a site does not hash all passwords again because one was changed. What is disbelieved ends with any
+//! it rests on changes or goes: the user's line in the password file, the key that signed a token. Others'
+//! lines do not matter, so that a site does not hash all passwords again because one was changed. What is disbelieved ends with any
 //! change, since the change may have made it right.
 //!
 //! A further scheme is a file that implements `Method`, and a field of `Schemes`.
 
 mod basic;
+mod bearer;
 mod cache;
 pub mod handoff;
 mod method;
@@ -24,6 +26,9 @@ mod people;
 mod verify;
 
 pub use crate::config::settings::Scheme;
+#[cfg(test)]
+pub(crate) use bearer::mint;
+pub use bearer::{Fetch, KeyRing, KeySetProblem, Put};
 pub use cache::Memo;
 pub use handoff::{HandOff, HandOffError};
 pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
@@ -32,8 +37,9 @@ pub use verify::{Tally, Verification};
 use crate::config::settings::AuthSettings;
 use crate::ids::UserName;
 use crate::metrics::AuthOutcome;
-use crate::refusal::Refusal;
+use crate::refusal::{Diagnosis, Refusal};
 use basic::Basic;
+use bearer::Bearer;
 use cache::Beliefs;
 use method::Method;
 use passwords::PasswordProblem;
@@ -81,7 +87,10 @@ pub enum Denied {
     /// The credential proves nothing: answer 401 with the challenges.
     #[error("{0}")]
     Credentials(&'static str),
-    /// Nobody looked at it, because too many others wait: answer 503.
+    /// The token proves nothing: answer 401 with the challenges and the diagnosis.
+    #[error("{}", .0.why)]
+    Token(&'static Diagnosis),
+    /// Nobody could look at it: too many others wait, or what it is held against cannot be had. Answer 503.
     #[error("{0}")]
     Busy(&'static str),
 }
@@ -90,7 +99,7 @@ impl Denied {
     /// How metrics count it.
     pub fn outcome(self) -> AuthOutcome {
         match self {
-            Self::Credentials(_) => AuthOutcome::Denied,
+            Self::Credentials(_) | Self::Token(_) => AuthOutcome::Denied,
             Self::Busy(_) => AuthOutcome::Busy,
         }
     }
@@ -100,6 +109,7 @@ impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Credentials(reason) => Self::Unauthenticated(reason),
+            Denied::Token(diagnosis) => Self::TokenRefused(diagnosis),
             Denied::Busy(reason) => Self::TooBusy(reason),
         }
     }
@@ -117,6 +127,7 @@ pub struct Authenticator {
 #[derive(Debug, Default)]
 struct Schemes {
     basic: Option<Arc<Basic>>,
+    bearer: Option<Arc<Bearer>>,
 }
 
 impl Schemes {
@@ -125,15 +136,21 @@ impl Schemes {
             let made = Basic::new(basic, earlier.basic.as_deref());
             made.map(Arc::new)
         });
+        let bearer = settings.bearer.as_ref().map(|bearer| {
+            let made = Bearer::new(bearer, earlier.bearer.as_deref());
+            made.map(Arc::new)
+        });
         Ok(Self {
             basic: basic.transpose()?,
+            bearer: bearer.transpose()?,
         })
     }
 
     /// All of them, as links of the chain.
     fn chain(&self) -> Vec<Arc<dyn Method>> {
         let basic = self.basic.clone().map(|basic| basic as Arc<dyn Method>);
-        basic.into_iter().collect()
+        let bearer = self.bearer.clone().map(|bearer| bearer as Arc<dyn Method>);
+        [basic, bearer].into_iter().flatten().collect()
     }
 }
 
@@ -184,8 +201,8 @@ impl Authenticator {
             return AuthStep::Deny(None, Denied::Credentials("scheme not offered"));
         };
         let denied = |denied| AuthStep::Deny(Some(method.scheme()), denied);
-        if value.len() > method.value_bytes_max() {
-            return denied(Denied::Credentials("malformed credentials: too long"));
+        if let Err(reason) = method.measure(value.len()) {
+            return denied(reason);
         }
         let beliefs = &self.memory.beliefs;
         let (mark, epoch) = (beliefs.mark(value), beliefs.epoch());
@@ -220,13 +237,26 @@ impl Authenticator {
     }
 
     /// Challenge lines, each complete with its line end, for those of `schemes` that are configured, in
-    /// the order of `schemes`: clients try them in the order they come. RFC 9110 11.6.1
-    pub fn challenges<'a>(&'a self, schemes: &'a [Scheme]) -> impl Iterator<Item = &'a str> {
-        let line = |scheme: &Scheme| {
-            let method = self.chain.iter().find(|m| m.scheme() == *scheme);
-            method.map(|method| method.challenge())
+    /// the order of `schemes`: clients try them in the order they come. `refused` is the scheme whose
+    /// credential was refused, where that is to be said. RFC 9110 11.6.1
+    pub fn challenges<'a>(
+        &'a self,
+        schemes: &'a [Scheme],
+        refused: Option<Scheme>,
+    ) -> impl Iterator<Item = &'a str> {
+        let line = move |scheme: &Scheme| {
+            let method = self.chain.iter().find(|m| m.scheme() == *scheme)?;
+            Some(match refused == Some(*scheme) {
+                true => method.challenge_to_refused(),
+                false => method.challenge(),
+            })
         };
         schemes.iter().filter_map(line)
+    }
+
+    /// The keys of identity providers, for the one who fetches them.
+    pub fn key_rings(&self) -> impl Iterator<Item = &Arc<KeyRing>> {
+        self.schemes.bearer.iter().flat_map(|bearer| bearer.rings())
     }
 
     /// Forgets every credential: the next request of everybody is verified anew.
@@ -323,6 +353,17 @@ pub enum AuthError {
     /// The realm cannot be said in a header.
     #[error("auth.basic.realm has control characters")]
     Realm,
+    /// A part of the Bearer challenge cannot be said in a header.
+    #[error("auth.bearer.challenge has quotation marks or control characters")]
+    Challenge,
+    /// The key set of an issuer is of no use.
+    #[error("auth.bearer.issuers: keys of {issuer}: {problem}")]
+    Keys {
+        /// The issuer.
+        issuer: String,
+        /// What is wrong with them.
+        problem: KeySetProblem,
+    },
     /// The system gave no random bytes.
     #[error("the system gives no random bytes")]
     Randomness,

@@ -23,13 +23,15 @@ use crate::config::settings::Scheme;
 use crate::ids::{Epoch, Generation, ServerName};
 use crate::mapi::{Endpoint, RequestType};
 use crate::refusal::Refusal;
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use requests::RequestMeters;
 use servers::ServerFamilies;
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,10 @@ pub struct Metrics {
     /// No scheme, then each by its index.
     auth: Vec<Counters<AuthOutcome>>,
     auth_verifications: IntCounter,
+    key_fetches: IntCounterVec,
+    keys: IntGaugeVec,
+    keys_fetched_time: GaugeVec,
+    known_issuers: Mutex<BTreeSet<String>>,
     fence_trips: IntCounter,
     servers: ServerFamilies,
     retries: Counters<RetryReason>,
@@ -136,6 +142,22 @@ impl Metrics {
                 "auth_verifications_total",
                 "Credentials verified because no cache knew them.",
             ),
+            key_fetches: families.counters(
+                "token_key_fetches_total",
+                "Fetches of an identity provider's keys.",
+                &["issuer", "outcome"],
+            ),
+            keys: families.gauges(
+                "token_keys",
+                "Keys of an identity provider that verify tokens.",
+                &["issuer"],
+            ),
+            keys_fetched_time: families.floats(
+                "token_keys_fetched_timestamp_seconds",
+                "When the keys of an identity provider were last fetched, in seconds since 1970.",
+                &["issuer"],
+            ),
+            known_issuers: Mutex::default(),
             fence_trips: families.counter(
                 "identity_fence_trips_total",
                 "Server connections closed because a second identity was about to use them. Never 0 means a bug.",
@@ -342,6 +364,46 @@ impl Metrics {
         self.auth_verifications.inc();
     }
 
+    /// The keys of an identity provider were fetched; `now` is in seconds since 1970.
+    pub fn keys_fetched(&self, issuer: &str, keys: usize, now: f64) {
+        self.key_fetches.with_label_values(&[issuer, "ok"]).inc();
+        self.set_keys(issuer, keys);
+        self.keys_fetched_time.with_label_values(&[issuer]).set(now);
+    }
+
+    /// So many keys of an identity provider are known.
+    pub fn set_keys(&self, issuer: &str, keys: usize) {
+        self.keys.with_label_values(&[issuer]).set(clamp(keys));
+    }
+
+    /// The keys of an identity provider could not be fetched; those that are known stay.
+    pub fn keys_not_fetched(&self, issuer: &str) {
+        self.key_fetches
+            .with_label_values(&[issuer, "failed"])
+            .inc();
+    }
+
+    /// Forgets the issuers that are not in `issuers`; those that are there begin at zero.
+    pub fn keep_issuers<'a>(&self, issuers: impl IntoIterator<Item = &'a str>) {
+        let issuers: BTreeSet<String> = issuers.into_iter().map(str::to_owned).collect();
+        let mut known = self.known_issuers.lock();
+        for gone in known.difference(&issuers) {
+            // What was never counted cannot be forgotten either.
+            for outcome in FETCH_OUTCOMES {
+                let _absent = self.key_fetches.remove_label_values(&[gone, outcome]);
+            }
+            let _absent = self.keys.remove_label_values(&[gone]);
+            let _absent = self.keys_fetched_time.remove_label_values(&[gone]);
+        }
+        for issuer in &issuers {
+            for outcome in FETCH_OUTCOMES {
+                self.key_fetches.with_label_values(&[issuer, outcome]);
+            }
+            self.keys.with_label_values(&[issuer]);
+        }
+        *known = issuers;
+    }
+
     /// A server connection was about to carry a second identity and was closed instead.
     pub fn identity_fence_tripped(&self) {
         self.fence_trips.inc();
@@ -509,6 +571,10 @@ impl Families {
         self.registered(Gauge::with_opts(options(name, help)))
     }
 
+    fn floats(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.registered(GaugeVec::new(options(name, help), labels))
+    }
+
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.registered(IntGaugeVec::new(options(name, help), labels))
     }
@@ -558,6 +624,8 @@ fn count(gauge: &IntGauge) -> u64 {
 
 /// What every family's name begins with.
 const PREFIX: &str = "mapigate";
+/// How a fetch of keys ends.
+const FETCH_OUTCOMES: [&str; 2] = ["ok", "failed"];
 
 #[cfg(test)]
 mod tests;

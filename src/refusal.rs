@@ -81,6 +81,9 @@ pub enum Refusal {
     /// No credentials, or wrong ones; the same answer for all, so that nobody learns which users exist.
     #[error("not authenticated: {0}")]
     Unauthenticated(&'static str),
+    /// A token that proves nothing here.
+    #[error("token refused: {}", .0.why)]
+    TokenRefused(&'static Diagnosis),
     /// The directory lists who may open this mailbox, and this user is not listed.
     #[error("user is not listed for this mailbox")]
     MailboxForbidden,
@@ -151,6 +154,20 @@ pub enum Refusal {
     ShuttingDown,
 }
 
+/// Why a token was refused, for the log and for the client. One of a closed list: a client that brought
+/// the token may know what is wrong with it, and nothing of the site is in these words.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// For the log.
+    pub why: &'static str,
+    /// The number that clients of Exchange know this kind of failure by.
+    pub number: u32,
+    /// A sentence for whoever reads a trace at the client.
+    pub words: &'static str,
+    /// The word of it.
+    pub category: &'static str,
+}
+
 impl Refusal {
     /// Every label of [`Self::label`], for metrics that must exist before they happen.
     pub const LABELS: &'static [&'static str] = &[
@@ -166,6 +183,7 @@ impl Refusal {
         "body_too_large",
         "bad_mailbox_id",
         "unauthenticated",
+        "token_refused",
         "mailbox_forbidden",
         "unknown_mailbox",
         "session_gone",
@@ -195,6 +213,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BadMailboxId => "bad_mailbox_id",
             Self::Unauthenticated(_) => "unauthenticated",
+            Self::TokenRefused(_) => "token_refused",
             Self::MailboxForbidden => "mailbox_forbidden",
             Self::UnknownMailbox => "unknown_mailbox",
             Self::SessionGone(_) => "session_gone",
@@ -222,7 +241,7 @@ impl Refusal {
             Self::UnknownPath => 404,
             Self::UnknownHost => 421,
             Self::BodyTooLarge { .. } => 413,
-            Self::Unauthenticated(_) => 401,
+            Self::Unauthenticated(_) | Self::TokenRefused(_) => 401,
             Self::MailboxForbidden => 403,
             // The directory's answer is not the client's business before the server's is: same words
             // for a mailbox that does not exist and one that is elsewhere.
@@ -267,6 +286,14 @@ impl Refusal {
         }
     }
 
+    /// What a client that brought a token is told beside the challenges.
+    pub fn diagnosis(&self) -> Option<&'static Diagnosis> {
+        match self {
+            Self::TokenRefused(diagnosis) => Some(diagnosis),
+            _ => None,
+        }
+    }
+
     /// When to try again, in seconds; only where trying again can help.
     pub fn retry_after_seconds(&self) -> Option<u32> {
         match self {
@@ -304,7 +331,7 @@ impl Refusal {
             Self::UnknownHost => "This name is not served here.",
             Self::BodyTooLarge { .. } => "The request is too large.",
             Self::BadMailboxId => "The MailboxId in the address is malformed.",
-            Self::Unauthenticated(_) => "Authentication is required.",
+            Self::Unauthenticated(_) | Self::TokenRefused(_) => "Authentication is required.",
             Self::MailboxForbidden => "You may not open this mailbox.",
             Self::UnknownMailbox => "There is no such mailbox here.",
             Self::SessionGone(_) | Self::ForeignSession => {

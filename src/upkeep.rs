@@ -1,7 +1,9 @@
 //! Background loops, each the only writer of one part of the world.
 
 mod check;
+mod documents;
 mod files;
+mod providers;
 mod reload;
 mod sweep;
 mod watch;
@@ -53,6 +55,7 @@ impl Upkeep {
     pub async fn run(self) {
         let (announce, generation) = channel::channel(self.runtime.snapshot().generation);
         tokio::select! {
+            () = providers::keys(Arc::clone(&self.runtime), generation.clone()) => {}
             () = self.watch.run(generation) => {}
             () = self.reload.run(announce) => {}
             () = sweep::sessions(Arc::clone(&self.runtime)) => {}

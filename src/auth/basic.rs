@@ -60,8 +60,11 @@ impl Method for Basic {
         &self.challenge
     }
 
-    fn value_bytes_max(&self) -> usize {
-        VALUE_BYTES_MAX
+    fn measure(&self, bytes: usize) -> Result<(), Denied> {
+        match bytes > VALUE_BYTES_MAX {
+            true => Err(Denied::Credentials("malformed credentials: too long")),
+            false => Ok(()),
+        }
     }
 
     fn serial(&self) -> u64 {

@@ -21,8 +21,13 @@ pub(super) trait Method: fmt::Debug + Send + Sync {
     /// The challenge, a whole header line with its line end.
     fn challenge(&self) -> &str;
 
-    /// The longest `Authorization` value that is looked at, in bytes.
-    fn value_bytes_max(&self) -> usize;
+    /// The challenge to somebody whose credential of this scheme was refused.
+    fn challenge_to_refused(&self) -> &str {
+        self.challenge()
+    }
+
+    /// Refuses an `Authorization` value of so many bytes that it is not even looked at.
+    fn measure(&self, bytes: usize) -> Result<(), Denied>;
 
     /// Changes whenever what is believed or disbelieved may rest on nothing any more; see [`serial`].
     /// Read with every request.
@@ -62,6 +67,8 @@ pub(super) enum Judged {
     Proven(Proven),
     /// It proves nothing, and will not before the method's serial changes.
     Wrong(Denied),
+    /// It proves nothing now; the same credential is judged anew the next time.
+    NotNow(Denied),
 }
 
 /// Somebody who is proven.

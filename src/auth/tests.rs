@@ -28,6 +28,7 @@ impl Site {
                     password_file: folder.path().join("users"),
                     default_domain: Some("contoso.test".to_owned()),
                 }),
+                bearer: None,
                 cache_ttl: TTL,
                 negative_ttl: NEGATIVE_TTL,
                 cache_capacity: 1000,
@@ -528,13 +529,13 @@ fn what_is_no_credential_is_challenged_without_a_hash() {
 fn challenges_come_one_a_line_in_title_case() {
     let auth = Site::with(&[]).start();
 
-    let lines: String = auth.challenges(&[Scheme::Basic]).collect();
+    let lines: String = auth.challenges(&[Scheme::Basic], None).collect();
 
     assert_eq!(
         lines,
         "WWW-Authenticate: Basic realm=\"mail\", charset=\"UTF-8\"\r\n"
     );
-    assert_eq!(auth.challenges(&[]).count(), 0);
+    assert_eq!(auth.challenges(&[], None).count(), 0);
 }
 
 #[test]
@@ -547,7 +548,7 @@ fn without_a_scheme_nobody_gets_in() {
         reason(&auth, Some(&basic("user1", "a"))),
         "scheme not offered"
     );
-    assert_eq!(auth.challenges(&[Scheme::Basic]).count(), 0);
+    assert_eq!(auth.challenges(&[Scheme::Basic], None).count(), 0);
 }
 
 #[test]

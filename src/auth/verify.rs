@@ -110,6 +110,7 @@ impl Case {
                     .disbelieve(digest, denied, serial, epoch, self.asked_at.0);
                 Err(denied)
             }
+            Judged::NotNow(denied) => Err(denied),
         }
     }
 }

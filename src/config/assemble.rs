@@ -5,6 +5,7 @@ mod edge;
 mod logs;
 mod people;
 mod site;
+mod tokens;
 
 use super::desk::Source;
 use super::problem::{Complaint, quoted};

@@ -206,6 +206,7 @@ pub(super) fn scalar(kind: &Kind, text: &str) -> Result<(), Complaint> {
         Kind::Address | Kind::AddressOrOff => values::address(text).map(drop),
         Kind::Network => values::network(text).map(drop),
         Kind::MapiUrl => values::mapi_url(text).map(drop),
+        Kind::Url => values::url(text),
         Kind::PageOrOff => values::url_path(text),
         Kind::FileOr(words) => values::line(text).and_then(|()| {
             // `none` or `Stdout` would otherwise quietly become a file of that name.
@@ -323,6 +324,11 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("port", "address"),
     ("url", "address"),
     ("htpasswd", "password_file"),
+    ("oauth2", "bearer"),
+    ("oidc", "bearer"),
+    ("jwt", "bearer"),
+    ("jwks_url", "jwks_uri"),
+    ("audience", "audiences"),
     ("proxy_protocol", "proxy_protocol_from"),
 ];
 
@@ -353,7 +359,7 @@ pub(super) fn words(kind: &Kind) -> &'static str {
         Kind::Address => "an address with a port",
         Kind::AddressOrOff => "an address with a port, or `off`",
         Kind::Network => "a network",
-        Kind::MapiUrl => "a URL",
+        Kind::MapiUrl | Kind::Url => "a URL",
         Kind::PageOrOff => "the path of a page, or `off`",
         Kind::File => "the path of a file",
         Kind::Folder => "the path of a folder",

@@ -92,6 +92,8 @@ pub enum Kind {
     Network,
     /// `https://HOST/mapi`.
     MapiUrl,
+    /// A URL with `https`; with `http` on the loopback only.
+    Url,
     /// A path of a page, or the word `off`.
     PageOrOff,
     /// The path of a file that exists.
@@ -162,6 +164,10 @@ const fn usual(example: &'static str, without: &'static str) -> Given {
     Given::Usual { example, without }
 }
 
+/// Signatures that anybody can check and only the issuer can make. RFC 7518 3.1
+const ALGORITHMS: &[&str] = &[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+];
 /// Milliseconds.
 const MS: u64 = 1;
 const SECOND: u64 = 1000;
@@ -224,8 +230,8 @@ pub const KEYS: &[Key] = keys! {
         "Base URL for clients inside.";
     "names[].external_url" MapiUrl, optional("https://mail.contoso.com/mapi", "clients outside are told none"),
         "Base URL for clients outside.";
-    "names[].authentication" List(&Choice(&["basic"])), default("[basic]"),
-        "Challenges of a 401, in this order.";
+    "names[].authentication" List(&Choice(&["basic", "bearer"])), default("[basic]"),
+        "Schemes that are accepted here, and the order of their challenges in a 401. Outlook with modern authentication wants bearer first.";
 
     "servers" Named(&Section, "MBX1"), required("", "mail must live somewhere"),
         "Mailbox servers, by the names that `databases` uses.";
@@ -288,14 +294,60 @@ pub const KEYS: &[Key] = keys! {
         "Lines `user:hash` as `htpasswd -B` writes them: bcrypt, or argon2id.";
     "auth.basic.default_domain" Host, optional("contoso.com", "login names are taken as they come"),
         "Added to a login name without a domain: `user1` becomes `user1@contoso.com`.";
+    "auth.bearer" Section, optional("", "tokens are not accepted"),
+        "Tokens of identity providers (RFC 6750), as OpenID Connect, Entra ID and AD FS give them.";
+    "auth.bearer.challenge" Section, section(),
+        "What clients are told about tokens, in the manner of Exchange.";
+    "auth.bearer.challenge.client_id" Text, default("00000002-0000-0ff1-ce00-000000000000"),
+        "What the mail service is called at the identity provider; the default is Exchange's own name.";
+    "auth.bearer.challenge.trusted_issuers" Text, optional("00000001-0000-0000-c000-000000000000@TENANT", "the challenge names none"),
+        "Whose tokens are good; for Entra ID, the name above with your tenant's GUID.";
+    "auth.bearer.challenge.token_types" Text, default("app_asserted_user_v1 service_asserted_app_v1"),
+        "Kinds of tokens.";
+    "auth.bearer.challenge.authorization_uri" Text, optional("https://login.microsoftonline.com/common/oauth2/authorize", "clients must know by themselves where to sign on"),
+        "Where Outlook gets its tokens.";
+    "auth.bearer.leeway" Duration(0, 10 * MINUTE), default("60s"),
+        "How far the provider's clock and ours may differ.";
+    "auth.bearer.issuers" List(&Section), required("", "without one no token is good"),
+        "Identity providers whose tokens open mail.";
+    "auth.bearer.issuers[].issuer" Text, required("https://id.contoso.com", "only the site knows whose tokens are good"),
+        "The claim `iss` of its tokens, letter by letter, a slash at the end included.";
+    "auth.bearer.issuers[].discovery" Url, optional("https://id.contoso.com/.well-known/openid-configuration", "it is the issuer with `/.well-known/openid-configuration` behind it"),
+        "Where its discovery document is, which says where its keys are.";
+    "auth.bearer.issuers[].jwks_uri" Url, optional("https://id.contoso.com/keys", "the discovery document says it"),
+        "Where its keys are, instead of `discovery`.";
+    "auth.bearer.issuers[].keys_file" File, optional("id.jwks.json", "the keys are fetched"),
+        "A file with its keys (JSON Web Key Set), instead of `discovery`, where this machine must not reach the provider.";
+    "auth.bearer.issuers[].ca" File, optional("site-ca.pem", "the system's authorities are trusted"),
+        "PEM file with the authorities that may sign the provider's certificate.";
+    "auth.bearer.issuers[].refresh" Duration(10 * SECOND, DAY), default("1h"),
+        "Keys are fetched again after this; besides, when a token comes with a key that is not known, once in 30 s at most. Keys that are known stay good while the provider cannot be reached.";
+    "auth.bearer.issuers[].audiences" List(&Text), required("[\"https://mail.contoso.com/\"]", "a token for another service must not open mail"),
+        "One of these must be in the claim `aud`, letter by letter.";
+    "auth.bearer.issuers[].algorithms" List(&Choice(ALGORITHMS)), default("[RS256]"),
+        "Signatures that are accepted. There are asymmetric ones only: a secret that both know would let either make tokens.";
+    "auth.bearer.issuers[].identity_claims" List(&Text), default("[upn, preferred_username]"),
+        "The claim that names the user: the first of these that the token has. `email` counts only with `email_verified`.";
+    "auth.bearer.issuers[].default_domain" Host, optional("contoso.com", "names are taken as they come"),
+        "Added to a name without a domain.";
+    "auth.bearer.issuers[].domains" List(&Host), default("[]"),
+        "Domains of the users it speaks for; []: all. Wanted where there are several issuers, so that none can name another's users.";
+    "auth.bearer.issuers[].required_claims" List(&Section), optional("", "none is asked for beyond these"),
+        "Claims that a token must have as well.";
+    "auth.bearer.issuers[].required_claims[].claim" Text, required("scp", "only the site knows"),
+        "The claim's name.";
+    "auth.bearer.issuers[].required_claims[].any_of" List(&Text), required("[MAPI.AccessAsUser.All, full_access_as_user]", "only the site knows"),
+        "One of these must be among its words, or the items of its list.";
+    "auth.bearer.issuers[].clients" List(&Text), default("[]"),
+        "Applications whose tokens are accepted (the claim `appid`, else `azp`, else `client_id`); []: all.";
     "auth.cache_ttl" Duration(100 * MS, DAY), default("10m"),
-        "A verified password is believed this long.";
+        "A verified password or token is believed this long; a token never beyond its own end.";
     "auth.negative_ttl" Duration(0, HOUR), default("60s"),
-        "A wrong password is refused without another look this long.";
+        "A wrong password or token is refused without another look this long.";
     "auth.cache_capacity" Count(1, 100_000_000), default("100000"),
-        "Verified passwords remembered at once; beyond it the least used are verified again.";
+        "Verified passwords and tokens remembered at once; beyond it the least used are verified again.";
     "auth.verifications" CountOrAuto(1, 1024), default("auto"),
-        "Password verifications running at once; auto: one per core. More wait.";
+        "Verifications of each scheme running at once; auto: one per core. More wait.";
 
     "backend_identity" Section, section(),
         "Whose credentials the mailbox server sees.";

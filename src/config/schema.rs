@@ -108,6 +108,7 @@ fn of_kind(kind: &Kind, path: &str) -> Value {
         Kind::AddressOrOff => text(r"(:[0-9]+$)|^off$"),
         Kind::HostPort => text(r"^[^/]+:[0-9]+$"),
         Kind::MapiUrl => text(r"^https://[^/]+/mapi/?$"),
+        Kind::Url => text(r"^https?://[^/]+(/.*)?$"),
         Kind::PageOrOff => text(r"^(/.*|off)$"),
         Kind::Text
         | Kind::Secret

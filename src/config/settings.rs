@@ -5,6 +5,7 @@
 
 use crate::ids::{DatabaseName, ServerName};
 use crate::mapi::Flavour;
+use jsonwebtoken::Algorithm;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -172,11 +173,13 @@ pub struct PublicName {
 pub enum Scheme {
     /// User name and password. RFC 7617
     Basic,
+    /// A token that an identity provider signed. RFC 6750
+    Bearer,
 }
 
 impl Scheme {
     /// Every scheme, in the order of their indices.
-    pub const ALL: [Self; 1] = [Self::Basic];
+    pub const ALL: [Self; 2] = [Self::Basic, Self::Bearer];
 
     /// Position in [`Self::ALL`].
     pub const fn index(self) -> usize {
@@ -187,6 +190,7 @@ impl Scheme {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Basic => "Basic",
+            Self::Bearer => "Bearer",
         }
     }
 
@@ -194,6 +198,7 @@ impl Scheme {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Basic => "basic",
+            Self::Bearer => "bearer",
         }
     }
 }
@@ -292,13 +297,15 @@ pub enum Access {
 pub struct AuthSettings {
     /// Basic, where it is configured.
     pub basic: Option<BasicAuth>,
+    /// Bearer, where it is configured.
+    pub bearer: Option<BearerAuth>,
     /// A verified credential is believed this long.
     pub cache_ttl: Duration,
     /// A refused credential is refused without another look this long.
     pub negative_ttl: Duration,
     /// Verified credentials remembered at once.
     pub cache_capacity: usize,
-    /// Password verifications running at once.
+    /// Verifications of one scheme running at once.
     pub verifications_max: usize,
 }
 
@@ -311,6 +318,91 @@ pub struct BasicAuth {
     pub password_file: PathBuf,
     /// Added to a login name without one: `user1` becomes `user1@contoso.test`.
     pub default_domain: Option<String>,
+}
+
+/// Tokens of identity providers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BearerAuth {
+    /// What the challenge tells clients.
+    pub challenge: BearerChallenge,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+    /// Whose tokens are good; at least one.
+    pub issuers: Vec<TokenIssuer>,
+}
+
+/// What the Bearer challenge tells clients; each is ASCII without quotation marks and backslashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BearerChallenge {
+    /// What the mail service is called at the identity provider.
+    pub client_id: Option<String>,
+    /// Whose tokens are good, as Exchange writes it.
+    pub trusted_issuers: Option<String>,
+    /// Kinds of tokens.
+    pub token_types: Option<String>,
+    /// Where clients get tokens.
+    pub authorization_uri: Option<String>,
+}
+
+/// An identity provider, and which of its tokens open mail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenIssuer {
+    /// The claim `iss`, letter by letter.
+    pub issuer: String,
+    /// Where its keys come from.
+    pub keys: KeySource,
+    /// One of these must be in the claim `aud`.
+    pub audiences: Vec<String>,
+    /// Signatures that are looked at; asymmetric ones only.
+    pub algorithms: Vec<Algorithm>,
+    /// The claim that names the user: the first of these that the token has.
+    pub identity_claims: Vec<String>,
+    /// Added to a name without a domain.
+    pub default_domain: Option<String>,
+    /// Domains of the users it speaks for, lower case; empty: all.
+    pub domains: Vec<String>,
+    /// Claims beyond these.
+    pub required_claims: Vec<RequiredClaim>,
+    /// Applications whose tokens are good; empty: all.
+    pub clients: Vec<String>,
+}
+
+/// A claim that must be there, with one of these values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredClaim {
+    /// Its name.
+    pub claim: String,
+    /// Words of a text, or items of a list.
+    pub any_of: Vec<String>,
+}
+
+/// Where an identity provider's keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySource {
+    /// Whose keys they are.
+    pub issuer: String,
+    /// Where they are.
+    pub place: KeyPlace,
+    /// DER of the authorities to trust; `None`: the system's.
+    pub ca: Option<Vec<Vec<u8>>>,
+    /// They are fetched again after this.
+    pub refresh: Duration,
+}
+
+/// Where keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// The URL of a discovery document, which names the URL of the keys.
+    Discovery(String),
+    /// The URL of the keys themselves.
+    Url(String),
+    /// In a file, whose text this is.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// A JSON Web Key Set. RFC 7517 5
+        text: Vec<u8>,
+    },
 }
 
 /// Whose credentials the mailbox server sees.

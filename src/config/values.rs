@@ -241,6 +241,40 @@ pub(super) fn mapi_url(text: &str) -> Result<(String, String), Complaint> {
     Ok((text.trim_end_matches('/').to_owned(), host_name(bare)?))
 }
 
+/// Reads the URL of a document that is fetched. Without TLS only from this host: whoever could change
+/// keys under way could sign for everybody.
+pub(super) fn url(text: &str) -> Result<(), Complaint> {
+    const CURE: &str = "write `https://HOST/PATH`, as in `https://id.contoso.com/keys`";
+    let wrong = |what: String| Err(Complaint::new(what, CURE));
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return wrong(format!("{} is not a URL", quoted(text)));
+    };
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return wrong(format!("{} is not a whole URL", quoted(text)));
+    };
+    if authority.as_str().contains('@') || text.contains('#') {
+        return wrong(format!(
+            "{} carries more than a host and a path",
+            quoted(text)
+        ));
+    }
+    match scheme {
+        "https" => Ok(()),
+        "http" if is_this_host(authority.host()) => Ok(()),
+        "http" => wrong(format!(
+            "{} is without TLS: whoever changes keys under way signs for everybody",
+            quoted(text)
+        )),
+        _ => wrong(format!("{} does not begin with https://", quoted(text))),
+    }
+}
+
+/// True for `localhost` and addresses of the loopback.
+pub(super) fn is_this_host(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 /// Reads `10.0.0.0/8` or a single address.
 pub(super) fn network(text: &str) -> Result<IpNet, Complaint> {
     let (address, prefix) = match text.split_once('/') {
@@ -456,6 +490,33 @@ mod tests {
     }
 
     #[test]
+    fn documents_are_fetched_with_tls_or_from_this_host() {
+        for good in [
+            "https://id.contoso.com",
+            "https://id.contoso.com:8443/a/b?c=d",
+            "http://127.0.0.1:8080/keys",
+            "http://localhost/keys",
+            "http://[::1]:80/keys",
+        ] {
+            assert!(url(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "id.contoso.com",
+            "/keys",
+            "http://id.contoso.com/keys",
+            "http://localhost.contoso.com/keys",
+            "ftp://id.contoso.com/keys",
+            "https://user:secret@id.contoso.com/",
+            "https://id.contoso.com/keys#first",
+            "https:///keys",
+            "https://id contoso com/",
+        ] {
+            assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_network_begins_at_its_first_address() {
         assert_eq!(network("10.1.0.0/16").unwrap().prefix, 16);
         assert_eq!(network("10.1.2.3").unwrap().prefix, 32);
@@ -475,7 +536,7 @@ mod tests {
             let _ = count(&text, 1, 10);
             let _ = (switch(&text), choice(&text, &["a"]), address(&text), network(&text));
             let _ = (host_and_port(&text), mapi_url(&text), name(&text), token(&text));
-            let _ = (url_path(&text), line(&text));
+            let _ = (url_path(&text), line(&text), url(&text));
         }
     }
 }

@@ -19,6 +19,7 @@ fn filled() -> Metrics {
             account(&metrics, Some((endpoint, request_type)));
         }
     }
+    metrics.keys_fetched("https://id.contoso.test", 3, 1.0e9);
     metrics
 }
 
@@ -207,4 +208,19 @@ fn the_process_knows_its_own_size() {
         .find(|line| line.starts_with("process_resident_memory_bytes "));
     let bytes: f64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
     assert!(bytes > 1e6, "{bytes}");
+}
+
+#[test]
+fn an_issuer_that_is_gone_is_not_reported_for_ever() {
+    let metrics = Metrics::new("1.2.3");
+    metrics.keep_issuers(["https://a.test", "https://b.test"]);
+    metrics.keys_fetched("https://a.test", 2, 1.0);
+    metrics.keys_not_fetched("https://b.test");
+
+    metrics.keep_issuers(["https://b.test"]);
+
+    let text = metrics.render();
+    assert!(!text.contains("https://a.test"), "{text}");
+    let failed = r#"mapigate_token_key_fetches_total{issuer="https://b.test",outcome="failed"} 1"#;
+    assert!(text.contains(failed), "{text}");
 }

@@ -6,6 +6,7 @@ use super::connection::{Connection, LAST_WORDS, Next, Stop, Stream, after};
 use super::head::{BodyLength, first_line};
 use super::refuse::{self, Manner};
 use crate::accounting::{HeadBytes, Kind};
+use crate::auth::Scheme;
 use crate::buffers::Scratch;
 use crate::mapi::ResponseCode;
 use crate::mapi::framing::Body;
@@ -72,8 +73,9 @@ impl<S: Stream> Connection<S> {
         manner.is_head |=
             shape.is_none() && bill.endpoint.is_none() && self.input.data().starts_with(b"HEAD ");
         let challenges: Vec<&str> = match &refusal {
-            Refusal::Unauthenticated(_) => {
-                challenges(&world, shape.and_then(|shape| shape.name)).collect()
+            Refusal::Unauthenticated(_) | Refusal::TokenRefused(_) => {
+                let refused = refusal.diagnosis().map(|_| Scheme::Bearer);
+                challenges(&world, shape.and_then(|shape| shape.name), refused).collect()
             }
             _ => Vec::new(),
         };
@@ -154,13 +156,18 @@ impl<S: Stream> Connection<S> {
 }
 
 /// The challenges of a 401, in the order of the name that was asked for.
-pub(super) fn challenges(world: &Snapshot, name: Option<usize>) -> impl Iterator<Item = &str> {
+/// `refused` is the scheme whose credential was refused, where that is to be said.
+pub(super) fn challenges(
+    world: &Snapshot,
+    name: Option<usize>,
+    refused: Option<Scheme>,
+) -> impl Iterator<Item = &str> {
     let schemes = world
         .settings
         .names
         .get(name.unwrap_or(0))
         .map_or(&[][..], |name| &name.authentication);
-    world.auth.challenges(schemes)
+    world.auth.challenges(schemes, refused)
 }
 
 /// How long unread bytes are taken after a last answer.

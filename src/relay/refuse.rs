@@ -3,7 +3,7 @@
 use super::bill::Bill;
 use super::head::line;
 use crate::mapi::{RequestType, ResponseCode};
-use crate::refusal::Refusal;
+use crate::refusal::{Diagnosis, Refusal};
 
 /// What clients take a MAPI server to call itself; the grammar is fixed. `[MS-OXCMAPIHTTP] 2.2.3.3.7`
 const SERVER_APPLICATION: &str = "Exchange/15.00.0847.4040";
@@ -43,6 +43,16 @@ pub(crate) fn refusal(
     }
     for challenge in challenges {
         out.extend_from_slice(challenge.as_bytes());
+    }
+    if let Some(diagnosis) = refusal.diagnosis() {
+        let Diagnosis {
+            number,
+            words,
+            category,
+            ..
+        } = diagnosis;
+        let value = format!("{number};reason=\"{words}\";error_category=\"{category}\"");
+        line(out, b"x-ms-diagnostics", value.as_bytes());
     }
     if let Some(seconds) = refusal.retry_after_seconds() {
         line(

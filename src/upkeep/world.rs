@@ -79,6 +79,7 @@ pub(crate) fn settings() -> Settings {
         },
         auth: AuthSettings {
             basic: None,
+            bearer: None,
             cache_ttl: second,
             negative_ttl: second,
             cache_capacity: 10,

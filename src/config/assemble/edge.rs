@@ -160,16 +160,19 @@ fn name(section: &Section<'_>) -> Option<PublicName> {
     let schemes = section.list("authentication");
     if section.is_empty_list("authentication") {
         let what = "no authentication: nobody could sign on";
-        let complaint = Complaint::new(what, "write `authentication: [basic]`");
+        let complaint = Complaint::new(
+            what,
+            "write `authentication: [basic]`, or `[bearer]` for tokens",
+        );
         section
             .desk
             .error(&section.place("authentication"), complaint);
     }
     let mut authentication = Vec::new();
     for (text, place) in schemes {
-        let scheme = match text.as_str() {
-            "basic" => Scheme::Basic,
-            _ => continue,
+        let mut known = Scheme::ALL.into_iter();
+        let Some(scheme) = known.find(|scheme| scheme.as_str() == text) else {
+            continue;
         };
         if authentication.contains(&scheme) {
             let what = format!("{} is here a second time", quoted(&text));

@@ -1,6 +1,6 @@
 //! Who clients are, and who we are to the servers.
 
-use super::{amount, cores};
+use super::{amount, cores, tokens};
 use crate::config::problem::{Complaint, quoted};
 use crate::config::secrets;
 use crate::config::section::Section;
@@ -30,9 +30,11 @@ const TAKEN_HEADERS: [&str; 16] = [
 pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
     let section = top.section("auth");
     let basic = section.written_section("basic");
+    let bearer = section.written_section("bearer");
     if basic.is_none() {
-        judge_missing_basic(top, &section);
+        judge_missing_basic(top, &section, bearer.is_some());
     }
+    tokens::judge_offers(top, &section, bearer.is_some());
     AuthSettings {
         basic: basic.and_then(|section| {
             secrets::check_password_file(&section, "password_file");
@@ -42,6 +44,7 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
                 default_domain: section.read("default_domain", |_, text| values::host_name(text)),
             })
         }),
+        bearer: bearer.map(|section| tokens::bearer(&section)),
         cache_ttl: section.duration("cache_ttl"),
         negative_ttl: section.duration("negative_ttl"),
         cache_capacity: section.amount("cache_capacity"),
@@ -64,7 +67,7 @@ fn realm(section: &Section<'_>) -> String {
     realm
 }
 
-fn judge_missing_basic(top: &Section<'_>, auth: &Section<'_>) {
+fn judge_missing_basic(top: &Section<'_>, auth: &Section<'_>, has_tokens: bool) {
     let wants = |name: &Section<'_>| {
         let schemes = name.list("authentication");
         schemes.iter().any(|(scheme, _)| scheme == "basic")
@@ -80,7 +83,10 @@ fn judge_missing_basic(top: &Section<'_>, auth: &Section<'_>) {
         "{} offers basic, and nothing says where its passwords are",
         quoted(&name.text("host").unwrap_or_default())
     );
-    let cure = "add `auth: { basic: { password_file: users.htpasswd } }`";
+    let cure = match has_tokens {
+        true => "write `authentication: [bearer]` for this name, or add `auth: { basic: … }`",
+        false => "add `auth: { basic: { password_file: users.htpasswd } }`",
+    };
     let at = if top.has("auth") {
         auth.here()
     } else {
