@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help build demo test lint doc bench bench-smoke build-tools bench-peers
+.PHONY: help build demo test lint doc bench bench-smoke build-tools test-tools bench-peers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ build: build-tools ## Build target/release/mapigate
 demo: build-tools ## Build, then play a whole site on this machine through a bad day; DEMO="--keep" keeps it running
 	cargo run --release --quiet -- demo $(DEMO)
 
-test: build-tools ## Format, lints, documentation, then every test
+test: build-tools test-tools ## Format, lints, documentation, then every test
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --quiet
@@ -50,6 +50,10 @@ build-tools:
 	@$(call ensure,cc,gcc,compiles the C and assembly of aws-lc and zlib-ng)
 	@$(call ensure,cmake,cmake,configures zlib-ng)
 	@[ -e /usr/include/stdio.h ] || { $(call install,libc6-dev,headers of the C library); }
+
+# Tests that are a person's own hand use the person's own tool.
+test-tools:
+	@$(call ensure,curl,curl,signs on in tests as a person would)
 
 # nginx and HAProxy are what we are compared with. Without root or a package mirror the bench goes on without them.
 bench-peers:

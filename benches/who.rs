@@ -13,10 +13,13 @@ use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mapigate::auth::{AuthStep, Authenticator, HandOff, Identity, Memo, Scheme};
 use mapigate::config::settings::{
-    Access, AuthSettings, BackendIdentity, BasicAuth, Database, DirectorySettings,
+    Access, AuthSettings, BackendIdentity, BasicAuth, BearerAuth, BearerChallenge, Database,
+    DirectorySettings, KeyPlace, KeySource, TokenIssuer,
 };
 use mapigate::directory::Directory;
 use mapigate::ids::{DatabaseName, ServerName, UserName};
+use mapigate::lab::identity_provider::Keys;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::hint::black_box;
@@ -103,6 +106,95 @@ fn authentication(criterion: &mut Criterion) {
     });
 }
 
+/// A token of the size that Entra ID gives, and what its first and its further requests cost.
+fn tokens(criterion: &mut Criterion) {
+    let keys = Keys::new().unwrap();
+    let issuer = "https://id.contoso.test";
+    let settings = AuthSettings {
+        basic: None,
+        bearer: Some(BearerAuth {
+            challenge: BearerChallenge::default(),
+            leeway: Duration::from_secs(60),
+            issuers: vec![TokenIssuer {
+                issuer: issuer.to_owned(),
+                keys: KeySource {
+                    issuer: issuer.to_owned(),
+                    place: KeyPlace::File {
+                        path: "keys.json".into(),
+                        text: keys.published().unwrap().to_string().into_bytes(),
+                    },
+                    ca: None,
+                    refresh: Duration::from_secs(3600),
+                },
+                audiences: vec!["https://mail.contoso.test/".to_owned()],
+                algorithms: vec![jsonwebtoken::Algorithm::RS256],
+                identity_claims: vec!["upn".to_owned()],
+                default_domain: None,
+                domains: vec!["contoso.test".to_owned()],
+                required_claims: Vec::new(),
+                clients: Vec::new(),
+            }],
+        }),
+        cache_ttl: Duration::from_secs(3600),
+        negative_ttl: Duration::from_secs(3600),
+        cache_capacity: 200_000,
+        verifications_max: 2,
+    };
+    let auth = Authenticator::new(&settings, None).unwrap();
+    let now = (Instant::now(), SystemTime::now());
+    let since = now.1.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let claims = json!({
+        "iss": issuer, "aud": "https://mail.contoso.test/", "upn": "user1@contoso.test",
+        "exp": since.as_secs() + 7200, "padding": "x".repeat(700),
+    });
+    let value = format!("Bearer {}", keys.sign(&claims, &json!({})).unwrap()).into_bytes();
+    assert!((1500..1600).contains(&value.len()), "{}", value.len());
+    let offered = &[Scheme::Bearer, Scheme::Basic];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let step = |memo: &mut Memo| auth.step(black_box(Some(&value)), offered, memo, now);
+
+    criterion.bench_function("token_1500_read_and_verified", |bencher| {
+        bencher.iter(|| {
+            auth.revoke_all();
+            let AuthStep::Verify(verification) = step(&mut Memo::default()) else {
+                return None;
+            };
+            runtime.block_on(verification.run()).ok()
+        });
+    });
+    let mut memo = Memo::default();
+    step(&mut memo);
+    assert!(matches!(step(&mut memo), AuthStep::Granted(_)));
+    criterion.bench_function("token_1500_same_connection", |bencher| {
+        bencher.iter(|| step(&mut memo));
+    });
+    criterion.bench_function("token_1500_new_connection", |bencher| {
+        bencher.iter(|| step(&mut Memo::default()));
+    });
+    let handoff = HandOff::new(&BackendIdentity::Passthrough).unwrap();
+    let AuthStep::Granted(identity) = step(&mut memo) else {
+        return;
+    };
+    criterion.bench_function("token_1500_handoff_identity_key", |bencher| {
+        bencher.iter(|| handoff.identity_key(&identity, black_box(Some(&value))));
+    });
+    // The first look at a token made up in somebody's name: what a storm of them costs each.
+    let header = json!({ "kid": "made up" });
+    let made_up = format!("Bearer {}", keys.sign(&claims, &header).unwrap()).into_bytes();
+    criterion.bench_function("token_1500_of_an_unknown_key", |bencher| {
+        bencher.iter(|| {
+            auth.step(
+                black_box(Some(&made_up)),
+                offered,
+                &mut Memo::default(),
+                now,
+            )
+        });
+    });
+}
+
 fn directory(criterion: &mut Criterion) {
     let settings = DirectorySettings {
         file: None,
@@ -164,5 +256,5 @@ fn directory(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, authentication, directory);
+criterion_group!(benches, authentication, tokens, directory);
 criterion_main!(benches);

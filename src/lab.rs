@@ -1,4 +1,4 @@
-//! Simulated mailbox servers and Outlooks, and the judge who compares their books.
+//! Simulated mailbox servers, Outlooks and an identity provider, and the judge who compares their books.
 //!
 //! The same code serves the demo, the tests and the benches. It shares the wire's *words* with the rest
 //! of the house ([`crate::mapi`]), but none of its HTTP: two readings of one protocol find more mistakes
@@ -9,6 +9,7 @@ pub mod checker;
 pub mod conformance;
 pub mod crowd;
 pub mod demo;
+pub mod identity_provider;
 pub mod mailbox_server;
 pub mod network;
 pub mod outlook;
@@ -21,6 +22,7 @@ mod work;
 
 pub use authority::Authority;
 pub use crowd::Crowd;
+pub use identity_provider::IdentityProvider;
 pub use mailbox_server::MailboxServer;
 pub use outlook::Outlook;
 

@@ -70,7 +70,8 @@
 //! | `relay/bill.rs` | metrics, usage and the access line, on every way out |
 //!
 //! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's
-//! part of the snapshot, one the servers' health, one sweeps. Requests only send observations.
+//! part of the snapshot, one the servers' health, one the keys of identity providers, one sweeps. Requests only send
+//! observations.
 //!
 //! # Decisions, and why
 //!

@@ -84,3 +84,34 @@ fn every_file_it_links_to_is_there() {
         assert!(root.join(link).exists(), "{link}");
     }
 }
+
+#[test]
+fn the_configurations_for_tokens_are_good() {
+    let section = README.split("## Tokens\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let mut shown = section.split("```yaml\n").skip(1);
+    let mut next = || shown.next().unwrap().split("```").next().unwrap();
+    // The first is what differs from the smallest configuration.
+    let smallest = include_str!("../conf/minimal.yaml");
+    let cut = smallest.find("names:").unwrap();
+    let rest = smallest.find("servers:").unwrap();
+    let end = smallest.find("auth:").unwrap();
+    let part = |from, to| smallest.get(from..to).unwrap();
+    let whole = format!("{}{}{}", part(0, cut), next(), part(rest, end));
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["mail.pem", "mail.key", "users.htpasswd"] {
+        let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+        std::fs::copy(shipped.join(name), folder.path().join(name)).unwrap();
+    }
+
+    for text in [whole.as_str(), next()] {
+        let file = folder.path().join("tokens.yaml");
+        std::fs::write(&file, text).unwrap();
+        let loaded = mapigate::config::load(&file, 1_800_000_000).unwrap();
+        let bearer = loaded.settings.auth.bearer.clone().unwrap();
+        assert_eq!(bearer.issuers.len(), 1);
+        let auth = mapigate::auth::Authenticator::new(&loaded.settings.auth, None).unwrap();
+        let name = loaded.settings.names.first().unwrap();
+        assert!(auth.challenges(&name.authentication, None).count() >= 1);
+    }
+}

@@ -1,4 +1,6 @@
-//! `mapigate lab`: simulated mailbox servers and Outlooks, to try things with.
+//! `mapigate lab`: simulated mailbox servers, Outlooks and an identity provider, to try things with.
+
+mod identity_provider;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,13 +18,14 @@ use crate::ids::{DatabaseName, UserName};
 use crate::lab::authority::{self, Credential};
 use crate::lab::crowd::{Crowd, Work};
 use crate::lab::mailbox_server::{
-    Authenticate, HealthPage, Journal, MailboxServer, Mode, Options, Service, Users, control,
+    Authenticate, HealthPage, Journal, MailboxServer, Mode, Options, Service, Tokens, Users,
+    control,
 };
 use crate::lab::outlook::{CookieLines, Options as OutlookOptions, Target};
 use crate::mapi::Flavour;
 use crate::mapi::bodies::{Body as _, ConnectRequest};
 
-/// Simulated mailbox servers and Outlooks.
+/// Simulated mailbox servers, Outlooks and an identity provider.
 #[derive(Debug, Args)]
 pub struct Lab {
     #[command(subcommand)]
@@ -38,6 +41,11 @@ enum Command {
     MailboxServer(Box<ServerArgs>),
     /// Outlooks that connect, execute, wait for notifications and find their way back.
     Outlook(Box<OutlookArgs>),
+    /// An identity provider that gives tokens to whoever asks.
+    ///
+    /// Prints one JSON line with its issuer and address. curl 'ISSUER/token?user=user1@contoso.test' is a token;
+    /// curl -X POST 'ISSUER/rotate?keep=false' makes a new key and withdraws the old one.
+    IdentityProvider(identity_provider::ProviderArgs),
     /// The body of a Connect on standard output, to send with curl: --user-dn ... > connect.bin
     ConnectBody(ConnectBodyArgs),
 }
@@ -109,6 +117,9 @@ struct ServerArgs {
     /// Everybody may, with any password.
     #[arg(long, conflicts_with = "users")]
     any_password: bool,
+    /// Takes tokens too and believes what they say.
+    #[arg(long)]
+    any_token: bool,
     /// Whether credentials are good for a request or for a connection.
     #[arg(long, value_enum, default_value = "requests")]
     authenticate: AuthenticateArg,
@@ -235,6 +246,7 @@ pub fn run(lab: Lab) -> anyhow::Result<ExitCode> {
         match lab.command {
             Command::MailboxServer(args) => serve(*args).await,
             Command::Outlook(args) => work(*args).await,
+            Command::IdentityProvider(args) => identity_provider::serve(args).await,
             Command::ConnectBody(args) => connect_body(&args),
         }
     })
@@ -288,6 +300,9 @@ fn server_options(args: ServerArgs) -> anyhow::Result<Options> {
             );
         }
         options.users = Users::Listed(users);
+    }
+    if args.any_token {
+        options.tokens = Tokens::Any;
     }
     if let Some(service) = &args.service {
         let (user, header) = pair_of(service, "--service")?;

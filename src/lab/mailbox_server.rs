@@ -39,9 +39,10 @@ use tokio::time::Instant;
 pub use counts::Counters;
 pub use faults::{Ending, Fault, Place, UnknownFault};
 pub use journal::{Executed, Journal};
-pub use options::{Authenticate, HealthPage, Mode, Options, Service, Users};
+pub use options::{Authenticate, HealthPage, Mode, Options, Service, Tokens, Users};
 
 use crate::ids::{DatabaseName, ServerName, UserName};
+use crate::lab::identity_provider;
 use crate::mapi::RequestType;
 use contexts::Contexts;
 use counts::Counts;
@@ -252,6 +253,20 @@ impl Server {
         match &self.options.users {
             Users::Any => true,
             Users::Listed(users) => users.get(user).is_some_and(|known| known == password),
+        }
+    }
+
+    /// Whose token this is, where the server takes it.
+    fn holder_of(&self, authorization: &str) -> Option<UserName> {
+        let (scheme, token) = authorization.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let now = crate::lab::unix_micros() / 1_000_000;
+        match &self.options.tokens {
+            Tokens::None => None,
+            Tokens::Any => identity_provider::named_in(token).map(|(user, _)| user),
+            Tokens::Signed(keys) => keys.user_of(token, now),
         }
     }
 

@@ -27,5 +27,6 @@ mod log_parser;
 mod replay;
 mod size;
 mod streaming;
+mod tokens;
 mod usage;
 mod who;

@@ -269,7 +269,7 @@ impl Connection {
                 tokio::time::sleep(server.options.wrong_password_delay).await;
                 return None;
             }
-            None => return None,
+            None => server.holder_of(authorization)?,
         };
         if server.options.authenticate == Authenticate::Connections {
             self.stuck = Some(user.clone());

@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 
 use super::journal::Journal;
 use crate::ids::{DatabaseName, ServerName, UserName};
+use crate::lab::identity_provider::Keys;
 use crate::mapi::Flavour;
 
 /// What a server checks before it executes.
@@ -69,6 +70,18 @@ pub enum HealthPage {
     Missing,
 }
 
+/// Whose tokens a server takes.
+#[derive(Clone, Debug, Default)]
+pub enum Tokens {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Everybody's, whatever they say.
+    Any,
+    /// Those that a provider with these keys signed.
+    Signed(Keys),
+}
+
 /// How a server is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -86,6 +99,8 @@ pub struct Options {
     pub mode: Mode,
     /// Who may come in.
     pub users: Users,
+    /// Whose tokens it takes beside passwords.
+    pub tokens: Tokens,
     /// What credentials are good for.
     pub authenticate: Authenticate,
     /// The account of a front end.
@@ -144,6 +159,7 @@ impl Options {
             flavour,
             mode: Mode::Validating,
             users: Users::Any,
+            tokens: Tokens::None,
             authenticate: Authenticate::Requests,
             service: None,
             databases: BTreeSet::new(),
