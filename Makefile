@@ -54,6 +54,8 @@ build-tools:
 # Tests that are a person's own hand use the person's own tool.
 test-tools:
 	@$(call ensure,curl,curl,signs on in tests as a person would)
+	@command -v tshark >/dev/null || { $(call install,tshark,captures packets for the test of the accounts); } \
+	  || echo "could not install tshark: the accounts are not compared with a capture"
 
 # nginx and HAProxy are what we are compared with. Without root or a package mirror the bench goes on without them.
 bench-peers:

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 /// Long enough for samples of phases, reloads and a wait's whole life.
 const LOAD: Duration = Duration::from_secs(60);
@@ -21,6 +22,8 @@ const SETTLED: Duration = Duration::from_secs(8);
 /// A packet capture on the loopback.
 struct Capture {
     dumpcap: Child,
+    /// What it says at its end.
+    words: JoinHandle<Vec<String>>,
     file: PathBuf,
 }
 
@@ -46,8 +49,18 @@ impl Capture {
         let mut lines = BufReader::new(dumpcap.stderr.take()?).lines();
         while let Some(line) = lines.next_line().await.ok()? {
             if line.starts_with("File:") {
-                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-                return Some(Self { dumpcap, file });
+                let words = tokio::spawn(async move {
+                    let mut words = Vec::new();
+                    while let Ok(Some(line)) = lines.next_line().await {
+                        words.push(line);
+                    }
+                    words
+                });
+                return Some(Self {
+                    dumpcap,
+                    words,
+                    file,
+                });
             }
         }
         None
@@ -55,12 +68,27 @@ impl Capture {
 
     /// Payload bytes between us and each port: what came to us and what we sent. What reached a connection
     /// of ours after it was closed is not ours: the kernel answers it with a reset that acknowledges nothing.
-    async fn bytes(mut self, clients: u16, servers: &HashSet<u16>) -> BTreeMap<u16, [u64; 2]> {
+    /// `None`: the machine was too busy to capture every packet.
+    async fn bytes(
+        mut self,
+        clients: u16,
+        servers: &HashSet<u16>,
+    ) -> Option<BTreeMap<u16, [u64; 2]>> {
         // What is still in the kernel's buffer is to be in the file.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let pid = rustix::process::Pid::from_raw(self.dumpcap.id().unwrap().cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         self.dumpcap.wait().await.unwrap();
+        // Packets received/dropped on interface 'Loopback: lo': 100/0 (pcap:0/...)
+        let words = self.words.await.unwrap().join(" ");
+        let counts = words
+            .split("': ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        let (_, dropped) = counts.and_then(|counts| counts.split_once('/')).unwrap();
+        if dropped != "0" {
+            return None;
+        }
         let fields = [
             "tcp.stream",
             "tcp.srcport",
@@ -111,7 +139,7 @@ impl Capture {
             sum[0] += stream.received;
             sum[1] += stream.sent;
         }
-        bytes
+        Some(bytes)
     }
 }
 
@@ -315,7 +343,10 @@ async fn accounts_add_up() {
         eprintln!("no packet capture: dumpcap is missing or may not capture here");
         return;
     };
-    let seen = capture.bytes(clients, &servers).await;
+    let Some(seen) = capture.bytes(clients, &servers).await else {
+        eprintln!("no packet capture: packets were dropped on the way to the file");
+        return;
+    };
     let seen_at = |of: &dyn Fn(u16) -> bool, direction: usize| -> u64 {
         let ports = seen.iter().filter(|(port, _)| of(**port));
         ports.map(|(_, bytes)| bytes[direction]).sum()
