@@ -8,6 +8,7 @@ pub mod ids;
 pub mod mapi;
 pub mod rpch;
 pub mod refusal;
+pub mod prose;
 
 // floor 1 · tables: each stands alone; time is an argument; no async
 pub mod buffers;

@@ -1,6 +1,7 @@
 //! A plan in words and columns, for people.
 
 use super::{Bandwidth, Plan, Rush};
+use crate::prose::wrapped;
 use std::fmt::{self, Write as _};
 
 /// The whole plan.
@@ -299,26 +300,6 @@ fn bits(bits: f64) -> String {
         format!("{mbit:.1} Mbit/s")
     }
 }
-
-/// Writes words as lines of a readable length, each behind the margin.
-fn wrapped(text: &mut String, margin: &str, words: &str) -> fmt::Result {
-    let mut line = margin.to_owned();
-    for word in words.split_whitespace() {
-        if line.len() > margin.len() && line.len() + 1 + word.len() > LINE_MAX {
-            writeln!(text, "{line}")?;
-            line.clear();
-            line.push_str(margin);
-        }
-        if line.len() > margin.len() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    writeln!(text, "{line}")
-}
-
-/// Characters of a line of prose.
-const LINE_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! The figures as tables, for people.
 
 use super::facts::{BASIC, BEARER, Facts, KERBEROS, MAPI, RPC, RPC_SEALED, Row};
+use crate::prose::wrapped;
 use std::fmt::{self, Write as _};
 
 /// All tables, the published figures beside ours, and how it was measured.
@@ -181,26 +182,6 @@ fn processor(text: &mut String, facts: &Facts) -> fmt::Result {
     writeln!(text)
 }
 
-/// Writes words as lines of a readable length, each behind the margin.
-fn wrapped(text: &mut String, margin: &str, words: &str) -> fmt::Result {
-    let mut line = margin.to_owned();
-    for word in words.split_whitespace() {
-        if line.len() > margin.len() && line.len() + 1 + word.len() > LINE_MAX {
-            writeln!(text, "{line}")?;
-            line.clear();
-            line.push_str(margin);
-        }
-        if line.len() > margin.len() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    writeln!(text, "{line}")
-}
-
-/// Characters of a line of prose.
-const LINE_MAX: usize = 100;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,15 +207,5 @@ mod tests {
         assert!(text.contains("MAPI/HTTP, Bearer *"));
         assert!(!text.contains("MAPI/HTTP, Basic *"));
         assert!(lines.iter().all(|line| line.len() <= 110), "{text}");
-    }
-
-    #[test]
-    fn prose_is_wrapped_at_words() {
-        let mut text = String::new();
-        wrapped(&mut text, "  ", &"word ".repeat(60)).unwrap();
-
-        assert!(text.lines().all(|line| line.len() <= LINE_MAX));
-        assert!(text.lines().all(|line| line.starts_with("  word")));
-        assert_eq!(text.matches("word").count(), 60);
     }
 }
