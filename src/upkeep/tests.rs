@@ -279,17 +279,26 @@ async fn a_probe_is_content_with_any_answer_but_401_and_500() {
     assert!(house.is_up("MBX1"));
 }
 
-#[tokio::test]
-async fn failures_that_requests_see_mark_a_server_down_and_wake_its_polls() {
+/// A site whose MBX1 takes connections and says nothing, is hardly ever checked, and is down after so many
+/// failures.
+async fn with_a_deaf_server(fall: u32) -> (Settings, ServerName, TcpListener) {
+    let (name, deaf) = (
+        ServerName::new("MBX1"),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
     let mut quiet = settings();
     quiet.health.interval = Duration::from_secs(3600);
-    quiet.health.timeout = Duration::from_secs(3600);
-    let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let name = ServerName::new("MBX1");
+    quiet.health.fall = fall;
     quiet
         .servers
         .insert(name.clone(), server("MBX1", deaf.local_addr().unwrap()));
-    quiet.health.fall = 3;
+    (quiet, name, deaf)
+}
+
+#[tokio::test]
+async fn failures_that_requests_see_mark_a_server_down_and_wake_its_polls() {
+    let (mut quiet, name, _deaf) = with_a_deaf_server(3).await;
+    quiet.health.timeout = Duration::from_secs(3600);
     let house = House::with(quiet);
     let asks = house.runtime.asks();
 
@@ -305,16 +314,7 @@ async fn failures_that_requests_see_mark_a_server_down_and_wake_its_polls() {
 
 #[tokio::test]
 async fn requests_see_that_a_server_begins_to_fail_and_that_it_made_up_for_it() {
-    let mut quiet = settings();
-    quiet.health.interval = Duration::from_secs(3600);
-    quiet.health.fall = 10;
-    let (name, deaf) = (
-        ServerName::new("MBX1"),
-        TcpListener::bind("127.0.0.1:0").await.unwrap(),
-    );
-    quiet
-        .servers
-        .insert(name.clone(), server("MBX1", deaf.local_addr().unwrap()));
+    let (quiet, name, _deaf) = with_a_deaf_server(10).await;
     let house = House::with(quiet);
     assert!(house.runtime.snapshot().health.is_steady(&name));
 
@@ -332,16 +332,7 @@ async fn requests_see_that_a_server_begins_to_fail_and_that_it_made_up_for_it() 
 
 #[tokio::test]
 async fn an_answer_right_behind_a_failure_makes_up_for_it() {
-    let mut quiet = settings();
-    quiet.health.interval = Duration::from_secs(3600);
-    quiet.health.fall = 2;
-    let (name, deaf) = (
-        ServerName::new("MBX1"),
-        TcpListener::bind("127.0.0.1:0").await.unwrap(),
-    );
-    quiet
-        .servers
-        .insert(name.clone(), server("MBX1", deaf.local_addr().unwrap()));
+    let (quiet, name, _deaf) = with_a_deaf_server(2).await;
     let house = House::with(quiet);
 
     // Upkeep has had no time to hear of the failure when the answer comes.
