@@ -136,11 +136,12 @@ impl BackServer {
     }
 
     /// Which kept connections may carry this identity's requests: where the server takes a header to
-    /// prove a whole connection, each identity has a lane of its own; elsewhere all share one.
-    pub fn lane(&self, identity: u128) -> Option<u128> {
+    /// prove a whole connection, each identity has a lane of its own; elsewhere all share one, and nobody
+    /// asks which identity it is.
+    pub fn lane(&self, identity: impl FnOnce() -> Option<u128>) -> Option<u128> {
         match self.settings.authenticates {
             Authenticates::Requests => None,
-            Authenticates::Connections => Some(identity),
+            Authenticates::Connections => identity(),
         }
     }
 

@@ -335,10 +335,9 @@ fn route(
         out,
     );
     bill.ledger.server_out = Kinds::of_head(written);
-    let identity_key = world.handoff.identity_key(identity, head.authorization);
     Ok(Admitted::Forward(Box::new(Plan {
         name: None,
-        lane: identity_key.and_then(|key| backend.lane(key)),
+        lane: backend.lane(|| world.handoff.identity_key(identity, head.authorization)),
         pin: Pinning {
             endpoint,
             request_type: head.request_type,

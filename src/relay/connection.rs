@@ -126,18 +126,13 @@ pub fn serve<S: Stream>(
         ended: began,
     };
     async move {
-        while connection.next_request(idle).await {
+        let mut next = Next::Request;
+        while next == Next::Request && connection.next_request(idle).await {
             // Boxed: an exchange's state exists only while there is one; an idle connection is small.
-            match Box::pin(connection.exchange(&runtime)).await {
-                Next::Request => connection.is_used = true,
-                Next::Close => break,
-                end => {
-                    connection.end(end, &runtime.metrics).await;
-                    return;
-                }
-            }
+            next = Box::pin(connection.exchange(&runtime)).await;
+            connection.is_used = true;
         }
-        connection.end(Next::Close, &runtime.metrics).await;
+        connection.end(next, &runtime.metrics).await;
     }
 }
 
