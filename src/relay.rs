@@ -22,6 +22,7 @@ mod learn;
 mod local;
 mod refuse;
 mod respond;
+mod slow;
 pub mod target;
 
 pub use connection::{Stream, serve};

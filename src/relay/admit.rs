@@ -2,11 +2,12 @@
 
 use super::bill::{Bill, Routed};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
+use super::slow::{Known, Slow};
 use super::target::{Place, Target};
 use crate::accounting::meter::enter;
 use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
-use crate::auth::{AuthStep, Identity, Memo, Scheme, Verification};
+use crate::auth::{AuthStep, Identity, Memo, Scheme};
 use crate::backend::BackServer;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::mapi::{Endpoint, RequestType};
@@ -22,8 +23,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub(crate) enum Admitted {
     /// It goes to a server; the head for it is written but for its end.
     Forward(Box<Plan>),
-    /// A password must be verified first: slow work, then the head is read again.
-    Verify(Verification),
+    /// Something must be found out first; then the head is judged again.
+    Wait(Slow),
     /// We answer it ourselves.
     Local(Local),
 }
@@ -76,8 +77,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) scheme: &'static str,
     /// Who it proved to be.
     pub(crate) memo: &'a mut Memo,
-    /// Who it has just proved to be, by slow work.
-    pub(crate) verified: Option<Arc<Identity>>,
+    /// What slow work has found out for this request.
+    pub(crate) known: &'a Known,
     /// Servers that could not be reached for this request.
     pub(crate) tried: &'a [ServerName],
 }
@@ -151,9 +152,9 @@ pub(crate) fn admit(
         offered: &offered.authentication,
         now: (now, bill.time),
     };
-    let identity = match who(asker, world, caller.memo, caller.verified, runtime)? {
+    let identity = match who(asker, world, caller.memo, caller.known, runtime)? {
         Ok(identity) => identity,
-        Err(verification) => return Ok(Some(Admitted::Verify(verification))),
+        Err(slow) => return Ok(Some(Admitted::Wait(slow))),
     };
     bill.user = Some(identity.user.clone());
     enter(Phase::Route);
@@ -204,11 +205,11 @@ fn who(
     asker: Asker<'_>,
     world: &Snapshot,
     memo: &mut Memo,
-    verified: Option<Arc<Identity>>,
+    known: &Known,
     runtime: &Runtime,
-) -> Result<Result<Arc<Identity>, Verification>, Refusal> {
-    if let Some(identity) = verified {
-        return Ok(Ok(identity));
+) -> Result<Result<Arc<Identity>, Slow>, Refusal> {
+    if let Some(identity) = &known.identity {
+        return Ok(Ok(Arc::clone(identity)));
     }
     let metrics = &runtime.metrics;
     match world
@@ -219,7 +220,7 @@ fn who(
             metrics.auth(Some(identity.scheme), AuthOutcome::Remembered);
             Ok(Ok(identity))
         }
-        AuthStep::Verify(verification) => Ok(Err(verification)),
+        AuthStep::Verify(verification) => Ok(Err(Slow::Verify(verification))),
         AuthStep::Challenge(reason) => {
             metrics.auth(None, AuthOutcome::Challenged);
             Err(Refusal::Unauthenticated(reason))

@@ -6,12 +6,13 @@ use super::bill::{Bill, Handshake, Measured};
 use super::buffer::{Buffer, poll_send};
 use super::deadline::Deadline;
 use super::forward::Sent;
-use crate::accounting::meter::{belongs_to, charge, look_closely, settle};
+use super::slow::Known;
+use crate::accounting::meter::{belongs_to, look_closely, settle};
 use crate::accounting::{Kind, Phase, Wire};
-use crate::auth::{Identity, Memo};
+use crate::auth::Memo;
 use crate::buffers::Scratch;
 use crate::ids::ServerName;
-use crate::metrics::{Account, AuthOutcome, LegSide, Metrics, Outcome, RetryReason};
+use crate::metrics::{Account, LegSide, Metrics, Outcome, RetryReason};
 use crate::refusal::Refusal;
 use crate::runtime::{Ask, Runtime, Snapshot};
 use std::future::poll_fn;
@@ -259,9 +260,9 @@ impl<S: Stream> Connection<S> {
                         unreachable.unwrap_or(Refusal::TooBusy("retry")),
                     ));
                 }
-                // Admit verifies by itself.
-                Ok(Admitted::Verify(_)) => {
-                    return Err(Stop::Refuse(Refusal::TooBusy("verification")));
+                // Admit does slow work by itself.
+                Ok(Admitted::Wait(_)) => {
+                    return Err(Stop::Refuse(Refusal::TooBusy("slow work")));
                 }
                 Err(stop) => return Err(stop),
             };
@@ -295,11 +296,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Reads the head and decides, verifying a password where that is needed.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "times of the phases are read where the phases change"
-    )]
+    /// Reads the head and decides, with whatever slow work that needs.
     async fn admit(
         &mut self,
         runtime: &Runtime,
@@ -310,7 +307,7 @@ impl<S: Stream> Connection<S> {
         out: &mut Scratch,
     ) -> Result<Admitted, Stop> {
         let limits = &world.settings.limits;
-        let mut verified: Option<Arc<Identity>> = None;
+        let mut known = Known::default();
         let mut is_partial = false;
         loop {
             out.0.clear();
@@ -318,7 +315,7 @@ impl<S: Stream> Connection<S> {
                 address: &self.address,
                 scheme: self.scheme,
                 memo: &mut self.memo,
-                verified: verified.take(),
+                known: &known,
                 tried,
             };
             match admit(
@@ -331,19 +328,8 @@ impl<S: Stream> Connection<S> {
                 bill,
                 &mut out.0,
             )? {
-                Some(Admitted::Verify(verification)) => {
-                    let began = Instant::now();
-                    let scheme = verification.scheme();
-                    let outcome = Box::pin(verification.run()).await;
-                    bill.auth = began.elapsed();
-                    charge(Phase::Auth, world.auth.take_cpu_ns());
-                    runtime.metrics.auth_verified();
-                    let told = match &outcome {
-                        Ok(_) => AuthOutcome::Verified,
-                        Err(denied) => denied.outcome(),
-                    };
-                    runtime.metrics.auth(Some(scheme), told);
-                    verified = Some(outcome.map_err(Refusal::from)?);
+                Some(Admitted::Wait(slow)) => {
+                    Box::pin(known.learn(slow, runtime, world, bill)).await?;
                 }
                 Some(admitted) => return Ok(admitted),
                 None => {

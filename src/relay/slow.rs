@@ -1,0 +1,60 @@
+//! Slow work between a head and its decision, done once for the request, then the head is judged again.
+
+use super::bill::Bill;
+use crate::accounting::Phase;
+use crate::accounting::meter::charge;
+use crate::auth::{Identity, Verification};
+use crate::metrics::AuthOutcome;
+use crate::refusal::Refusal;
+use crate::runtime::{Runtime, Snapshot};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a decision waits for. None of it runs on a worker thread for longer than a poll.
+pub(crate) enum Slow {
+    /// A credential that nobody knows yet.
+    Verify(Verification),
+}
+
+/// What slow work has found out for one request.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Who asks.
+    pub(crate) identity: Option<Arc<Identity>>,
+}
+
+impl Known {
+    /// Does the work, keeps what it finds.
+    ///
+    /// # Errors
+    /// Why the request ends here; nothing of it went to a server.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "times of the phases are read where the phases change"
+    )]
+    pub(super) async fn learn(
+        &mut self,
+        slow: Slow,
+        runtime: &Runtime,
+        world: &Snapshot,
+        bill: &mut Bill<'_>,
+    ) -> Result<(), Refusal> {
+        let began = Instant::now();
+        match slow {
+            Slow::Verify(verification) => {
+                let scheme = verification.scheme();
+                let outcome = verification.run().await;
+                bill.auth = began.elapsed();
+                charge(Phase::Auth, world.auth.take_cpu_ns());
+                runtime.metrics.auth_verified();
+                let told = match &outcome {
+                    Ok(_) => AuthOutcome::Verified,
+                    Err(denied) => denied.outcome(),
+                };
+                runtime.metrics.auth(Some(scheme), told);
+                self.identity = Some(outcome?);
+            }
+        }
+        Ok(())
+    }
+}
