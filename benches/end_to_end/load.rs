@@ -1,5 +1,8 @@
 //! Generator of parts A and B: a closed loop of Executes over connections that stay open.
 //!
+//! All proxies are driven in one run, in turns of a fraction of a second: what the neighbours on a shared
+//! machine do meanwhile happens to all of them alike, and their ratios hold where their times do not.
+//!
 //! Written against epoll and rustls by hand, one thread, because it shares its core with the mailbox
 //! servers and must still be faster than the proxy it drives.
 
@@ -25,26 +28,35 @@ const ERRORS_MAX: u64 = 1000;
 /// An answer that takes longer counts as failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Who is driven.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Target {
+    /// The proxy.
+    pub(crate) address: SocketAddr,
+    /// Its process, whose CPU time is read at both ends of a turn.
+    pub(crate) pid: u32,
+}
+
 /// What to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Question {
-    /// The proxy.
-    pub(crate) address: SocketAddr,
-    /// Its process, whose CPU time is read at both ends of the window.
-    pub(crate) pid: u32,
+    /// The proxies, in the order of their turns.
+    pub(crate) targets: Vec<Target>,
     /// Connections, each with a user of its own as long as there are enough.
     pub(crate) connections: usize,
     /// Users there are.
     pub(crate) users: usize,
     /// KiB of each answer's body.
     pub(crate) answer_kib: u32,
-    /// Load before the window.
+    /// Load on each before anything is counted.
     pub(crate) warm_up: Duration,
-    /// The window.
+    /// All turns of one proxy together.
     pub(crate) window: Duration,
+    /// Turns of each.
+    pub(crate) turns: u32,
 }
 
-/// What was seen in the window.
+/// What was seen of one proxy.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Found {
     /// Whole answers.
@@ -65,34 +77,78 @@ pub(crate) struct Found {
     pub(crate) resumed: u64,
 }
 
-/// Runs the loop.
-pub(crate) fn run(question: Question) -> Result<Found> {
-    let mut engine = Engine::open(question)?;
-    let begin = Instant::now();
-    engine.begin_all();
-    engine.run_until(begin + engine.question.warm_up)?;
+/// What was found of each proxy, or why there are no figures.
+pub(crate) type Findings = Vec<std::result::Result<Found, String>>;
 
-    let watched = Watched::new(engine.question.pid)?;
-    engine.latency.reset();
-    let (before, start) = (watched.cpu()?, Instant::now());
-    engine.run_until(start + engine.question.window)?;
-    let (after, end) = (watched.cpu()?, Instant::now());
-
-    Ok(Found {
-        requests: engine.latency.len(),
-        seconds: (end - start).as_secs_f64(),
-        cpu_ns: after.since(&before),
-        p50_ms: engine.latency.value_at_quantile(0.5) as f64 / 1000.0,
-        p99_ms: engine.latency.value_at_quantile(0.99) as f64 / 1000.0,
-        errors: engine.errors,
-        first_error: engine.first_error,
-        resumed: 0,
-    })
+/// Drives all of them, turn by turn.
+pub(crate) fn run(question: Question) -> Result<Findings> {
+    let question = Arc::new(question);
+    let driven = question.targets.iter();
+    let mut driven: Vec<Result<Driven>> = driven
+        .map(|&target| Driven::open(&question, target))
+        .collect();
+    for _ in 0..question.turns {
+        for place in &mut driven {
+            if let Ok(one) = place
+                && let Err(cause) = one.turn(question.window / question.turns)
+            {
+                *place = Err(cause);
+            }
+        }
+    }
+    let found = |one: Result<Driven>| one.map(Driven::found).map_err(|cause| format!("{cause:#}"));
+    Ok(driven.into_iter().map(found).collect())
 }
 
-/// All connections and what they share.
+/// One proxy under load, and what its turns have cost.
+struct Driven {
+    engine: Engine,
+    watched: Watched,
+    seconds: f64,
+    cpu_ns: u64,
+}
+
+impl Driven {
+    fn open(question: &Arc<Question>, target: Target) -> Result<Self> {
+        let mut engine = Engine::open(Arc::clone(question), target)?;
+        engine.run_for(question.warm_up)?;
+        engine.latency.reset();
+        Ok(Self {
+            engine,
+            watched: Watched::new(target.pid)?,
+            seconds: 0.0,
+            cpu_ns: 0,
+        })
+    }
+
+    /// Load for so long; ends with the answer to the last request, so that all of its cost is counted.
+    fn turn(&mut self, length: Duration) -> Result<()> {
+        let (before, start) = (self.watched.cpu()?, Instant::now());
+        self.engine.run_for(length)?;
+        self.seconds += start.elapsed().as_secs_f64();
+        self.cpu_ns += self.watched.cpu()?.since(&before);
+        Ok(())
+    }
+
+    fn found(self) -> Found {
+        let latency = &self.engine.latency;
+        Found {
+            requests: latency.len(),
+            seconds: self.seconds,
+            cpu_ns: self.cpu_ns,
+            p50_ms: latency.value_at_quantile(0.5) as f64 / 1000.0,
+            p99_ms: latency.value_at_quantile(0.99) as f64 / 1000.0,
+            errors: self.engine.errors,
+            first_error: self.engine.first_error,
+            resumed: 0,
+        }
+    }
+}
+
+/// All connections to one proxy and what they share.
 struct Engine {
-    question: Question,
+    question: Arc<Question>,
+    address: SocketAddr,
     epoll: OwnedFd,
     tls: Arc<ClientConfig>,
     lines: Vec<Line>,
@@ -112,7 +168,7 @@ struct Line {
 }
 
 impl Engine {
-    fn open(question: Question) -> Result<Self> {
+    fn open(question: Arc<Question>, target: Target) -> Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         // A large answer is read in large pieces; a small one fits into one read anyway.
         let mut engine = Self {
@@ -123,6 +179,7 @@ impl Engine {
             latency: Histogram::new_with_bounds(1, 60_000_000, 3)?,
             errors: 0,
             first_error: None,
+            address: target.address,
             question,
         };
         for number in 0..engine.question.connections {
@@ -146,7 +203,7 @@ impl Engine {
     /// A connection with a session: TLS, then a Connect whose cookies every Execute carries.
     fn connect(&self, number: usize) -> Result<Line> {
         let user = User(number % self.question.users);
-        let mut tcp = TcpStream::connect(self.question.address)?;
+        let mut tcp = TcpStream::connect(self.address)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut tls = ClientConnection::new(Arc::clone(&self.tls), client::server_name()?)?;
@@ -182,24 +239,20 @@ impl Engine {
         })
     }
 
-    fn begin_all(&mut self) {
+    /// Each connection asks again and again for so long, and once more waits for its answer.
+    fn run_for(&mut self, length: Duration) -> Result<()> {
+        let mut waiting = 0;
         for number in 0..self.lines.len() {
-            let outcome = self.lines.get_mut(number).map_or(Ok(()), Line::send);
-            if let Err(cause) = outcome {
-                self.failed(number, &cause);
+            match self.lines.get_mut(number).map_or(Ok(()), Line::send) {
+                Ok(()) => waiting += 1,
+                Err(cause) => waiting += self.failed(number, &cause, true),
             }
         }
-    }
-
-    fn run_until(&mut self, deadline: Instant) -> Result<()> {
+        let deadline = Instant::now() + length;
         let mut events = Vec::with_capacity(256);
-        loop {
-            let now = Instant::now();
-            if now >= deadline {
-                return self.check_stuck(now);
-            }
-            let wait = (deadline - now).min(Duration::from_millis(100));
+        while waiting > 0 {
             events.clear();
+            let wait = Duration::from_millis(100);
             match epoll::wait(
                 &self.epoll,
                 spare_capacity(&mut events),
@@ -207,6 +260,11 @@ impl Engine {
             ) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(cause) => return Err(cause).context("epoll"),
+            }
+            let now = Instant::now();
+            let goes_on = now < deadline;
+            if now > deadline + ANSWER_TIMEOUT {
+                bail!("{waiting} requests without an answer after {ANSWER_TIMEOUT:?}");
             }
             for event in &events {
                 let number = usize::try_from(event.data.u64())?;
@@ -216,12 +274,19 @@ impl Engine {
                 match line.read(&mut self.buffer, u64::from(self.question.answer_kib) * 1024) {
                     Ok(Some(took)) => {
                         self.latency.saturating_record(took.as_micros() as u64);
-                        if let Err(cause) = line.send() {
-                            self.failed(number, &cause);
+                        waiting -= 1;
+                        if goes_on {
+                            match line.send() {
+                                Ok(()) => waiting += 1,
+                                Err(cause) => waiting += self.failed(number, &cause, true),
+                            }
                         }
                     }
                     Ok(None) => {}
-                    Err(cause) => self.failed(number, &cause),
+                    Err(cause) => {
+                        waiting -= 1;
+                        waiting += self.failed(number, &cause, goes_on);
+                    }
                 }
             }
             if self.errors > ERRORS_MAX {
@@ -231,34 +296,31 @@ impl Engine {
                 );
             }
         }
-    }
-
-    /// Counts requests that wait for an answer in vain.
-    fn check_stuck(&mut self, now: Instant) -> Result<()> {
-        let stuck = self
-            .lines
-            .iter()
-            .filter(|line| now - line.sent > ANSWER_TIMEOUT)
-            .count();
-        if stuck > 0 {
-            bail!("{stuck} requests without an answer after {ANSWER_TIMEOUT:?}");
-        }
         Ok(())
     }
 
-    /// Counts a failure and replaces the connection, so that the load stays the same.
-    fn failed(&mut self, number: usize, cause: &anyhow::Error) {
+    /// Counts a failure and replaces the connection, so that the load stays the same. Returns how many
+    /// requests are under way on the new one.
+    fn failed(&mut self, number: usize, cause: &anyhow::Error, asks: bool) -> usize {
         self.errors += 1;
         self.first_error.get_or_insert_with(|| format!("{cause:#}"));
         let replaced = self.connect(number).and_then(|mut line| {
-            line.send()?;
+            if asks {
+                line.send()?;
+            }
             self.watch(number, &line)?;
             Ok(line)
         });
         match (replaced, self.lines.get_mut(number)) {
-            (Ok(line), Some(place)) => *place = line,
-            // Found stuck, or broken again, at the end.
-            _ => self.errors += 1,
+            (Ok(line), Some(place)) => {
+                *place = line;
+                usize::from(asks)
+            }
+            // The next turn finds it broken again.
+            _ => {
+                self.errors += 1;
+                0
+            }
         }
     }
 }

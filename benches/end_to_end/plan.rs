@@ -91,6 +91,8 @@ pub(crate) struct Plan {
     pub(crate) warm_up: Duration,
     /// Length of a window.
     pub(crate) window: Duration,
+    /// Turns a window of A and B is taken in.
+    pub(crate) turns: u32,
     /// KiB of the largest answer.
     pub(crate) large_kib: u32,
     /// Polls wanted in C.
@@ -165,6 +167,7 @@ impl From<Arguments> for Plan {
             large_connections: if asked.smoke { 4 } else { 16 },
             warm_up: of(200, 700),
             window: of(500, 3000),
+            turns: if asked.smoke { 10 } else { 150 },
             large_kib: 10 * 1024,
             polls: asked.polls.unwrap_or(if asked.smoke { 200 } else { 5000 }),
             pending: of(1000, 5000),

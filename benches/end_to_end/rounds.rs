@@ -113,30 +113,39 @@ impl Bench<'_> {
             };
             for round in 1..=self.plan.rounds {
                 fastrand::shuffle(&mut running);
-                for peer in &running {
-                    launch::check_interrupted()?;
+                launch::check_interrupted()?;
+                let lost = running.iter().map(|peer| {
                     peer.forget_log();
-                    let question = load::Question {
-                        address: peer.address,
-                        pid: peer.process.pid(),
-                        connections,
-                        users: self.plan.users,
-                        answer_kib: match work {
-                            Work::Answer50K => 50,
-                            Work::Answer10M => self.plan.large_kib,
-                            _ => 4,
-                        },
-                        warm_up: self.plan.warm_up,
-                        window: self.plan.window,
-                    };
-                    let limit = self.plan.warm_up + self.plan.window + SLACK;
-                    let lost = peer.lost_lines();
-                    let found = launch::ask(self.site.cores, load::NAME, &question, limit);
-                    match lost.and_then(|before| Ok(peer.lost_lines()?.saturating_sub(before))) {
+                    peer.lost_lines()
+                });
+                let lost: Vec<Result<u64>> = lost.collect();
+                let targets = running.iter().map(|peer| load::Target {
+                    address: peer.address,
+                    pid: peer.process.pid(),
+                });
+                let question = load::Question {
+                    targets: targets.collect(),
+                    connections,
+                    users: self.plan.users,
+                    answer_kib: match work {
+                        Work::Answer50K => 50,
+                        Work::Answer10M => self.plan.large_kib,
+                        _ => 4,
+                    },
+                    warm_up: self.plan.warm_up,
+                    window: self.plan.window,
+                    turns: self.plan.turns,
+                };
+                let each = self.plan.warm_up + self.plan.window + SLACK;
+                let limit = each * u32::try_from(running.len())?;
+                let findings: load::Findings =
+                    launch::ask(self.site.cores, load::NAME, &question, limit)?;
+                for ((peer, before), found) in running.iter().zip(lost).zip(findings) {
+                    match before.and_then(|before| Ok(peer.lost_lines()?.saturating_sub(before))) {
                         Ok(lost) => *self.results.lost_lines.entry(work).or_default() += lost,
                         Err(cause) => self.failed(&peer.name, "lost lines", &format!("{cause:#}")),
                     }
-                    self.keep(work, &peer.name, round, found);
+                    self.keep(work, &peer.name, round, found.map_err(anyhow::Error::msg));
                 }
             }
         }
@@ -240,15 +249,15 @@ impl Bench<'_> {
         let users = self.plan.users;
         // Code and tables come into memory before the first reading; the connections go again.
         let warm_up = load::Question {
-            address,
-            pid,
+            targets: vec![load::Target { address, pid }],
             connections: 8,
             users,
             answer_kib: 4,
             warm_up: Duration::from_millis(100),
             window: Duration::from_millis(400),
+            turns: 1,
         };
-        let _: load::Found = launch::ask(self.site.cores, load::NAME, &warm_up, SLACK)?;
+        let _: load::Findings = launch::ask(self.site.cores, load::NAME, &warm_up, SLACK)?;
         let question = polls::Question {
             address,
             pid,
