@@ -74,8 +74,8 @@ pub struct Entry<'a> {
     pub first_byte: Option<Duration>,
     /// From the first byte of the request to the last byte of the answer.
     pub total: Duration,
-    /// Processor time it took us.
-    pub cpu: Duration,
+    /// Processor time it took us; `None` where it was not measured.
+    pub cpu: Option<Duration>,
     /// Where that went, for a request that was looked at closely.
     pub phases: Option<&'a Times>,
     /// Processor time and bytes of the connection's handshake, for its first request.

@@ -10,7 +10,7 @@ mod proxy_protocol;
 
 pub use front::Front;
 
-use crate::accounting::meter::settle;
+use crate::accounting::meter::{Look, settle, take_between};
 use crate::accounting::{Metered, Phase};
 use crate::backend::pool;
 use crate::certs::CertError;
@@ -191,20 +191,20 @@ fn work(runtime: &Arc<Runtime>, shares: Vec<(Arc<Front>, TcpListener)>) {
             return;
         }
     };
-    let is_metered = runtime.snapshot().settings.accounting.cpu;
+    let look = Look::always(runtime.snapshot().settings.accounting.cpu);
     reactor.block_on(async {
         for (front, socket) in shares {
             match tokio::net::TcpListener::from_std(socket) {
                 Ok(socket) => {
                     let accepting = accept::accept_loop(socket, front, runtime.clone());
-                    tokio::spawn(Metered::new(accepting, Phase::Idle, is_metered));
+                    tokio::spawn(Metered::new(accepting, Phase::Idle, look));
                 }
                 Err(cause) => {
                     tracing::error!(%cause, "a worker thread cannot use a listening socket");
                 }
             }
         }
-        Metered::new(tidy_up(runtime), Phase::Idle, is_metered).await;
+        Metered::new(tidy_up(runtime), Phase::Idle, look).await;
     });
 }
 
@@ -217,6 +217,7 @@ async fn tidy_up(runtime: &Runtime) {
         pool::retire(now.into());
         runtime.usage.hand_over();
         runtime.metrics.cpu(Account::Pool, settle().of(Phase::Idle));
+        runtime.metrics.cpu(Account::Worker, take_between());
     }
 }
 

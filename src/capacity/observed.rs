@@ -310,21 +310,32 @@ impl Window<'_> {
             .max(beside_clients))
     }
 
+    /// Requests are counted; what one took is the mean of those that were measured.
     fn requests(&self, observed: &mut Observed) -> Result<(), Unusable> {
-        let name = "mapigate_request_cpu_seconds";
-        let (count, sum) = (format!("{name}_count"), format!("{name}_sum"));
+        let (counted, measured) = (
+            "mapigate_mapi_requests_total",
+            "mapigate_request_cpu_seconds",
+        );
+        let (count, sum) = (format!("{measured}_count"), format!("{measured}_sum"));
         if self.last.of(&count).next().is_none() {
-            return Err(Unusable::Missing(name));
+            return Err(Unusable::Missing(measured));
         }
-        for sample in self.last.of(&count) {
+        if self.last.of(counted).next().is_none() {
+            return Err(Unusable::Missing(counted));
+        }
+        for sample in self.last.of(counted) {
             let (endpoint, kind) = (sample.label("endpoint"), sample.label("request_type"));
+            let outcome = sample.label("outcome");
             let labels = [("endpoint", endpoint), ("request_type", kind)];
+            let [endpoint_label, kind_label] = labels;
+            let requests = self.rate(counted, &[endpoint_label, kind_label, ("outcome", outcome)]);
+            let mean = self.rate(&sum, &labels) / self.rate(&count, &labels);
             let place = class(endpoint, kind).index();
-            if let Some(requests) = observed.requests.get_mut(place) {
-                *requests += self.rate(&count, &labels);
+            if let Some(all) = observed.requests.get_mut(place) {
+                *all += requests;
             }
             if let Some(cores) = observed.request_cores.get_mut(place) {
-                *cores += self.rate(&sum, &labels);
+                *cores += amount(requests * mean);
             }
         }
         Ok(())

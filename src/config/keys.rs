@@ -455,9 +455,11 @@ pub const KEYS: &[Key] = keys! {
     "accounting" Section, section(),
         "What is told of the cost of requests.";
     "accounting.cpu" Choice(&["off", "on"]), default("on"),
-        "Measure the processor time of every request.";
-    "accounting.cpu_closely_every" Count(1, 1_000_000), default("64"),
-        "Of so many requests one is looked at closely: where its processor time went, phase by phase. The metrics are scaled; 1 looks at all of them.";
+        "Measure the processor time of requests.";
+    "accounting.cpu_every" Count(1, 1024), default("32"),
+        "Of so many requests one is measured, drawn by lot; metrics and usage are scaled to all. 1 measures each, which costs up to a tenth of a small request.";
+    "accounting.cpu_closely_every" Count(1, 1_000_000), default("256"),
+        "Of so many requests one is looked at closely, among those that are measured: where its processor time went, phase by phase. The metrics are scaled.";
     "accounting.usage_entries" Count(0, 10_000), default("1000"),
         "Users, mailboxes, client versions and databases that `/usage.json` lists with what they used: so many of each (1000: about 3 MB, and up to 2 MB for each worker); 0: nobody is listed.";
     "accounting.device_info" Choice(&["off", "on"]), default("off"),

@@ -563,16 +563,22 @@ pub struct HttpProxyLog {
 /// What is told of the cost of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accounting {
-    /// Processor time is measured.
-    pub cpu: bool,
-    /// Of so many requests one is looked at closely, phase by phase; none where processor time is not
-    /// measured.
-    pub closely_every: Option<NonZeroU32>,
+    /// Of which requests the processor time is measured; `None`: of none.
+    pub cpu: Option<CpuSampling>,
     /// Names in each list of who used how much; 0: nobody is listed.
     pub usage_entries: usize,
     /// Our name in the `X-DeviceInfo` of answers, at most [`Self::DEVICE_ID_MAX`] characters; `None`: no
     /// such field.
     pub device_info: Option<String>,
+}
+
+/// How many requests are measured. Those stand for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuSampling {
+    /// One in so many.
+    pub every: NonZeroU32,
+    /// One in so many is looked at phase by phase.
+    pub closely_every: NonZeroU32,
 }
 
 impl Accounting {

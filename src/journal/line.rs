@@ -67,7 +67,9 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
         thousandths(line, key!("first_byte_ms"), first_byte.as_micros());
     }
     thousandths(line, key!("total_ms"), entry.total.as_micros());
-    thousandths(line, key!("cpu_us"), entry.cpu.as_nanos());
+    if let Some(cpu) = entry.cpu {
+        thousandths(line, key!("cpu_us"), cpu.as_nanos());
+    }
     if let Some(phases) = entry.phases {
         for (key, phase) in [
             (key!("cpu_head_us"), Phase::Head),

@@ -211,7 +211,11 @@ const FIELDS: &[Field] = &[
         }
     }),
     field("total_ms", |e, line| thousandths(line, e.total.as_micros())),
-    field("cpu_us", |e, line| thousandths(line, e.cpu.as_nanos())),
+    field("cpu_us", |e, line| {
+        if let Some(cpu) = e.cpu {
+            thousandths(line, cpu.as_nanos());
+        }
+    }),
     field("head_in", |e, line| number(line, e.ledger.client_in.head())),
     field("head_out", |e, line| {
         number(line, e.ledger.client_out.head());

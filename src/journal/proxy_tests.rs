@@ -294,7 +294,7 @@ proptest! {
             auth: Duration::from_nanos(times[0]),
             first_byte: first_byte.then_some(Duration::from_nanos(times[1])),
             total: Duration::from_nanos(times[2]),
-            cpu: Duration::from_nanos(times[3]),
+            cpu: Some(Duration::from_nanos(times[3])),
             phases: is_close.then_some(&phases),
             handshake: is_first.then_some((Duration::from_nanos(times[0]), bytes)),
             ledger: &ledger,

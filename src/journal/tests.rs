@@ -35,7 +35,7 @@ pub(super) fn entry() -> Entry<'static> {
         auth: Duration::from_nanos(350),
         first_byte: Some(Duration::from_micros(2_345)),
         total: Duration::from_micros(2_901),
-        cpu: Duration::from_nanos(19_400),
+        cpu: Some(Duration::from_nanos(19_400)),
         phases: None,
         handshake: None,
         ledger: &LEDGER,

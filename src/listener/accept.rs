@@ -2,7 +2,7 @@
 
 use super::front::Front;
 use super::proxy_protocol;
-use crate::accounting::meter::settle;
+use crate::accounting::meter::{Look, settle};
 use crate::accounting::{Counting, Metered, Phase};
 use crate::metrics::{Account, HandshakeOutcome, LegSide};
 use crate::relay;
@@ -33,12 +33,12 @@ pub(super) async fn accept_loop(socket: TcpListener, front: Arc<Front>, runtime:
                     tracing::info!("clients are accepted again");
                 }
                 let (front, runtime, asks) = (front.clone(), runtime.clone(), runtime.asks());
-                let is_metered = runtime.snapshot().settings.accounting.cpu;
+                let look = Look::always(runtime.snapshot().settings.accounting.cpu);
                 let life = async move {
                     let _place = place;
                     connection(tcp, peer, front, runtime, asks).await;
                 };
-                tokio::spawn(Metered::new(life, Phase::Handshake, is_metered));
+                tokio::spawn(Metered::new(life, Phase::Handshake, look));
             }
             Err(cause) => {
                 // Out of descriptors, or of memory: accept would fail again at once, and those who wait

@@ -49,15 +49,19 @@ pub enum Account {
     Accept,
     /// Looking after the kept connections of a worker.
     Pool,
+    /// Workers between two tasks: the scheduler, the look for ready sockets. On the accounts of those it
+    /// was done for where each request is measured.
+    Worker,
 }
 
 impl Account {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Request,
         Self::Handshake,
         Self::Connection,
         Self::Accept,
         Self::Pool,
+        Self::Worker,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -67,6 +71,7 @@ impl Account {
             Self::Connection => "connection",
             Self::Accept => "accept",
             Self::Pool => "pool",
+            Self::Worker => "worker",
         }
     }
 }

@@ -23,8 +23,10 @@ pub struct Finished<'a> {
     pub total: Duration,
     /// From the last byte sent to the server to the first byte of its answer; `None` where none came.
     pub first_byte: Option<Duration>,
-    /// Processor time it took us, all in all.
-    pub cpu: Duration,
+    /// Processor time it took us, all in all; `None` where it was not measured.
+    pub cpu: Option<Duration>,
+    /// For how many requests that stands.
+    pub stands_for: u32,
 }
 
 /// The counters of every endpoint and type.
@@ -65,7 +67,7 @@ impl RequestMeters {
         );
         let cpu = families.histograms(
             "request_cpu_seconds",
-            "Processor time a request took us.",
+            "Processor time a request took us, estimated from those that were measured.",
             &kinds,
             &CPU_BUCKETS,
         );
@@ -102,7 +104,10 @@ impl RequestMeters {
             outcome.inc();
         }
         meters.duration.observe(facts.total.as_secs_f64());
-        meters.cpu.observe(facts.cpu.as_secs_f64());
+        // Once for each it stands for: count and sum are then estimates of all.
+        if let Some(cpu) = facts.cpu {
+            (0..facts.stands_for).for_each(|_| meters.cpu.observe(cpu.as_secs_f64()));
+        }
         if let Some(first_byte) = facts.first_byte {
             meters.first_byte.observe(first_byte.as_secs_f64());
         }

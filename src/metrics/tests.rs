@@ -51,7 +51,8 @@ fn finished(request_type: RequestType) -> Finished<'static> {
         refusal: None,
         total: Duration::from_millis(3),
         first_byte: Some(Duration::from_millis(2)),
-        cpu: Duration::from_micros(19),
+        cpu: Some(Duration::from_micros(19)),
+        stands_for: 1,
     }
 }
 

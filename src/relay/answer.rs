@@ -407,7 +407,7 @@ mod tests {
                 id: "front1",
                 server: "MBX2",
                 queue_us: 1_200,
-                cpu_ns: 5_000,
+                cpu_ns: Some(5_000),
             };
             let with = Rewrite {
                 device: Some(device),

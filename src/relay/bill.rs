@@ -1,6 +1,6 @@
 //! What one request was and what it cost, settled when its future ends or is dropped.
 
-use crate::accounting::meter::{belongs_to, glance, settle};
+use crate::accounting::meter::{Look, enter, glance, looking, settle};
 use crate::accounting::usage::{CLIENT_MAX, Names, Used};
 use crate::accounting::{Bytes, Kind, Ledger, Phase, Times, Wire};
 use crate::backend::Leg;
@@ -12,7 +12,6 @@ use crate::metrics::{Account, Counted, Finished, Outcome};
 use crate::refusal::Refusal;
 use crate::runtime::Runtime;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant, SystemTime};
 
 /// What the access line and the metrics want to know. Kept small: a held poll keeps one for minutes.
@@ -26,8 +25,10 @@ pub(crate) struct Bill<'d> {
     pub(crate) began: Instant,
     /// The clock when it was last read: good enough where a few microseconds do not matter.
     pub(crate) clock: Instant,
-    /// Of so many requests one is looked at closely, and this is one.
-    every: Option<NonZeroU32>,
+    /// How closely it is measured, and for how many it stands.
+    look: Look,
+    /// Nanoseconds that verifying a credential took beside the worker: always counted, stands for itself.
+    pub(crate) verification_ns: u64,
     handshake: Option<Box<Handshake>>,
     is_settled: bool,
     pub(crate) endpoint: Option<Endpoint>,
@@ -88,7 +89,6 @@ impl<'d> Bill<'d> {
         client: SocketAddr,
         client_reused: bool,
         handshake: Option<Box<Handshake>>,
-        every: Option<NonZeroU32>,
         now: (Instant, SystemTime),
     ) -> Self {
         Self {
@@ -99,7 +99,8 @@ impl<'d> Bill<'d> {
             time: now.1,
             began: now.0,
             clock: now.0,
-            every,
+            look: looking(),
+            verification_ns: 0,
             handshake,
             is_settled: false,
             endpoint: None,
@@ -162,9 +163,9 @@ impl<'d> Bill<'d> {
         self.texts.get(begin..end_of(which)).unwrap_or_default()
     }
 
-    /// Nanoseconds of processor time up to now. One clock read.
-    pub(crate) fn cpu_ns_so_far(&self) -> u64 {
-        glance()
+    /// Nanoseconds of processor time up to now, where they are measured. One clock read.
+    pub(crate) fn cpu_ns_so_far(&self) -> Option<u64> {
+        glance().map(|spent| spent.saturating_add(self.verification_ns))
     }
 
     /// Takes what the server's leg has carried for this request.
@@ -186,14 +187,6 @@ impl<'d> Bill<'d> {
             (self.ledger.server_in, self.ledger.server_out) = Default::default();
         }
         self.book(&measured.times, measured.ended);
-        if let Some(every) = self.every {
-            // The work just done has a phase of its own, and the line is written.
-            let spent = settle().of_request();
-            let metrics = &self.runtime.metrics;
-            metrics.cpu(Account::Request, spent);
-            let scaled = spent.saturating_mul(every.get().into());
-            metrics.cpu_phase(self.asked(), Phase::Log, scaled);
-        }
     }
 
     fn asked(&self) -> Option<(Endpoint, RequestType)> {
@@ -218,8 +211,12 @@ impl<'d> Bill<'d> {
 impl Bill<'_> {
     fn book(&self, times: &Times, ended: Instant) {
         let total = ended.saturating_duration_since(self.began);
-        let spent = times.of_request();
-        let cpu = Duration::from_nanos(spent);
+        let (look, beside) = (self.look, self.verification_ns);
+        let spent = look
+            .is_on()
+            .then(|| times.of_request().saturating_add(beside));
+        let cpu = spent.map(Duration::from_nanos);
+        let estimate = look.scaled(times.of_request()).saturating_add(beside);
         let refusal = self.refusal.as_deref();
         let metrics = &self.runtime.metrics;
         let asked = self.asked();
@@ -233,6 +230,7 @@ impl Bill<'_> {
                 total,
                 first_byte: self.first_byte,
                 cpu,
+                stands_for: look.stands_for(),
             }),
             // Nothing that MAPI knows was asked for.
             None => {
@@ -242,15 +240,15 @@ impl Bill<'_> {
             }
         }
         metrics.request_bytes(asked, &self.ledger);
-        metrics.cpu(Account::Request, spent);
-        metrics.cpu(Account::Connection, times.of(Phase::Idle));
-        if let Some(every) = self.every {
+        metrics.cpu(Account::Request, estimate);
+        metrics.cpu(Account::Connection, look.scaled(times.of(Phase::Idle)));
+        metrics.cpu_phase(asked, Phase::Auth, beside);
+        if look.is_close() {
             for phase in Phase::OF_REQUESTS {
-                let scaled = times.of(phase).saturating_mul(every.get().into());
-                metrics.cpu_phase(asked, phase, scaled);
+                metrics.cpu_phase(asked, phase, look.scaled_closely(times.of(phase)));
             }
         }
-        belongs_to(Phase::Log);
+        enter(Phase::Log);
         let route = self.route.as_ref();
         let wire = Bytes {
             received: self.ledger.client_in.total(),
@@ -263,7 +261,7 @@ impl Bill<'_> {
                 client: self.text(CLIENT),
                 database: route.map_or("", |route| route.database.as_str()),
             },
-            Used::of_request(cpu, wire),
+            Used::of_request(Duration::from_nanos(estimate), wire),
         );
         if !self.runtime.journal.is_on() {
             return;
@@ -293,7 +291,7 @@ impl Bill<'_> {
             first_byte: self.first_byte,
             total,
             cpu,
-            phases: self.every.map(|_closely| times),
+            phases: look.is_close().then_some(times),
             handshake: self.handshake.as_deref().map(|handshake| {
                 let cpu = Duration::from_nanos(handshake.cpu_ns);
                 (cpu, handshake.bytes)

@@ -7,7 +7,7 @@ use super::buffer::{Buffer, poll_send};
 use super::deadline::Deadline;
 use super::forward::Sent;
 use super::slow::Known;
-use crate::accounting::meter::{belongs_to, look_closely, settle};
+use crate::accounting::meter::{Look, belongs_to, enter, look, looking, settle};
 use crate::accounting::{Kind, Phase, Wire};
 use crate::auth::Memo;
 use crate::buffers::Scratch;
@@ -113,6 +113,7 @@ pub fn serve<S: Stream>(
     let metrics = &runtime.metrics;
     metrics.cpu(Account::Handshake, handshake.cpu_ns);
     metrics.bytes_beside(LegSide::Client, Kind::Handshake, handshake.bytes);
+    look(Look::draw(runtime.snapshot().settings.accounting.cpu));
     let mut connection = Connection {
         stream,
         client,
@@ -149,13 +150,15 @@ impl<S: Stream> Connection<S> {
                 let _end = tokio::time::timeout(LAST_WORDS, self.stream.shutdown()).await;
             }
         }
-        metrics.cpu(Account::Connection, settle().of(Phase::Idle));
+        let (spent, look) = (settle(), looking());
+        metrics.cpu(Account::Connection, look.scaled(spent.of(Phase::Idle)));
+        metrics.cpu(Account::Request, look.scaled(spent.of_request()));
     }
 
     /// Waits for the first bytes of a request. False: the connection ends here, nobody is owed anything.
     async fn next_request(&mut self, idle: Duration) -> bool {
         self.late.set((self.ended + idle).into());
-        look_closely(false);
+        enter(Phase::Idle);
         poll_fn(|cx| {
             if !self.input.is_empty() {
                 return Poll::Ready(true);
@@ -186,11 +189,9 @@ impl<S: Stream> Connection<S> {
         let world = runtime.snapshot();
         // Whatever brought its first bytes was done for it.
         belongs_to(Phase::Head);
-        let every = world.settings.accounting.closely_every;
-        let every = every.filter(|every| fastrand::u32(..every.get()) == 0);
-        look_closely(every.is_some());
+        let sampling = world.settings.accounting.cpu;
         let handshake = self.handshake.take();
-        let mut bill = Bill::open(runtime, self.client, self.is_used, handshake, every, now);
+        let mut bill = Bill::open(runtime, self.client, self.is_used, handshake, now);
         let mut shape = None;
         // Each stage in a box of its own: while an answer is held for minutes, nothing is kept of what
         // it took to send the request.
@@ -224,11 +225,14 @@ impl<S: Stream> Connection<S> {
                 .add(Kind::Payload, std::mem::take(&mut ahead));
         }
         self.ended = Instant::now();
+        let times = settle();
+        // From here on it is the next request's time, the booking of this one included.
+        look(Look::draw(sampling));
         bill.settle(Measured {
             wire: self.stream.bill(ahead),
             is_tls: self.scheme == "https",
             ended: self.ended,
-            times: settle(),
+            times,
         });
         next
     }

@@ -4,7 +4,8 @@
 //! theirs, 64 characters are all it may have, and both ends pass over it. `[MS-OXCMAPIHTTP] 2.2.3.3.11`
 //!
 //! Ours reads `front1;MBX2;q=0.412;cpu=31`: our name, the server, milliseconds from the request's first
-//! byte until it went to the server, microseconds of processor time until the answer's head went back.
+//! byte until it went to the server, microseconds of processor time until the answer's head went back. The
+//! last is told of requests that are measured.
 
 /// The field's name.
 pub(crate) const NAME: &str = "X-DeviceInfo";
@@ -24,8 +25,8 @@ pub(crate) struct Device<'a> {
     pub(crate) server: &'a str,
     /// Microseconds until the request went to the server.
     pub(crate) queue_us: u64,
-    /// Nanoseconds of processor time so far.
-    pub(crate) cpu_ns: u64,
+    /// Nanoseconds of processor time so far; `None` where they are not measured.
+    pub(crate) cpu_ns: Option<u64>,
 }
 
 impl Device<'_> {
@@ -45,9 +46,11 @@ impl Device<'_> {
         for unit in [100, 10, 1] {
             figures.push(b'0' + (rest / unit % 10) as u8);
         }
-        figures.extend_from_slice(b";cpu=");
-        let cpu_us = (self.cpu_ns / 1000).min(FIGURE_MAX);
-        figures.extend_from_slice(itoa::Buffer::new().format(cpu_us).as_bytes());
+        if let Some(cpu_ns) = self.cpu_ns {
+            figures.extend_from_slice(b";cpu=");
+            let cpu_us = (cpu_ns / 1000).min(FIGURE_MAX);
+            figures.extend_from_slice(itoa::Buffer::new().format(cpu_us).as_bytes());
+        }
         // At least one letter of the server's name and the mark before it.
         let room = LENGTH_MAX
             .checked_sub(taken.saturating_add(figures.len() + self.id.len() + 1))
@@ -82,7 +85,7 @@ mod tests {
         id: "front1",
         server: "MBX2",
         queue_us: 412,
-        cpu_ns: 31_999,
+        cpu_ns: Some(31_999),
     };
 
     fn written(device: &Device<'_>, others: Option<usize>) -> String {
@@ -110,7 +113,7 @@ mod tests {
             id: "a-front-end-of-24-letter",
             server: &"S".repeat(64),
             queue_us: u64::MAX,
-            cpu_ns: u64::MAX,
+            cpu_ns: Some(u64::MAX),
         };
 
         let line = written(&device, None);
@@ -138,7 +141,7 @@ mod tests {
             id in any::<String>(),
             server in any::<String>(),
             queue_us in any::<u64>(),
-            cpu_ns in any::<u64>(),
+            cpu_ns in any::<Option<u64>>(),
             others in proptest::option::of(0_usize..200),
         ) {
             let device = Device { id: &id, server: &server, queue_us, cpu_ns };
@@ -150,7 +153,7 @@ mod tests {
                 let all = value.len() + others.map_or(0, |length| length + 2);
                 prop_assert!(all <= 64, "{all}: {value}");
                 prop_assert!(value.bytes().all(|byte| byte.is_ascii_graphic()), "{value:?}");
-                prop_assert_eq!(value.split(';').count(), 4);
+                prop_assert_eq!(value.split(';').count(), 3 + usize::from(cpu_ns.is_some()));
             }
         }
 
@@ -159,7 +162,7 @@ mod tests {
             id in "[!-~]{1,24}",
             server in "[a-zA-Z0-9 ._()@-]{1,64}",
             queue_us in any::<u64>(),
-            cpu_ns in any::<u64>(),
+            cpu_ns in any::<Option<u64>>(),
         ) {
             let device = Device { id: &id, server: &server, queue_us, cpu_ns };
             prop_assert!(!written(&device, None).is_empty());

@@ -1,8 +1,6 @@
 //! Slow work between a head and its decision, done once for the request, then the head is judged again.
 
 use super::bill::Bill;
-use crate::accounting::Phase;
-use crate::accounting::meter::charge;
 use crate::auth::{Identity, Verification};
 use crate::metrics::AuthOutcome;
 use crate::refusal::Refusal;
@@ -45,7 +43,7 @@ impl Known {
                 let scheme = verification.scheme();
                 let outcome = verification.run().await;
                 bill.auth = began.elapsed();
-                charge(Phase::Auth, world.auth.take_cpu_ns());
+                bill.verification_ns += world.auth.take_cpu_ns();
                 runtime.metrics.auth_verified();
                 let told = match &outcome {
                     Ok(_) => AuthOutcome::Verified,

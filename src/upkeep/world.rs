@@ -126,8 +126,7 @@ pub(crate) fn settings() -> Settings {
             access_buffer: 1 << 20,
         },
         accounting: Accounting {
-            cpu: true,
-            closely_every: None,
+            cpu: None,
             usage_entries: 100,
             device_info: None,
         },

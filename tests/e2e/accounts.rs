@@ -260,7 +260,7 @@ async fn accounts_add_up() {
     // No check falls between the last request and the reading of the accounts.
     let plan = plan
         .section("health", "{ interval: 1h, timeout: 1s }")
-        .section("accounting", "{ cpu_closely_every: 4 }");
+        .section("accounting", "{ cpu_every: 4, cpu_closely_every: 8 }");
     let site = start(plan).await;
     let gate = site.gate().unwrap();
     let clients = gate.address().port();
@@ -384,7 +384,7 @@ async fn accounts_add_up() {
     }
 }
 
-/// The phases, estimated from one request in four, are the total of all but for chance.
+/// The phases, estimated from one request in eight, are the total of all but for chance.
 async fn phases_agree(site: &TestSite) {
     let phases = samples(site, "mapigate_request_cpu_phase_seconds_total").await;
     let total = sum(

@@ -117,7 +117,10 @@ fn same(json: &serde_json::Value, row: &Row) {
 
 #[tokio::test]
 async fn the_row_and_the_json_line_of_a_request_carry_the_same_figures() {
-    let site = start(brisk(Flavour::Exchange).section("logging", LOGGING)).await;
+    let plan = brisk(Flavour::Exchange)
+        .section("logging", LOGGING)
+        .section("accounting", "{ cpu_every: 1 }");
+    let site = start(plan).await;
     let outlook = site.outlook(1).unwrap();
     outlook.connect().await.unwrap();
     for size in [10, 3000, 100_000] {

@@ -45,7 +45,7 @@ fn near(what: &str, found: f64, expected: f64) {
 
 /// Everybody executes some ten times a second, and holds a poll.
 async fn crowded() -> (TestSite, Crowd, String) {
-    let mut plan = brisk(Flavour::Exchange);
+    let mut plan = brisk(Flavour::Exchange).section("accounting", "{ cpu_every: 1 }");
     plan.users = USERS;
     let site = start(plan).await;
     let options = (1..=USERS).map(|number| site.outlook_options(number).unwrap());

@@ -69,7 +69,10 @@ fn logged(site: &TestSite, field: &str) -> BTreeMap<String, Figures> {
 
 #[tokio::test]
 async fn the_lists_agree_with_the_access_log_to_the_byte_and_the_nanosecond() {
-    let site = start(brisk(Flavour::Exchange).section("logging", LOGGING)).await;
+    let plan = brisk(Flavour::Exchange)
+        .section("logging", LOGGING)
+        .section("accounting", "{ cpu_every: 1 }");
+    let site = start(plan).await;
     for number in 1..=3 {
         let outlook = site.outlook(number).unwrap();
         outlook.connect().await.unwrap();
@@ -216,7 +219,7 @@ async fn answers_are_stamped_where_the_site_wants_it_and_only_there() {
 
     let config = site.folder().join("mapigate.yaml");
     let mut text = std::fs::read_to_string(&config).unwrap();
-    text.push_str("\naccounting: { device_info: on, device_id: front1 }\n");
+    text.push_str("\naccounting: { cpu_every: 1, device_info: on, device_id: front1 }\n");
     std::fs::write(&config, text).unwrap();
     site.gate().unwrap().admin().reload().await.unwrap();
     let stamped = answer(&site, &Ask::new(1, "PING")).await;

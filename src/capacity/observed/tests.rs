@@ -7,7 +7,10 @@ fn scrape(seconds: f64) -> Reading {
     let executes = 20.0 * seconds;
     let text = format!(
         "mapigate_build_info{{version=\"1\"}} 1\nprocess_start_time_seconds 1000\n\
-         mapigate_request_cpu_seconds_count{{endpoint=\"emsmdb\",request_type=\"Execute\"}} {executes}\n\
+         mapigate_mapi_requests_total{{endpoint=\"emsmdb\",request_type=\"Execute\",outcome=\"ok\"}} {}\n\
+         mapigate_mapi_requests_total{{endpoint=\"emsmdb\",request_type=\"Execute\",outcome=\"server\"}} {}\n\
+         mapigate_mapi_requests_total{{endpoint=\"nspi\",request_type=\"QueryRows\",outcome=\"ok\"}} {seconds}\n\
+         mapigate_request_cpu_seconds_count{{endpoint=\"emsmdb\",request_type=\"Execute\"}} {}\n\
          mapigate_request_cpu_seconds_sum{{endpoint=\"emsmdb\",request_type=\"Execute\"}} {}\n\
          mapigate_request_cpu_seconds_count{{endpoint=\"nspi\",request_type=\"QueryRows\"}} {}\n\
          mapigate_request_cpu_seconds_sum{{endpoint=\"nspi\",request_type=\"QueryRows\"}} {}\n\
@@ -25,7 +28,10 @@ fn scrape(seconds: f64) -> Reading {
          mapigate_client_bytes_total{{direction=\"sent\"}} {}\n\
          mapigate_backend_bytes_total{{direction=\"received\"}} {}\n\
          mapigate_backend_bytes_total{{direction=\"sent\"}} {}\n",
-        executes * 50e-6,
+        executes * 0.75,
+        executes * 0.25,
+        executes / 2.0,
+        executes / 2.0 * 50e-6,
         seconds,
         seconds * 20e-6,
         seconds * (1e-3 + 20e-6),
@@ -189,6 +195,7 @@ fn what_cannot_be_used_says_why() {
         "mapigate_held_polls",
         "mapigate_cpu_seconds_total",
         "mapigate_request_cpu_seconds",
+        "mapigate_mapi_requests_total",
         "process_cpu_seconds_total",
         "process_start_time_seconds",
     ] {

@@ -2,7 +2,7 @@
 
 use super::super::problem::{Complaint, quoted};
 use super::super::section::Section;
-use super::super::settings::Accounting;
+use super::super::settings::{Accounting, CpuSampling};
 use std::num::NonZeroU32;
 
 pub(super) fn accounting(top: &Section<'_>) -> Accounting {
@@ -15,10 +15,13 @@ pub(super) fn accounting(top: &Section<'_>) -> Accounting {
         let place = section.place("device_id");
         section.desk.warning(&place, complaint);
     }
-    let cpu = section.text("cpu").as_deref() != Some("off");
+    let one = |key| NonZeroU32::new(section.small(key)).unwrap_or(NonZeroU32::MIN);
+    let sampling = CpuSampling {
+        every: one("cpu_every"),
+        closely_every: one("cpu_closely_every"),
+    };
     Accounting {
-        cpu,
-        closely_every: NonZeroU32::new(section.small("cpu_closely_every")).filter(|_| cpu),
+        cpu: (section.text("cpu").as_deref() != Some("off")).then_some(sampling),
         usage_entries: section.amount("usage_entries"),
         device_info: is_stamped.then_some(id),
     }
