@@ -122,7 +122,7 @@ assumptions! {
         "measured: bcrypt of cost 5, which htpasswd -B writes. Cost 10: 73, argon2id: 18, no passwords: 0";
     cold_factor = 6.0, "", true,
         "a request costs against one on a core that is always busy",
-        "measured: an Execute 45 to 73 us at 4,000 to 250 a second, TLS on both legs; 12.3 us on a busy core, where it is 1";
+        "measured: an Execute 45 to 73 us at 4,000 to 250 a second, TLS on both legs; 12.9 us on a busy core, where it is 1";
     cold_handshake_factor = 1.7, "", true,
         "the same for a TLS handshake",
         "measured: 130 us; 77 us on a busy core";
