@@ -179,9 +179,9 @@ fn start_worker(
 
 /// One worker thread, until the process ends.
 fn work(runtime: &Arc<Runtime>, shares: Vec<(Arc<Front>, TcpListener)>) {
-    // Threads that hash passwords for this worker go by its name: their time is charged to requests.
+    // Threads that hash passwords and verify signatures for this worker have an account of their own.
     let built = tokio::runtime::Builder::new_current_thread()
-        .thread_name("mapi-hash")
+        .thread_name("verification")
         .enable_all()
         .build();
     let reactor = match built {

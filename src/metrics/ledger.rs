@@ -39,7 +39,8 @@ impl LegSide {
 /// Whose processor time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
-    /// Requests, each from its first byte to the settlement of its bill, password hashes included.
+    /// Requests, each from its first byte to the settlement of its bill. What verifying credentials takes
+    /// beside the workers is on the account of the threads that do it.
     Request,
     /// TLS handshakes with clients, refused ones included.
     Handshake,
@@ -393,9 +394,10 @@ impl LedgerFamilies {
     }
 }
 
-/// Threads whose work is booked as it is done: the workers, and those that hash passwords for them.
+/// Threads whose work is booked as it is done: the workers, `mapi-0` and so on.
 fn is_on_accounts(name: &str) -> bool {
-    name.starts_with("mapi-")
+    let number = name.trim().strip_prefix("mapi-");
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The other threads of the process: number, name, nanoseconds on a core.

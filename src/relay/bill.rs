@@ -240,7 +240,7 @@ impl Bill<'_> {
             }
         }
         metrics.request_bytes(asked, &self.ledger);
-        metrics.cpu(Account::Request, estimate);
+        metrics.cpu(Account::Request, look.scaled(times.of_request()));
         metrics.cpu(Account::Connection, look.scaled(times.of(Phase::Idle)));
         metrics.cpu_phase(asked, Phase::Auth, beside);
         if look.is_close() {
