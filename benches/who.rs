@@ -11,7 +11,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mapigate::auth::{AuthStep, Authenticator, HandOff, Identity, Memo, Scheme};
+use mapigate::auth::{Asker, AuthStep, Authenticator, HandOff, Identity, Memo, Scheme};
 use mapigate::config::settings::{
     Access, AuthSettings, BackendIdentity, BasicAuth, BearerAuth, BearerChallenge, Database,
     DirectorySettings, KeyPlace, KeySource, TokenIssuer,
@@ -27,6 +27,19 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 const MAILBOXES: u32 = 100_000;
+
+fn asker<'a>(
+    authorization: Option<&'a [u8]>,
+    offered: &'a [Scheme],
+    now: (Instant, SystemTime),
+) -> Asker<'a> {
+    Asker {
+        authorization,
+        offered,
+        source: std::net::Ipv4Addr::LOCALHOST.into(),
+        now,
+    }
+}
 
 fn authentication(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
@@ -48,6 +61,7 @@ fn authentication(criterion: &mut Criterion) {
         negative_ttl: Duration::from_secs(3600),
         cache_capacity: 200_000,
         verifications_max: 2,
+        lockout_guard: None,
     };
     let auth = Authenticator::new(&settings, None).unwrap();
     let now = (Instant::now(), SystemTime::now());
@@ -63,37 +77,38 @@ fn authentication(criterion: &mut Criterion) {
         .collect();
     for value in &values {
         if let AuthStep::Verify(verification) =
-            auth.step(Some(value), offered, &mut Memo::default(), now)
+            auth.step(&asker(Some(value), offered, now), &mut Memo::default())
         {
             runtime.block_on(verification.run()).unwrap();
         }
     }
     let wrong = format!("Basic {}", STANDARD.encode("user1@contoso.test:stale")).into_bytes();
     if let AuthStep::Verify(verification) =
-        auth.step(Some(&wrong), offered, &mut Memo::default(), now)
+        auth.step(&asker(Some(&wrong), offered, now), &mut Memo::default())
     {
         runtime.block_on(verification.run()).unwrap_err();
     }
 
     let mut memo = Memo::default();
     let first = values.first().unwrap();
-    auth.step(Some(first), offered, &mut memo, now);
+    auth.step(&asker(Some(first), offered, now), &mut memo);
     criterion.bench_function("auth_same_connection", |bencher| {
-        bencher.iter(|| auth.step(black_box(Some(first)), offered, &mut memo, now));
+        bencher.iter(|| auth.step(&asker(black_box(Some(first)), offered, now), &mut memo));
     });
     let mut turn = values.iter().cycle();
     criterion.bench_function("auth_new_connection_of_1000_users", |bencher| {
         bencher.iter(|| {
-            auth.step(
-                turn.next().map(Vec::as_slice),
-                offered,
-                &mut Memo::default(),
-                now,
-            )
+            let value = turn.next().map(Vec::as_slice);
+            auth.step(&asker(value, offered, now), &mut Memo::default())
         });
     });
     criterion.bench_function("auth_stale_password", |bencher| {
-        bencher.iter(|| auth.step(black_box(Some(&wrong)), offered, &mut Memo::default(), now));
+        bencher.iter(|| {
+            auth.step(
+                &asker(black_box(Some(&wrong)), offered, now),
+                &mut Memo::default(),
+            )
+        });
     });
     let handoff = HandOff::new(&BackendIdentity::Passthrough).unwrap();
     let identity = Identity {
@@ -139,6 +154,7 @@ fn tokens(criterion: &mut Criterion) {
         negative_ttl: Duration::from_secs(3600),
         cache_capacity: 200_000,
         verifications_max: 2,
+        lockout_guard: None,
     };
     let auth = Authenticator::new(&settings, None).unwrap();
     let now = (Instant::now(), SystemTime::now());
@@ -153,7 +169,7 @@ fn tokens(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let step = |memo: &mut Memo| auth.step(black_box(Some(&value)), offered, memo, now);
+    let step = |memo: &mut Memo| auth.step(&asker(black_box(Some(&value)), offered, now), memo);
 
     criterion.bench_function("token_1500_read_and_verified", |bencher| {
         bencher.iter(|| {
@@ -185,12 +201,8 @@ fn tokens(criterion: &mut Criterion) {
     let made_up = format!("Bearer {}", keys.sign(&claims, &header).unwrap()).into_bytes();
     criterion.bench_function("token_1500_of_an_unknown_key", |bencher| {
         bencher.iter(|| {
-            auth.step(
-                black_box(Some(&made_up)),
-                offered,
-                &mut Memo::default(),
-                now,
-            )
+            let asker = asker(black_box(Some(&made_up)), offered, now);
+            auth.step(&asker, &mut Memo::default())
         });
     });
 }

@@ -18,6 +18,7 @@
 mod basic;
 mod bearer;
 mod cache;
+mod guard;
 pub mod handoff;
 mod method;
 mod names;
@@ -30,6 +31,7 @@ pub use crate::config::settings::Scheme;
 pub(crate) use bearer::mint;
 pub use bearer::{Fetch, KeyRing, KeySetProblem, Put};
 pub use cache::Memo;
+pub use guard::{Delay, GuardFacts};
 pub use handoff::{HandOff, HandOffError};
 pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
 pub use verify::{Tally, Verification};
@@ -41,8 +43,10 @@ use crate::refusal::{Diagnosis, Refusal};
 use basic::Basic;
 use bearer::Bearer;
 use cache::Beliefs;
+use guard::Guard;
 use method::Method;
 use passwords::PasswordProblem;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -58,6 +62,19 @@ pub struct Identity {
     /// When the credential stops proving it; `None` where it does not say. Requests that began before
     /// are finished.
     pub expires: Option<SystemTime>,
+}
+
+/// What a request shows of its sender, where, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The value of its `Authorization` header. The caller refuses requests with several.
+    pub authorization: Option<&'a [u8]>,
+    /// The schemes that are looked at where it came in.
+    pub offered: &'a [Scheme],
+    /// The address it comes from.
+    pub source: IpAddr,
+    /// The time, by both clocks.
+    pub now: (Instant, SystemTime),
 }
 
 /// What to do with a request, as far as its sender is concerned.
@@ -93,6 +110,29 @@ pub enum Denied {
     /// Nobody could look at it: too many others wait, or what it is held against cannot be had. Answer 503.
     #[error("{0}")]
     Busy(&'static str),
+    /// It was not looked at, because too many others were wrong: answer as to [`Self::Credentials`], only
+    /// later.
+    #[error("{}", .0.words())]
+    Guarded(Guarded),
+}
+
+/// Of whom too many credentials were wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarded {
+    /// The user it names.
+    User,
+    /// The address it comes from.
+    Source,
+}
+
+impl Guarded {
+    /// The reason, for the log.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::User => "too many wrong passwords of this user, not looked at",
+            Self::Source => "too many wrong passwords from this address, not looked at",
+        }
+    }
 }
 
 impl Denied {
@@ -101,6 +141,7 @@ impl Denied {
         match self {
             Self::Credentials(_) | Self::Token(_) => AuthOutcome::Denied,
             Self::Busy(_) => AuthOutcome::Busy,
+            Self::Guarded(_) => AuthOutcome::Guarded,
         }
     }
 }
@@ -111,6 +152,7 @@ impl From<Denied> for Refusal {
             Denied::Credentials(reason) => Self::Unauthenticated(reason),
             Denied::Token(diagnosis) => Self::TokenRefused(diagnosis),
             Denied::Busy(reason) => Self::TooBusy(reason),
+            Denied::Guarded(by) => Self::Guarded(by.words()),
         }
     }
 }
@@ -158,7 +200,7 @@ impl Authenticator {
     /// Prepares the configured schemes and reads their files. Blocks on the disk.
     ///
     /// `keep` is the authenticator of the running configuration. Its memory goes on in the new one,
-    /// unless the settings that shaped it changed (lifetimes, capacity). Either of the two may go on
+    /// unless the settings that shaped it changed (lifetimes, capacity, the guard's terms). Either of the two may go on
     /// being used, whichever gets published.
     pub fn new(settings: &AuthSettings, keep: Option<&Self>) -> Result<Self, AuthError> {
         let kept = keep.filter(|earlier| earlier.memory.terms.remembers_like(settings));
@@ -171,17 +213,14 @@ impl Authenticator {
         })
     }
 
-    /// Judges the value of a request's `Authorization` header, if it has one, at time `now`. Only the
-    /// schemes in `offered` are looked at.
-    ///
-    /// Takes about a microsecond. The caller refuses requests with several such headers before.
-    pub fn step(
-        &self,
-        authorization: Option<&[u8]>,
-        offered: &[Scheme],
-        memo: &mut Memo,
-        now: (Instant, SystemTime),
-    ) -> AuthStep {
+    /// Judges what a request shows. Takes about a microsecond.
+    pub fn step(&self, asker: &Asker<'_>, memo: &mut Memo) -> AuthStep {
+        let Asker {
+            authorization,
+            offered,
+            source,
+            now,
+        } = *asker;
         let value = authorization.unwrap_or_default().trim_ascii();
         if value.is_empty() {
             return AuthStep::Challenge(NO_CREDENTIALS);
@@ -220,20 +259,35 @@ impl Authenticator {
         if let Some(reason) = beliefs.bad(&digest, &**method, now.0) {
             return denied(reason);
         }
-        match method.look(token, now) {
+        let work = match method.look(token, now) {
+            Err(reason) => return denied(reason),
+            Ok(work) => work,
+        };
+        let case = Case {
+            method: Arc::clone(method),
+            work,
+            digest,
+            beliefs: Arc::clone(beliefs),
+            guard: self.memory.guard.clone(),
+            source,
+            epoch,
+            asked_at: now,
+        };
+        match case.look() {
             Err(reason) => denied(reason),
-            Ok(work) => AuthStep::Verify(Verification::new(
-                &self.memory.desk,
-                Case {
-                    method: Arc::clone(method),
-                    work,
-                    digest,
-                    beliefs: Arc::clone(beliefs),
-                    epoch,
-                    asked_at: now,
-                },
-            )),
+            Ok(()) => AuthStep::Verify(Verification::new(&self.memory.desk, case)),
         }
+    }
+
+    /// A place to hold back the answer to somebody the guard refused; `None`: answer at once.
+    pub fn delay(&self) -> Option<Delay> {
+        self.memory.guard.as_ref()?.delay()
+    }
+
+    /// Lets the guard forget what is over, and says what it knows.
+    pub fn sweep_guard(&self, now: Instant) -> GuardFacts {
+        let guard = self.memory.guard.as_ref();
+        guard.map(|guard| guard.sweep(now)).unwrap_or_default()
     }
 
     /// Challenge lines, each complete with its line end, for those of `schemes` that are configured, in
@@ -259,15 +313,21 @@ impl Authenticator {
         self.schemes.bearer.iter().flat_map(|bearer| bearer.rings())
     }
 
-    /// Forgets every credential: the next request of everybody is verified anew.
+    /// Forgets every credential, right or wrong: the next request of everybody is verified anew.
     pub fn revoke_all(&self) {
         self.memory.beliefs.forget_all();
+        if let Some(guard) = &self.memory.guard {
+            guard.pardon_all();
+        }
     }
 
-    /// Forgets every credential of one user; false where nothing is known of such a user.
+    /// Forgets every credential of one user, and what was wrong of late; false where nothing was known of
+    /// such a user and no scheme lists one.
     pub fn revoke(&self, user: &UserName) -> bool {
+        let guard = self.memory.guard.as_ref();
+        let was_suspected = guard.is_some_and(|guard| guard.pardon(user));
         let was_believed = self.memory.beliefs.people().revoke(user);
-        was_believed || self.chain.iter().any(|method| method.knows(user))
+        was_suspected || was_believed || self.chain.iter().any(|method| method.knows(user))
     }
 
     /// Processor time of verifications since this was last asked, in nanoseconds: whoever asks is charged.
@@ -286,6 +346,7 @@ impl Authenticator {
 struct Memory {
     beliefs: Arc<Beliefs>,
     desk: Arc<Desk>,
+    guard: Option<Arc<Guard>>,
     terms: Terms,
 }
 
@@ -314,9 +375,17 @@ impl Memory {
             }
             _ => Arc::new(Desk::new(settings.verifications_max)),
         };
+        let guard = settings.lockout_guard.as_ref().map(|wanted| {
+            let earlier = earlier.and_then(|earlier| earlier.guard.as_ref());
+            match earlier.filter(|earlier| earlier.terms() == wanted) {
+                Some(earlier) => Arc::clone(earlier),
+                None => Arc::new(Guard::new(wanted)),
+            }
+        });
         Ok(Self {
             beliefs,
             desk,
+            guard,
             terms,
         })
     }

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod lab;
 pub mod overhead;
 pub mod reload;
+pub mod revoke;
 pub mod run;
 pub mod schema;
 pub mod size;
@@ -40,6 +41,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Make a running process read its configuration again, and say how it went
     Reload(reload::ReloadArgs),
+    /// Make a running process forget what it believes of a user, or of everybody
+    Revoke(revoke::RevokeArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::SchemaArgs),
     /// Play a whole site on this machine through a bad day, and check every promise
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Run(args))) => run::run(args),
         (_, Some(Command::Check(args))) => check::run(&args),
         (_, Some(Command::Reload(args))) => reload::run(&args),
+        (_, Some(Command::Revoke(args))) => revoke::run(&args),
         (_, Some(Command::Schema(args))) => schema::run(args),
         (_, Some(Command::Demo(args))) => failing_loudly(demo::run(&args)),
         (_, Some(Command::Overhead(args))) => failing_loudly(overhead::run(&args)),

@@ -54,6 +54,11 @@ pub struct Metrics {
     /// No scheme, then each by its index.
     auth: Vec<Counters<AuthOutcome>>,
     auth_verifications: IntCounter,
+    /// Users, then sources.
+    guard_trips: [IntCounter; 2],
+    guard_tripped: [IntGauge; 2],
+    guard_delayed: IntGauge,
+    guard_delays: [IntCounter; 2],
     key_fetches: IntCounterVec,
     keys: IntGaugeVec,
     keys_fetched_time: GaugeVec,
@@ -95,6 +100,21 @@ impl Metrics {
             "auth_total",
             "Requests by how the client proved who it is.",
             &["scheme", "outcome"],
+        );
+        let guard_trips = families.counters(
+            "auth_guard_trips_total",
+            "Users and sources of whom so many passwords were wrong that further ones are refused unasked.",
+            &["by"],
+        );
+        let guard_tripped = families.gauges(
+            "auth_guard_tripped",
+            "Users and sources whose passwords are refused unasked now.",
+            &["by"],
+        );
+        let guard_delays = families.counters(
+            "auth_guard_delays_total",
+            "Answers to whom the lockout guard refused, held back or not for want of a place.",
+            &["outcome"],
         );
         let refusals = families.counters(
             "refusals_total",
@@ -142,6 +162,13 @@ impl Metrics {
                 "auth_verifications_total",
                 "Credentials verified because no cache knew them.",
             ),
+            guard_trips: ["user", "source"].map(|by| guard_trips.with_label_values(&[by])),
+            guard_tripped: ["user", "source"].map(|by| guard_tripped.with_label_values(&[by])),
+            guard_delayed: families.gauge(
+                "auth_guard_delayed",
+                "Answers held back now.",
+            ),
+            guard_delays: ["held", "shed"].map(|how| guard_delays.with_label_values(&[how])),
             key_fetches: families.counters(
                 "token_key_fetches_total",
                 "Fetches of an identity provider's keys.",
@@ -362,6 +389,24 @@ impl Metrics {
     /// A credential was verified.
     pub fn auth_verified(&self) {
         self.auth_verifications.inc();
+    }
+
+    /// What the lockout guard knows: users and sources that came to be refused since this was last told,
+    /// those that are refused now, answers held back now.
+    pub fn set_guard(&self, trips: [u64; 2], tripped: [usize; 2], delayed: usize) {
+        for (counter, trips) in self.guard_trips.iter().zip(trips) {
+            counter.inc_by(trips);
+        }
+        for (gauge, tripped) in self.guard_tripped.iter().zip(tripped) {
+            gauge.set(clamp(tripped));
+        }
+        self.guard_delayed.set(clamp(delayed));
+    }
+
+    /// An answer to somebody the guard refused; false where it was not held back.
+    pub fn guard_delay(&self, is_held: bool) {
+        let [held, shed] = &self.guard_delays;
+        if is_held { held.inc() } else { shed.inc() }
     }
 
     /// The keys of an identity provider were fetched; `now` is in seconds since 1970.

@@ -84,6 +84,9 @@ pub enum Refusal {
     /// A token that proves nothing here.
     #[error("token refused: {}", .0.why)]
     TokenRefused(&'static Diagnosis),
+    /// Credentials that were not looked at, because too many others were wrong; told in the same words.
+    #[error("not authenticated: {0}")]
+    Guarded(&'static str),
     /// The directory lists who may open this mailbox, and this user is not listed.
     #[error("user is not listed for this mailbox")]
     MailboxForbidden,
@@ -184,6 +187,7 @@ impl Refusal {
         "bad_mailbox_id",
         "unauthenticated",
         "token_refused",
+        "guarded",
         "mailbox_forbidden",
         "unknown_mailbox",
         "session_gone",
@@ -214,6 +218,7 @@ impl Refusal {
             Self::BadMailboxId => "bad_mailbox_id",
             Self::Unauthenticated(_) => "unauthenticated",
             Self::TokenRefused(_) => "token_refused",
+            Self::Guarded(_) => "guarded",
             Self::MailboxForbidden => "mailbox_forbidden",
             Self::UnknownMailbox => "unknown_mailbox",
             Self::SessionGone(_) => "session_gone",
@@ -241,7 +246,7 @@ impl Refusal {
             Self::UnknownPath => 404,
             Self::UnknownHost => 421,
             Self::BodyTooLarge { .. } => 413,
-            Self::Unauthenticated(_) | Self::TokenRefused(_) => 401,
+            Self::Unauthenticated(_) | Self::TokenRefused(_) | Self::Guarded(_) => 401,
             Self::MailboxForbidden => 403,
             // The directory's answer is not the client's business before the server's is: same words
             // for a mailbox that does not exist and one that is elsewhere.
@@ -331,7 +336,9 @@ impl Refusal {
             Self::UnknownHost => "This name is not served here.",
             Self::BodyTooLarge { .. } => "The request is too large.",
             Self::BadMailboxId => "The MailboxId in the address is malformed.",
-            Self::Unauthenticated(_) | Self::TokenRefused(_) => "Authentication is required.",
+            Self::Unauthenticated(_) | Self::TokenRefused(_) | Self::Guarded(_) => {
+                "Authentication is required."
+            }
             Self::MailboxForbidden => "You may not open this mailbox.",
             Self::UnknownMailbox => "There is no such mailbox here.",
             Self::SessionGone(_) | Self::ForeignSession => {

@@ -20,6 +20,8 @@ pub(super) struct Beliefs {
     memo_key: [u8; 16],
     good: Cache<Digest, Arc<Belief>, ByOwnBytes>,
     bad: Cache<Digest, Disbelief, ByOwnBytes>,
+    /// Those that were right within [`VOUCHED_FOR`] and that the lockout guard counts.
+    vouched: Cache<Digest, (), ByOwnBytes>,
     people: Arc<People>,
     epoch: AtomicU64,
     believed_for: Duration,
@@ -45,6 +47,7 @@ impl Beliefs {
             memo_key,
             good: cache(capacity, believed_for),
             bad: cache(capacity, disbelieved_for),
+            vouched: cache(capacity, VOUCHED_FOR),
             people: Arc::default(),
             epoch: AtomicU64::new(0),
             believed_for,
@@ -83,6 +86,22 @@ impl Beliefs {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.good.invalidate_all();
         self.bad.invalidate_all();
+        self.vouched.invalidate_all();
+    }
+
+    /// True for a credential that was right within a day, whatever is believed of it now.
+    pub(super) fn is_vouched(&self, digest: &Digest) -> bool {
+        self.vouched.contains_key(digest)
+    }
+
+    /// A credential was right a moment ago.
+    pub(super) fn vouch(&self, digest: Digest) {
+        self.vouched.insert(digest, ());
+    }
+
+    /// It is not right any more.
+    pub(super) fn unvouch(&self, digest: &Digest) {
+        self.vouched.invalidate(digest);
     }
 
     /// Who may be revoked.
@@ -268,6 +287,14 @@ impl fmt::Debug for Mark {
 }
 
 impl Digest {
+    /// A digest with this number.
+    #[cfg(test)]
+    pub(super) fn of_lot(lot: u64) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&lot.to_le_bytes());
+        Self(bytes)
+    }
+
     /// A number of these bytes, as random as they are.
     pub(super) fn lot(&self) -> u64 {
         let first = self.0.first_chunk().copied().unwrap_or_default();
@@ -324,6 +351,9 @@ fn cache<V: Clone + Send + Sync + 'static>(
 fn after(start: Instant, wait: Duration) -> Instant {
     start.checked_add(wait.min(LIFETIME_MAX)).unwrap_or(start)
 }
+
+/// A credential that was right is asked about even where others of its user are not.
+const VOUCHED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Nothing is believed longer; keeps the arithmetic of clocks within their range.
 const LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -51,12 +51,19 @@ pub(super) trait Work: Send + Sync {
     /// verification costs so little that nobody can keep others waiting with it.
     fn queue(&self) -> Option<&UserName>;
 
+    /// Whose account a wrong guess is counted against, where guessing can do harm: passwords can be
+    /// guessed, and domains lock accounts over it; tokens cannot.
+    fn suspect(&self) -> Option<&UserName> {
+        self.queue()
+    }
+
     /// Waits for what [`Self::judge`] needs. Holds up nobody: no turn is taken yet.
     async fn ready(&self) -> Result<(), Denied> {
         Ok(())
     }
 
-    /// Judges the credential. Processor work goes through [`super::verify::aside`]. `None` where it was
+    /// Judges the credential. Where a directory tells another name of the account, [`Held::is_about`] is
+    /// told before the verifier is asked. Processor work goes through [`super::verify::aside`]. `None` where it was
     /// interrupted and nothing is known.
     async fn judge(self: Arc<Self>, people: Arc<People>, held: Held) -> Option<Judged>;
 }

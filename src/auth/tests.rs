@@ -13,13 +13,13 @@ const TTL: Duration = Duration::from_secs(600);
 const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 
 /// A password file that can be rewritten, and the settings that name it.
-struct Site {
+pub(super) struct Site {
     _folder: TempDir,
-    settings: AuthSettings,
+    pub(super) settings: AuthSettings,
 }
 
 impl Site {
-    fn with(accounts: &[(&str, &str)]) -> Self {
+    pub(super) fn with(accounts: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let site = Self {
             settings: AuthSettings {
@@ -33,6 +33,7 @@ impl Site {
                 negative_ttl: NEGATIVE_TTL,
                 cache_capacity: 1000,
                 verifications_max: 2,
+                lockout_guard: None,
             },
             _folder: folder,
         };
@@ -41,7 +42,7 @@ impl Site {
     }
 
     /// Lines of the same account are the same text each time, as they are in a file nobody touched.
-    fn write(&self, accounts: &[(&str, &str)]) {
+    pub(super) fn write(&self, accounts: &[(&str, &str)]) {
         let line = |(user, password): &(&str, &str)| {
             let mut salt = [7; 16];
             salt.iter_mut().zip(user.bytes()).for_each(|(s, b)| *s = b);
@@ -53,28 +54,42 @@ impl Site {
         std::fs::write(&basic.password_file, text).unwrap();
     }
 
-    fn start(&self) -> Authenticator {
+    pub(super) fn start(&self) -> Authenticator {
         Authenticator::new(&self.settings, None).unwrap()
     }
 
-    fn reload(&self, running: &Authenticator) -> Authenticator {
+    pub(super) fn reload(&self, running: &Authenticator) -> Authenticator {
         Authenticator::new(&self.settings, Some(running)).unwrap()
     }
 }
 
-const OFFERED: &[Scheme] = &[Scheme::Basic];
+pub(super) const OFFERED: &[Scheme] = &[Scheme::Basic];
+
+/// What comes from one address.
+pub(super) fn asker<'a>(
+    authorization: Option<&'a [u8]>,
+    offered: &'a [Scheme],
+    now: (Instant, SystemTime),
+) -> Asker<'a> {
+    Asker {
+        authorization,
+        offered,
+        source: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
+        now,
+    }
+}
 
 /// The same moment by both clocks.
-fn at(now: Instant) -> (Instant, SystemTime) {
+pub(super) fn at(now: Instant) -> (Instant, SystemTime) {
     (now, SystemTime::UNIX_EPOCH + now.duration_since(*START))
 }
 
-fn basic(user: &str, password: &str) -> Vec<u8> {
+pub(super) fn basic(user: &str, password: &str) -> Vec<u8> {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into_bytes()
 }
 
 /// One moment for all tests; later ones are this plus something.
-static START: LazyLock<Instant> = LazyLock::new(start);
+pub(super) static START: LazyLock<Instant> = LazyLock::new(start);
 
 #[expect(
     clippy::disallowed_methods,
@@ -110,7 +125,7 @@ impl Outcome {
 }
 
 async fn ask(auth: &Authenticator, value: &[u8], memo: &mut Memo, now: Instant) -> Outcome {
-    match auth.step(Some(value), OFFERED, memo, at(now)) {
+    match auth.step(&asker(Some(value), OFFERED, at(now)), memo) {
         AuthStep::Granted(identity) => Outcome::Remembered(identity),
         AuthStep::Verify(verification) => Outcome::Verified(verification.run().await),
         AuthStep::Deny(_, Denied::Credentials(reason)) | AuthStep::Challenge(reason) => {
@@ -126,7 +141,7 @@ async fn ask_anew(auth: &Authenticator, value: &[u8], now: Instant) -> Outcome {
 }
 
 fn reason(auth: &Authenticator, value: Option<&[u8]>) -> &'static str {
-    match auth.step(value, OFFERED, &mut Memo::default(), at(*START)) {
+    match auth.step(&asker(value, OFFERED, at(*START)), &mut Memo::default()) {
         AuthStep::Deny(_, Denied::Credentials(reason)) | AuthStep::Challenge(reason) => reason,
         other => panic!("{other:?}"),
     }
@@ -187,7 +202,7 @@ async fn a_memo_serves_only_the_credential_it_was_made_for() {
 
     let second = ask(&auth, &basic("user2", "b"), &mut memo, *START).await;
     let wrong = ask(&auth, &basic("user1", "b"), &mut memo, *START).await;
-    let none = auth.step(None, OFFERED, &mut memo, at(*START));
+    let none = auth.step(&asker(None, OFFERED, at(*START)), &mut memo);
 
     assert_eq!(second.user(), "user2@contoso.test");
     assert!(wrong.is_wrong());
@@ -414,9 +429,10 @@ async fn clients_that_leave_take_no_permit_along() {
 
     for number in 0..100 {
         let value = basic("user1", &format!("guess{number}"));
-        let AuthStep::Verify(verification) =
-            auth.step(Some(&value), OFFERED, &mut Memo::default(), at(*START))
-        else {
+        let AuthStep::Verify(verification) = auth.step(
+            &asker(Some(&value), OFFERED, at(*START)),
+            &mut Memo::default(),
+        ) else {
             panic!("not verified");
         };
         // Polled once, so that the flight has started, then dropped.
@@ -450,9 +466,10 @@ async fn the_first_to_ask_may_leave_and_the_others_get_their_verdict() {
     let site = Site::with(&[("user1", "secret1")]);
     let auth = Arc::new(site.start());
     let value = basic("user1", "secret1");
-    let AuthStep::Verify(first) =
-        auth.step(Some(&value), OFFERED, &mut Memo::default(), at(*START))
-    else {
+    let AuthStep::Verify(first) = auth.step(
+        &asker(Some(&value), OFFERED, at(*START)),
+        &mut Memo::default(),
+    ) else {
         panic!("not verified");
     };
     let first = tokio::spawn(first.run());
@@ -475,9 +492,10 @@ fn a_flight_that_ended_with_its_runtime_does_not_strand_the_next_one() {
             .build()
             .unwrap()
     };
-    let AuthStep::Verify(first) =
-        auth.step(Some(&value), OFFERED, &mut Memo::default(), at(*START))
-    else {
+    let AuthStep::Verify(first) = auth.step(
+        &asker(Some(&value), OFFERED, at(*START)),
+        &mut Memo::default(),
+    ) else {
         panic!("not verified");
     };
     let stopped = runtime();
@@ -573,7 +591,7 @@ async fn debug_prints_no_credential() {
     let auth = site.start();
     let value = basic("user1", "hunter2");
     let mut memo = Memo::default();
-    let step = auth.step(Some(&value), OFFERED, &mut memo, at(*START));
+    let step = auth.step(&asker(Some(&value), OFFERED, at(*START)), &mut memo);
     let before = format!("{step:?}");
     ask(&auth, &value, &mut memo, *START).await;
     ask(&auth, &value, &mut memo, *START).await;
@@ -593,7 +611,7 @@ fn any_bytes_as_authorization_do_not_panic() {
     let auth = Site::with(&[("user1", "a")]).start();
     proptest!(|(value in prop::collection::vec(any::<u8>(), 0..300), word in "(Basic|Bearer|basic)? ?")| {
         let value = [word.into_bytes(), value].concat();
-        let _ = auth.step(Some(&value), OFFERED, &mut Memo::default(), at(*START));
+        let _ = auth.step(&asker(Some(&value), OFFERED, at(*START)), &mut Memo::default());
     });
 }
 
@@ -605,7 +623,7 @@ async fn a_scheme_that_this_name_does_not_offer_is_not_looked_at() {
     ask(&auth, &value, &mut memo, *START).await;
     ask(&auth, &value, &mut memo, *START).await;
 
-    let elsewhere = auth.step(Some(&value), &[], &mut memo, at(*START));
+    let elsewhere = auth.step(&asker(Some(&value), &[], at(*START)), &mut memo);
 
     let AuthStep::Deny(None, Denied::Credentials(reason)) = elsewhere else {
         panic!("{elsewhere:?}");

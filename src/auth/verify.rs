@@ -6,6 +6,7 @@
 //! thousand wrong passwords for one name take one place in the common queue and delay others by one hash.
 
 use super::cache::{Beliefs, Digest};
+use super::guard::{Guard, Suspicion};
 use super::method::{Judged, Method, Work};
 use super::{Denied, Identity, Scheme};
 use crate::accounting::meter::thread_cpu_ns;
@@ -13,6 +14,7 @@ use crate::ids::UserName;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
@@ -75,6 +77,9 @@ pub(super) struct Case {
     pub(super) work: Arc<dyn Work>,
     pub(super) digest: Digest,
     pub(super) beliefs: Arc<Beliefs>,
+    pub(super) guard: Option<Arc<Guard>>,
+    /// Where the request came from.
+    pub(super) source: IpAddr,
     /// The epoch of the beliefs when the request was read: a revocation since then counts.
     pub(super) epoch: u64,
     /// When the request was read; what is remembered lasts from here.
@@ -90,8 +95,29 @@ impl Case {
         self.beliefs.bad(digest, method, now).map(Err)
     }
 
+    /// Nothing is counted of it yet. `turn` is kept for as long as the suspicion is.
+    pub(super) fn suspicion(&self, turn: Option<OwnedSemaphorePermit>) -> Suspicion {
+        let is_guarded = self.work.suspect().is_some();
+        Suspicion::new(
+            self.guard.as_ref().filter(|_| is_guarded),
+            self.source,
+            (&self.digest, self.method.serial()),
+            is_guarded && self.beliefs.is_vouched(&self.digest),
+            self.asked_at.0,
+            turn,
+        )
+    }
+
+    /// Whether the guard would have the verifier asked.
+    pub(super) fn look(&self) -> Result<(), Denied> {
+        match self.work.suspect() {
+            Some(user) => self.suspicion(None).look(user),
+            None => Ok(()),
+        }
+    }
+
     /// `serial` is the method's as it was before it judged.
-    fn remember(&self, judged: Judged, serial: u64) -> Verdict {
+    fn remember(&self, judged: Judged, serial: u64, suspicion: &Suspicion) -> Verdict {
         let (digest, epoch) = (self.digest, self.epoch);
         match judged {
             Judged::Proven(proven) => {
@@ -103,11 +129,17 @@ impl Case {
                 let granted = Arc::clone(&identity);
                 self.beliefs
                     .believe(digest, granted, proven, epoch, self.asked_at);
+                if self.work.suspect().is_some() {
+                    self.beliefs.vouch(digest);
+                }
+                suspicion.cleared();
                 Ok(identity)
             }
             Judged::Wrong(denied) => {
                 self.beliefs
                     .disbelieve(digest, denied, serial, epoch, self.asked_at.0);
+                self.beliefs.unvouch(&digest);
+                suspicion.refused(denied);
                 Err(denied)
             }
             Judged::NotNow(denied) => Err(denied),
@@ -117,9 +149,24 @@ impl Case {
 
 /// The right to be worked for, given back when dropped: a user's turn and one of the scheme's permits.
 pub(super) struct Held {
-    _turn: Option<OwnedSemaphorePermit>,
+    suspicion: Arc<Suspicion>,
     _permit: OwnedSemaphorePermit,
     desk: Arc<Desk>,
+}
+
+impl Held {
+    /// A directory has told whose account it is: wrong guesses count against this name too, whichever
+    /// other name they were made under. To be asked before the verifier is.
+    ///
+    /// # Errors
+    /// The verifier must not be asked; the verdict is `Judged::NotNow`.
+    #[expect(
+        dead_code,
+        reason = "a password file knows one name of an account; directories know more"
+    )]
+    pub(super) fn is_about(&self, account: &UserName) -> Result<(), Denied> {
+        self.suspicion.begin(account)
+    }
 }
 
 /// Does processor work beside the worker threads, and counts what it costs. The work keeps what is held,
@@ -315,10 +362,11 @@ impl Flight {
                 self.desk.tally.judged.fetch_add(1, Ordering::Relaxed);
                 let serial = self.case.method.serial();
                 let people = Arc::clone(self.case.beliefs.people());
+                let suspicion = Arc::clone(&held.suspicion);
                 let Some(judged) = Arc::clone(&self.case.work).judge(people, held).await else {
                     return;
                 };
-                self.case.remember(judged, serial)
+                self.case.remember(judged, serial, &suspicion)
             }
         };
         self.verdict.send_replace(Some(verdict));
@@ -335,8 +383,15 @@ impl Flight {
             None => None,
         };
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        let suspicion = self.case.suspicion(turn);
+        // Again, and now to stay: those before it in the queue have their verdicts.
+        if let Some(user) = self.case.work.suspect()
+            && let Err(denied) = suspicion.begin(user)
+        {
+            return Some(Err(denied));
+        }
         Some(Ok(Held {
-            _turn: turn,
+            suspicion: Arc::new(suspicion),
             _permit: permit,
             desk: Arc::clone(&self.desk),
         }))

@@ -348,6 +348,30 @@ pub const KEYS: &[Key] = keys! {
         "Verified passwords and tokens remembered at once; beyond it the least used are verified again.";
     "auth.verifications" CountOrAuto(1, 1024), default("auto"),
         "Verifications of each scheme running at once; auto: one per core. More wait.";
+    "auth.lockout_guard" SectionOrOff, section(),
+        "Refuses passwords unasked before the domain locks an account, on unless this says `lockout_guard: off`. What is believed goes on being believed.";
+    "auth.lockout_guard.per_user" Section, section(),
+        "Wrong passwords of one user.";
+    "auth.lockout_guard.per_user.failures" Count(1, 100), default("3"),
+        "So many different ones are too many. Stay below the domain's lockout threshold; every front end counts for itself.";
+    "auth.lockout_guard.per_user.window" Duration(SECOND, 7 * DAY), default("10m"),
+        "They are forgotten so long after the last, or when a right one comes. Not shorter than the time after which the domain resets its own counter.";
+    "auth.lockout_guard.per_source" SectionOrOff, section(),
+        "Wrong passwords from one address, whoever's: who tries one password with many names is refused too.";
+    "auth.lockout_guard.per_source.failures" Count(1, 1000), default("30"),
+        "So many different ones are too many.";
+    "auth.lockout_guard.per_source.window" Duration(SECOND, 7 * DAY), default("10m"),
+        "Each is forgotten after this.";
+    "auth.lockout_guard.per_source.v4_prefix" Count(8, 32), default("32"),
+        "Leading bits of an IPv4 address that count as one source.";
+    "auth.lockout_guard.per_source.v6_prefix" Count(16, 128), default("64"),
+        "Leading bits of an IPv6 address that count as one source.";
+    "auth.lockout_guard.per_source.exempt" List(&Network), default("[127.0.0.0/8, \"::1\"]"),
+        "Addresses that many people share, as those of a load balancer without the PROXY protocol, and that are not counted. This host is one: TLS terminators and tests speak from it.";
+    "auth.lockout_guard.delay" Duration(0, MINUTE), default("3s"),
+        "Answers to whom the guard refuses are held back this long; 0s: not at all.";
+    "auth.lockout_guard.delays_max" Count(0, 1_000_000), default("1000"),
+        "So many answers are held back at once; further ones go out at once.";
 
     "backend_identity" Section, section(),
         "Whose credentials the mailbox server sees.";

@@ -307,6 +307,38 @@ pub struct AuthSettings {
     pub cache_capacity: usize,
     /// Verifications of one scheme running at once.
     pub verifications_max: usize,
+    /// How many wrong passwords are too many; `None`: never.
+    pub lockout_guard: Option<LockoutGuard>,
+}
+
+/// When a verifier is not asked any more, so that it locks nobody out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockoutGuard {
+    /// So many different wrong credentials of one user are too many.
+    pub user_failures: usize,
+    /// They are forgotten so long after the last.
+    pub user_window: Duration,
+    /// The same by where they come from; `None`: nobody counts.
+    pub per_source: Option<SourceGuard>,
+    /// Answers to whom the guard refuses are held back this long; zero: not at all.
+    pub delay: Duration,
+    /// So many at once; further ones are not held back.
+    pub delays_max: usize,
+}
+
+/// How wrong credentials are counted by where they come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceGuard {
+    /// So many different ones from one network are too many.
+    pub failures: usize,
+    /// Each is forgotten after this.
+    pub window: Duration,
+    /// Leading bits of an IPv4 address that make a network.
+    pub v4_prefix: u8,
+    /// The same for IPv6.
+    pub v6_prefix: u8,
+    /// Addresses that many share, and that are not counted.
+    pub exempt: Vec<IpNet>,
 }
 
 /// Basic authentication.

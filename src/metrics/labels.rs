@@ -108,6 +108,8 @@ label! {
         Challenged = "challenged",
         /// Too many verifications under way.
         Busy = "busy",
+        /// Not looked at, because too many others were wrong.
+        Guarded = "guarded",
     }
 }
 

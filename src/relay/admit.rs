@@ -7,7 +7,7 @@ use super::target::{Place, Target};
 use crate::accounting::meter::enter;
 use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
-use crate::auth::{AuthStep, Identity, Memo, Scheme};
+use crate::auth::{Asker, AuthStep, Identity, Memo};
 use crate::backend::BackServer;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::mapi::{Endpoint, RequestType};
@@ -16,6 +16,7 @@ use crate::refusal::Refusal;
 use crate::routing::{self, Decision, Pin, Question};
 use crate::runtime::{Runtime, Snapshot};
 use crate::sessions::SessionKey;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -71,7 +72,9 @@ pub(crate) struct Pinning {
 
 /// What the connection knows of its client.
 pub(crate) struct Caller<'a> {
-    /// Its address, as text.
+    /// Where it comes from.
+    pub(crate) source: IpAddr,
+    /// The same as text.
     pub(crate) address: &'a str,
     /// `https`, or `http` from a plain listener.
     pub(crate) scheme: &'static str,
@@ -150,9 +153,10 @@ pub(crate) fn admit(
     let asker = Asker {
         authorization: head.authorization,
         offered: &offered.authentication,
+        source: caller.source,
         now: (now, bill.time),
     };
-    let identity = match who(asker, world, caller.memo, caller.known, runtime)? {
+    let identity = match who(&asker, world, caller.memo, caller.known, runtime)? {
         Ok(identity) => identity,
         Err(slow) => return Ok(Some(Admitted::Wait(slow))),
     };
@@ -193,16 +197,9 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
     ]);
 }
 
-/// What somebody shows, where, and when.
-struct Asker<'a> {
-    authorization: Option<&'a [u8]>,
-    offered: &'a [Scheme],
-    now: (Instant, SystemTime),
-}
-
 /// Who asks: by the connection's memo or the cache, else by slow work.
 fn who(
-    asker: Asker<'_>,
+    asker: &Asker<'_>,
     world: &Snapshot,
     memo: &mut Memo,
     known: &Known,
@@ -212,10 +209,7 @@ fn who(
         return Ok(Ok(Arc::clone(identity)));
     }
     let metrics = &runtime.metrics;
-    match world
-        .auth
-        .step(asker.authorization, asker.offered, memo, asker.now)
-    {
+    match world.auth.step(asker, memo) {
         AuthStep::Granted(identity) => {
             metrics.auth(Some(identity.scheme), AuthOutcome::Remembered);
             Ok(Ok(identity))

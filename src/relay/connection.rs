@@ -316,6 +316,7 @@ impl<S: Stream> Connection<S> {
         loop {
             out.0.clear();
             let caller = Caller {
+                source: self.client.ip(),
                 address: &self.address,
                 scheme: self.scheme,
                 memo: &mut self.memo,

@@ -13,6 +13,8 @@ use crate::mapi::framing::Body;
 use crate::metrics::Outcome;
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -68,12 +70,15 @@ impl<S: Stream> Connection<S> {
         bill: &mut Bill<'_>,
     ) -> Next {
         let world = runtime.snapshot();
+        if matches!(refusal, Refusal::Guarded(_)) {
+            self.hold_back(&world, runtime).await;
+        }
         let mut manner = self.manner(shape, refusal.ends_connection());
         // A head that was refused has no shape, but its method still forbids a body.
         manner.is_head |=
             shape.is_none() && bill.endpoint.is_none() && self.input.data().starts_with(b"HEAD ");
         let challenges: Vec<&str> = match &refusal {
-            Refusal::Unauthenticated(_) | Refusal::TokenRefused(_) => {
+            Refusal::Unauthenticated(_) | Refusal::TokenRefused(_) | Refusal::Guarded(_) => {
                 let refused = refusal.diagnosis().map(|_| Scheme::Bearer);
                 challenges(&world, shape.and_then(|shape| shape.name), refused).collect()
             }
@@ -85,6 +90,25 @@ impl<S: Stream> Connection<S> {
         self.finish(&out.0, shape, manner, bill)
             .await
             .unwrap_or(Next::Close)
+    }
+
+    /// Lets somebody wait whose passwords are not looked at any more: guessing is to be slow work. No
+    /// longer than we are here.
+    async fn hold_back(&mut self, world: &Snapshot, runtime: &Runtime) {
+        let delay = world.auth.delay();
+        runtime.metrics.guard_delay(delay.is_some());
+        let Some(delay) = delay else {
+            return;
+        };
+        self.late.set(after(delay.wait));
+        poll_fn(|cx| {
+            while self.asks.poll(cx).is_ready() {}
+            match self.asks.now().leaving {
+                true => Poll::Ready(()),
+                false => self.late.poll(cx),
+            }
+        })
+        .await;
     }
 
     fn manner(&self, shape: Option<Shape>, ends: bool) -> Manner {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
-/// Takes expired sessions out of the table, for ever.
+/// Takes expired sessions out of their table, and wrong passwords that are forgotten out of theirs, for ever.
 #[expect(
     clippy::disallowed_methods,
     reason = "upkeep asks the clock for the rooms below"
@@ -21,6 +21,10 @@ pub(super) async fn sessions(runtime: Arc<Runtime>) {
             tracing::debug!(expired, "sessions expired");
         }
         runtime.metrics.set_sessions(runtime.sessions.len());
+        let guard = runtime.snapshot().auth.sweep_guard(Instant::now());
+        runtime
+            .metrics
+            .set_guard(guard.trips, [guard.users.1, guard.sources.1], guard.delayed);
     }
 }
 

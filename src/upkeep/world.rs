@@ -84,6 +84,7 @@ pub(crate) fn settings() -> Settings {
             negative_ttl: second,
             cache_capacity: 10,
             verifications_max: 1,
+            lockout_guard: None,
         },
         backend_identity: BackendIdentity::Passthrough,
         sessions: SessionSettings {

@@ -70,6 +70,7 @@ fn settings(issuers: Vec<TokenIssuer>) -> AuthSettings {
         negative_ttl: SECOND_LONG * 60,
         cache_capacity: 1000,
         verifications_max: 2,
+        lockout_guard: None,
     }
 }
 
@@ -131,7 +132,10 @@ impl Outcome {
 
 async fn ask(auth: &Authenticator, token: &str, memo: &mut Memo, passed: Duration) -> Outcome {
     let value = format!("Bearer {token}");
-    match auth.step(Some(value.as_bytes()), OFFERED, memo, after(passed)) {
+    match auth.step(
+        &crate::auth::tests::asker(Some(value.as_bytes()), OFFERED, after(passed)),
+        memo,
+    ) {
         AuthStep::Granted(identity) => Outcome::Remembered(identity),
         AuthStep::Verify(verification) => match verification.run().await {
             Ok(identity) => Outcome::Verified(identity),
@@ -588,10 +592,8 @@ async fn debug_prints_no_token() {
     let (token, mut memo) = (user1(), Memo::default());
     let value = format!("Bearer {token}");
     let step = auth.step(
-        Some(value.as_bytes()),
-        OFFERED,
+        &crate::auth::tests::asker(Some(value.as_bytes()), OFFERED, after(Duration::ZERO)),
         &mut memo,
-        after(Duration::ZERO),
     );
     let before = format!("{step:?}");
     ask(&auth, &token, &mut memo, Duration::ZERO).await;
@@ -609,12 +611,12 @@ fn any_bytes_behind_the_word_do_not_panic() {
     let now = after(Duration::ZERO);
     proptest!(|(bytes in prop::collection::vec(any::<u8>(), 0..300))| {
         let value = [b"Bearer ".to_vec(), bytes].concat();
-        let _ = auth.step(Some(&value), OFFERED, &mut Memo::default(), now);
+        let _ = auth.step(&crate::auth::tests::asker(Some(&value), OFFERED, now), &mut Memo::default());
     });
     proptest!(|(header in "\\PC{0,40}", payload in "\\PC{0,40}", signature in "[A-Za-z0-9_-]{0,20}")| {
         let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let value = format!("Bearer {}.{}.{signature}", part(&header), part(&payload));
-        let _ = auth.step(Some(value.as_bytes()), OFFERED, &mut Memo::default(), now);
+        let _ = auth.step(&crate::auth::tests::asker(Some(value.as_bytes()), OFFERED, now), &mut Memo::default());
     });
 }
 

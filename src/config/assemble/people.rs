@@ -4,7 +4,9 @@ use super::{amount, cores, tokens};
 use crate::config::problem::{Complaint, quoted};
 use crate::config::secrets;
 use crate::config::section::Section;
-use crate::config::settings::{AuthSettings, BackendIdentity, BasicAuth};
+use crate::config::settings::{
+    AuthSettings, BackendIdentity, BasicAuth, LockoutGuard, SourceGuard,
+};
 use crate::config::values;
 
 /// Headers with a meaning of their own between us and a server.
@@ -51,7 +53,51 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
         verifications_max: section
             .number_or_auto("verifications")
             .map_or_else(cores, amount),
+        lockout_guard: lockout_guard(&section),
     }
+}
+
+fn lockout_guard(auth: &Section<'_>) -> Option<LockoutGuard> {
+    let is_off = |section: &Section<'_>, leaf: &str| {
+        section.read(leaf, |_, text| Ok(text == "off")) == Some(true)
+    };
+    if is_off(auth, "lockout_guard") {
+        return None;
+    }
+    let section = auth.section("lockout_guard");
+    let user = section.section("per_user");
+    let per_source = (!is_off(&section, "per_source")).then(|| {
+        let source = section.section("per_source");
+        let bits = |leaf: &str| u8::try_from(source.number(leaf)).unwrap_or(u8::MAX);
+        let exempt = source.list("exempt");
+        SourceGuard {
+            failures: source.amount("failures"),
+            window: source.duration("window"),
+            v4_prefix: bits("v4_prefix"),
+            v6_prefix: bits("v6_prefix"),
+            exempt: exempt
+                .iter()
+                .filter_map(|(text, _)| values::network(text).ok())
+                .collect(),
+        }
+    });
+    let guard = LockoutGuard {
+        user_failures: user.amount("failures"),
+        user_window: user.duration("window"),
+        per_source,
+        delay: section.duration("delay"),
+        delays_max: section.amount("delays_max"),
+    };
+    if let Some(source) = &guard.per_source
+        && source.failures < guard.user_failures
+    {
+        let what = "one address may get fewer passwords wrong than one user";
+        let cure = "make `per_source.failures` larger than `per_user.failures`: many people may share an address";
+        let section = section.section("per_source");
+        let complaint = Complaint::new(what, cure);
+        section.desk.warning(&section.place("failures"), complaint);
+    }
+    Some(guard)
 }
 
 /// It goes into a quoted string of a header.
