@@ -110,13 +110,15 @@ fn encode(
     }
 }
 
-/// The alert that explains a refusal is worth one try.
+/// The alert that explains a refusal is worth one try. rustls is asked no more often than it has something
+/// to send: otherwise it goes on to the next message, in bytes that are not here any more.
 async fn tell<S: AsyncWrite + Unpin>(
     tls: &mut UnbufferedServerConnection,
     io: &mut S,
     mut outgoing: Vec<u8>,
 ) {
-    while let Ok(ConnectionState::EncodeTlsData(mut data)) = tls.process_tls_records(&mut []).state
+    while tls.wants_write()
+        && let Ok(ConnectionState::EncodeTlsData(mut data)) = tls.process_tls_records(&mut []).state
     {
         if encode(&mut outgoing, |to| data.encode(to)).is_err() {
             break;

@@ -670,3 +670,19 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_message_behind_one_that_is_refused_harms_nobody() {
+    let (server, _) = configs(SUITES[0]);
+    // A ClientHello that is none, and another right behind it in the same record.
+    let hello = [1, 0, 0, 2, 0, 0];
+    let record = [&[22, 3, 1, 0, 12][..], &hello, &hello].concat();
+    let (near, mut far) = duplex(1 << 16);
+    far.write_all(&record).await.unwrap();
+
+    assert!(accept(near, server).await.is_err());
+
+    let mut alert = Vec::new();
+    far.read_to_end(&mut alert).await.unwrap();
+    assert_eq!(alert.first(), Some(&21), "{alert:?}");
+}
