@@ -62,6 +62,7 @@ fn authentication(criterion: &mut Criterion) {
         cache_capacity: 200_000,
         verifications_max: 2,
         lockout_guard: None,
+        certificate: mapigate::config::settings::CertificateAuth::default(),
     };
     let auth = Authenticator::new(&settings, None).unwrap();
     let now = (Instant::now(), SystemTime::now());
@@ -155,6 +156,7 @@ fn tokens(criterion: &mut Criterion) {
         cache_capacity: 200_000,
         verifications_max: 2,
         lockout_guard: None,
+        certificate: mapigate::config::settings::CertificateAuth::default(),
     };
     let auth = Authenticator::new(&settings, None).unwrap();
     let now = (Instant::now(), SystemTime::now());

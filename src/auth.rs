@@ -18,6 +18,7 @@
 mod basic;
 mod bearer;
 mod cache;
+mod certificate;
 mod guard;
 pub mod handoff;
 mod method;
@@ -31,6 +32,9 @@ pub use crate::config::settings::Scheme;
 pub(crate) use bearer::mint;
 pub use bearer::{Fetch, KeyRing, KeySetProblem, Put};
 pub use cache::Memo;
+pub use certificate::{
+    Claim, Holder, Holders, Presented, Trust, Trusts, words as certificate_words,
+};
 pub use guard::{Delay, GuardFacts};
 pub use handoff::{HandOff, HandOffError};
 pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
@@ -43,6 +47,7 @@ use crate::refusal::{Diagnosis, Refusal};
 use basic::Basic;
 use bearer::Bearer;
 use cache::Beliefs;
+use certificate::{Certificate, Holding};
 use guard::Guard;
 use method::Method;
 use passwords::PasswordProblem;
@@ -170,6 +175,7 @@ pub struct Authenticator {
 struct Schemes {
     basic: Option<Arc<Basic>>,
     bearer: Option<Arc<Bearer>>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl Schemes {
@@ -185,6 +191,10 @@ impl Schemes {
         Ok(Self {
             basic: basic.transpose()?,
             bearer: bearer.transpose()?,
+            certificate: Some(
+                Certificate::new(&settings.certificate, earlier.certificate.as_ref())
+                    .map_err(|why| AuthError::Issuers(why.to_string()))?,
+            ),
         })
     }
 
@@ -288,6 +298,38 @@ impl Authenticator {
     pub fn sweep_guard(&self, now: Instant) -> GuardFacts {
         let guard = self.memory.guard.as_ref();
         guard.map(|guard| guard.sweep(now)).unwrap_or_default()
+    }
+
+    /// Whose the certificate is that the connection showed. For requests that show nothing else: what a
+    /// request says of itself counts before what the connection once showed.
+    ///
+    /// `configuration` numbers the directory that `holders` asks; a request of a connection whose
+    /// certificate was looked at under the same one costs some comparisons. True beside the identity where
+    /// it was looked at now.
+    ///
+    /// # Errors
+    /// Why it proves nothing.
+    pub fn by_certificate(
+        &self,
+        shown: &Presented,
+        memo: &mut Memo,
+        holders: &dyn Holders,
+        configuration: u64,
+        now: SystemTime,
+    ) -> Result<(Arc<Identity>, bool), Denied> {
+        let certificate = self.schemes.certificate.as_ref();
+        let certificate = certificate.ok_or(Denied::Credentials("scheme not offered"))?;
+        shown.stands(now).map_err(Denied::Credentials)?;
+        let beliefs = &self.memory.beliefs;
+        let when = [certificate.serial(), configuration, beliefs.epoch()];
+        if let Some(identity) = memo.holding(when) {
+            return Ok((Arc::clone(identity), false));
+        }
+        let proven = certificate.judge(shown, beliefs.people(), holders, now)?;
+        let holding = Holding::new(proven, when);
+        let identity = Arc::clone(&holding.identity);
+        memo.hold(holding);
+        Ok((identity, true))
     }
 
     /// Challenge lines, each complete with its line end, for those of `schemes` that are configured, in
@@ -433,6 +475,9 @@ pub enum AuthError {
         /// What is wrong with them.
         problem: KeySetProblem,
     },
+    /// An authority that is to name users cannot be used.
+    #[error("auth.certificate.issuers: {0}")]
+    Issuers(String),
     /// The system gave no random bytes.
     #[error("the system gives no random bytes")]
     Randomness,

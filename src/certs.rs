@@ -3,8 +3,10 @@
 //! One crypto provider serves the whole binary. A front configuration lives as long as its listener;
 //! certificates and ticket keys inside it are swapped, so that a reload touches no connection.
 
-use crate::config::settings::{Certificate, ServerTls, Tls};
+use crate::auth::{Trust, Trusts};
+use crate::config::settings::{Certificate, ClientCertificates, ServerTls, Tls};
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::CryptoProvider;
@@ -17,6 +19,8 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
+
+mod clients;
 
 /// Why a TLS configuration could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -150,52 +154,83 @@ impl ProducesTickets for Tickets {
 /// The TLS side of one listener.
 #[derive(Debug)]
 pub struct FrontTls {
-    config: Arc<ServerConfig>,
+    config: ArcSwap<Handshakes>,
+    settings: Tls,
+    trusts: Trusts,
+    clients: Mutex<Option<ClientCertificates>>,
     certificates: Arc<ArcSwap<ByName>>,
     tickets: Arc<ArcSwap<[Arc<dyn ProducesTickets>; 2]>>,
 }
 
+/// What one handshake goes by, and whom it trusts.
+#[derive(Debug)]
+pub struct Handshakes {
+    /// For rustls.
+    pub config: Arc<ServerConfig>,
+    /// Whose certificates clients may show; `None` where they are not asked.
+    pub trust: Option<Arc<Trust>>,
+}
+
 impl FrontTls {
     /// Makes the configuration of a listener: certificates by name, tickets only, HTTP/1.1 only,
-    /// because the protocol is and connection-bound authentication needs it.
+    /// because the protocol is and connection-bound authentication needs it. `clients`: whose certificates
+    /// clients may show.
     ///
     /// # Errors
-    /// A key that rustls refuses, or the system gives no random bytes.
-    pub fn new(settings: &Tls, certificates: &[Arc<Certificate>]) -> Result<Self, CertError> {
+    /// A key, authority or revocation list that rustls refuses, or the system gives no random bytes.
+    pub fn new(
+        settings: &Tls,
+        certificates: &[Arc<Certificate>],
+        clients: Option<&ClientCertificates>,
+    ) -> Result<Self, CertError> {
         let certificates = Arc::new(ArcSwap::from_pointee(ByName::new(certificates)?));
         let first = ticketer()?;
         let tickets = Arc::new(ArcSwap::from_pointee([first.clone(), first]));
-        let versions: &[_] = if settings.allow_tls12 {
-            &[&TLS13, &TLS12]
-        } else {
-            &[&TLS13]
-        };
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .map_err(|cause| CertError::Refused {
-                what: "tls.versions".to_owned(),
-                cause,
-            })?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Resolver(certificates.clone())));
-        // Records are sealed and opened by the room `tls`, which takes the keys over after the handshake.
-        config.enable_secret_extraction = true;
-        config.ticketer = Arc::new(Tickets(tickets.clone()));
-        // A store of sessions would be memory that a restart loses; tickets are the client's to keep.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // One is enough to come back; each costs a sealing and 200 bytes in every handshake.
-        config.send_tls13_tickets = 1;
+        let trust = clients.map(clients::trust).transpose()?.map(Arc::new);
+        let handshakes = handshakes(settings, &certificates, &tickets, trust.clone())?;
         Ok(Self {
-            config: Arc::new(config),
+            config: ArcSwap::from_pointee(handshakes),
+            settings: settings.clone(),
+            trusts: Arc::new(ArcSwap::from_pointee(trust)),
+            clients: Mutex::new(clients.cloned()),
             certificates,
             tickets,
         })
     }
 
-    /// What handshakes use.
-    pub fn config(&self) -> Arc<ServerConfig> {
-        self.config.clone()
+    /// What a handshake uses from its beginning to its end.
+    pub fn handshakes(&self) -> Arc<Handshakes> {
+        self.config.load_full()
+    }
+
+    /// Whose certificates are trusted now, for connections that live longer than the answer.
+    pub fn trusts(&self) -> &Trusts {
+        &self.trusts
+    }
+
+    /// Replaces whose certificates clients may show. Connections look again at theirs; tickets given out
+    /// before are worth nothing afterwards, because they may tell of a handshake that asked for less.
+    ///
+    /// # Errors
+    /// An authority or list that rustls refuses, or the system gives no random bytes; the old trust stays.
+    pub fn swap_clients(&self, clients: Option<&ClientCertificates>) -> Result<(), CertError> {
+        let mut now = self.clients.lock();
+        if now.as_ref() == clients {
+            return Ok(());
+        }
+        let trust = clients.map(clients::trust).transpose()?.map(Arc::new);
+        let next = handshakes(
+            &self.settings,
+            &self.certificates,
+            &self.tickets,
+            trust.clone(),
+        )?;
+        let first = ticketer()?;
+        self.tickets.store(Arc::new([first.clone(), first]));
+        self.trusts.store(Arc::new(trust));
+        self.config.store(Arc::new(next));
+        *now = clients.cloned();
+        Ok(())
     }
 
     /// Replaces the certificates; connections are not touched.
@@ -220,6 +255,42 @@ impl FrontTls {
         });
         Ok(())
     }
+}
+
+fn handshakes(
+    settings: &Tls,
+    certificates: &Arc<ArcSwap<ByName>>,
+    tickets: &Arc<ArcSwap<[Arc<dyn ProducesTickets>; 2]>>,
+    trust: Option<Arc<Trust>>,
+) -> Result<Handshakes, CertError> {
+    let versions: &[_] = if settings.allow_tls12 {
+        &[&TLS13, &TLS12]
+    } else {
+        &[&TLS13]
+    };
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .map_err(|cause| CertError::Refused {
+            what: "tls.versions".to_owned(),
+            cause,
+        })?;
+    let builder = match &trust {
+        Some(trust) => builder.with_client_cert_verifier(Arc::clone(trust.verifier())),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Resolver(certificates.clone())));
+    // Records are sealed and opened by the room `tls`, which takes the keys over after the handshake.
+    config.enable_secret_extraction = true;
+    config.ticketer = Arc::new(Tickets(tickets.clone()));
+    // A store of sessions would be memory that a restart loses; tickets are the client's to keep.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // One is enough to come back; each costs a sealing and 200 bytes in every handshake.
+    config.send_tls13_tickets = 1;
+    Ok(Handshakes {
+        config: Arc::new(config),
+        trust,
+    })
 }
 
 fn ticketer() -> Result<Arc<dyn ProducesTickets>, CertError> {
@@ -323,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_ticket_outlives_one_rotation_and_not_two() {
-        let front = FrontTls::new(&tls(), &[certificate(&["a.test"])]).unwrap();
+        let front = FrontTls::new(&tls(), &[certificate(&["a.test"])], None).unwrap();
         let tickets = Tickets(front.tickets.clone());
         let sealed = tickets.encrypt(b"session").unwrap();
 
@@ -336,7 +407,7 @@ mod tests {
     #[test]
     fn a_foreign_key_is_refused_and_the_old_certificate_stays() {
         let good = certificate(&["a.test"]);
-        let front = FrontTls::new(&tls(), std::slice::from_ref(&good)).unwrap();
+        let front = FrontTls::new(&tls(), std::slice::from_ref(&good), None).unwrap();
         let mut wrong = Certificate::clone(&good);
         wrong.key = certificate(&["b.test"]).key.clone();
 

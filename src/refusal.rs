@@ -84,6 +84,9 @@ pub enum Refusal {
     /// A token that proves nothing here.
     #[error("token refused: {}", .0.why)]
     TokenRefused(&'static Diagnosis),
+    /// No certificate that is good, where nothing else is accepted.
+    #[error("client certificate refused: {0}")]
+    Certificate(&'static str),
     /// Credentials that were not looked at, because too many others were wrong; told in the same words.
     #[error("not authenticated: {0}")]
     Guarded(&'static str),
@@ -187,6 +190,7 @@ impl Refusal {
         "bad_mailbox_id",
         "unauthenticated",
         "token_refused",
+        "certificate",
         "guarded",
         "mailbox_forbidden",
         "unknown_mailbox",
@@ -218,6 +222,7 @@ impl Refusal {
             Self::BadMailboxId => "bad_mailbox_id",
             Self::Unauthenticated(_) => "unauthenticated",
             Self::TokenRefused(_) => "token_refused",
+            Self::Certificate(_) => "certificate",
             Self::Guarded(_) => "guarded",
             Self::MailboxForbidden => "mailbox_forbidden",
             Self::UnknownMailbox => "unknown_mailbox",
@@ -247,7 +252,7 @@ impl Refusal {
             Self::UnknownHost => 421,
             Self::BodyTooLarge { .. } => 413,
             Self::Unauthenticated(_) | Self::TokenRefused(_) | Self::Guarded(_) => 401,
-            Self::MailboxForbidden => 403,
+            Self::MailboxForbidden | Self::Certificate(_) => 403,
             // The directory's answer is not the client's business before the server's is: same words
             // for a mailbox that does not exist and one that is elsewhere.
             Self::UnknownMailbox => 404,
@@ -308,7 +313,8 @@ impl Refusal {
         }
     }
 
-    /// True where the rest of the request cannot be told from the next one: the connection closes.
+    /// True where the connection closes: the rest of the request cannot be told from the next one, or the
+    /// next one would fare no better here.
     pub fn ends_connection(&self) -> bool {
         matches!(
             self,
@@ -320,6 +326,7 @@ impl Refusal {
                 | Self::ExpectationFailed
                 | Self::BodyTooLarge { .. }
                 | Self::ShuttingDown
+                | Self::Certificate(_)
         )
     }
 
@@ -339,6 +346,7 @@ impl Refusal {
             Self::Unauthenticated(_) | Self::TokenRefused(_) | Self::Guarded(_) => {
                 "Authentication is required."
             }
+            Self::Certificate(_) => "A valid client certificate is required.",
             Self::MailboxForbidden => "You may not open this mailbox.",
             Self::UnknownMailbox => "There is no such mailbox here.",
             Self::SessionGone(_) | Self::ForeignSession => {

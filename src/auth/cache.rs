@@ -1,5 +1,6 @@
 //! What is remembered of credentials: which were good, which were not, both only by keyed digest.
 
+use super::certificate::Holding;
 use super::method::{Grounds, Method, Proven};
 use super::people::{People, Standing};
 use super::{Denied, Identity};
@@ -234,6 +235,8 @@ pub struct Memo {
     believed: Option<(Mark, Arc<Belief>)>,
     /// The method's serial when the belief was last found to rest on something.
     serial: u64,
+    /// Whose the connection's certificate is.
+    holding: Option<Box<Holding>>,
 }
 
 impl Memo {
@@ -257,6 +260,17 @@ impl Memo {
             self.serial = serial;
         }
         Some(&belief.identity)
+    }
+
+    /// Whose the connection's certificate is, unless something has changed since.
+    pub(super) fn holding(&self, when: [u64; 3]) -> Option<&Arc<Identity>> {
+        let holding = self.holding.as_deref()?;
+        holding.stands(when).then_some(&holding.identity)
+    }
+
+    /// Remembers whose the connection's certificate is.
+    pub(super) fn hold(&mut self, holding: Holding) {
+        self.holding = Some(Box::new(holding));
     }
 
     /// Remembers a belief that was found to stand when the method had this serial.

@@ -34,6 +34,7 @@ impl Site {
                 cache_capacity: 1000,
                 verifications_max: 2,
                 lockout_guard: None,
+                certificate: crate::config::settings::CertificateAuth::default(),
             },
             _folder: folder,
         };

@@ -39,6 +39,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
             .flatten(),
     };
     edge::judge_addresses(top, &admin);
+    people::judge_certificates(top, &listeners);
     let servers = site::servers(top);
     let own_file = databases.map(|source| Section::top(top.desk, source));
     let holder = own_file.as_ref().unwrap_or(top);

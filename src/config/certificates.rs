@@ -5,15 +5,17 @@ use super::problem::{Complaint, quoted};
 use super::section::Section;
 use super::settings::Certificate;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use std::path::Path;
 use std::sync::Arc;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 /// Bytes of a PEM file; the system's list of all authorities has a quarter of that.
 const PEM_MAX: usize = 1 << 20;
+/// Bytes of a file with revocation lists: half a million entries.
+const CRL_MAX: usize = 16 << 20;
 /// A certificate that expires within this is worth a warning. Renewal services renew earlier.
 const EXPIRY_WARNING_DAYS: i64 = 14;
 const DAY_SECONDS: i64 = 86_400;
@@ -63,6 +65,84 @@ pub(super) fn authorities(section: &Section<'_>, leaf: &str) -> Option<Vec<Vec<u
         }
     }
     Some(list.iter().map(|der| der.to_vec()).collect())
+}
+
+/// Reads revocation lists: DER of each. Those that cannot be read are reported, and those that nobody in
+/// `authorities` has signed, and those that are too old.
+pub(super) fn revocation_lists(
+    section: &Section<'_>,
+    leaf: &str,
+    authorities: Option<&[Vec<u8>]>,
+) -> Vec<Vec<u8>> {
+    let mut lists = Vec::new();
+    for (text, place) in section.list(leaf) {
+        let file = section.source.resolve(&text);
+        let Some(bytes) = section.desk.bytes(&place, &file, CRL_MAX) else {
+            continue;
+        };
+        let shown = quoted(&file.display().to_string());
+        let found: Result<Vec<_>, pem::Error> =
+            CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+        let found: Vec<Vec<u8>> = match found {
+            Ok(found) if !found.is_empty() => found.iter().map(|der| der.to_vec()).collect(),
+            _ => vec![bytes],
+        };
+        for der in found {
+            match list_facts(&der) {
+                Ok(facts) => {
+                    judge_list(section.desk, &place, &shown, &facts, authorities);
+                    lists.push(der);
+                }
+                Err(cause) => {
+                    let what = format!("{shown} is no revocation list ({cause})");
+                    let cure = "name a file with `-----BEGIN X509 CRL-----` in it, or one in DER";
+                    section.desk.error(&place, Complaint::new(what, cure));
+                }
+            }
+        }
+    }
+    lists
+}
+
+struct ListFacts {
+    issuer: Vec<u8>,
+    next_update: Option<i64>,
+}
+
+fn list_facts(der: &[u8]) -> Result<ListFacts, String> {
+    let (_, list) = CertificateRevocationList::from_der(der).map_err(|cause| cause.to_string())?;
+    Ok(ListFacts {
+        issuer: list.issuer().as_raw().to_vec(),
+        next_update: list.next_update().map(|time| time.timestamp()),
+    })
+}
+
+fn judge_list(
+    desk: &Desk<'_>,
+    place: &Place<'_>,
+    shown: &str,
+    facts: &ListFacts,
+    authorities: Option<&[Vec<u8>]>,
+) {
+    let Some(end) = facts.next_update else {
+        let what = format!("the revocation list {shown} does not say until when it is good");
+        let cure = "have its authority write `nextUpdate` into it";
+        return desk.error(place, Complaint::new(what, cure));
+    };
+    if end < desk.now {
+        let what = format!("the revocation list {shown} was good until {}", date(end));
+        let cure = "fetch a newer one; nobody with a certificate would be let in";
+        desk.error(place, Complaint::new(what, cure));
+    }
+    let has_signed = |der: &Vec<u8>| {
+        let read = X509Certificate::from_der(der);
+        read.is_ok_and(|(_, own)| own.subject().as_raw() == facts.issuer)
+    };
+    if authorities.is_some_and(|known| !known.iter().any(has_signed)) {
+        let what = format!("no authority in `ca` has made the revocation list {shown}");
+        let cure = "name the list of an authority in `ca`, or add the authority";
+        desk.warning(place, Complaint::new(what, cure));
+    }
 }
 
 /// True where one of the certificate's names is this host, or a wildcard that stands for it.
@@ -244,6 +324,7 @@ mod tests {
         #[test]
         fn any_bytes_are_a_certificate_or_a_complaint(bytes: Vec<u8>) {
             let _ = facts(&bytes);
+            let _ = list_facts(&bytes);
         }
     }
 }

@@ -164,6 +164,8 @@ const fn usual(example: &'static str, without: &'static str) -> Given {
     Given::Usual { example, without }
 }
 
+/// What `names[].authentication` may hold.
+const SCHEMES: &[&str] = &["basic", "bearer", "certificate"];
 /// Signatures that anybody can check and only the issuer can make. RFC 7518 3.1
 const ALGORITHMS: &[&str] = &[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
@@ -211,6 +213,15 @@ pub const KEYS: &[Key] = keys! {
     "listeners[].proxy_protocol_from" List(&Network), default("[]"),
         "Load balancers whose PROXY protocol v2 head is required and believed; everybody else's is refused.";
 
+    "listeners[].client_certificates" Section, optional("", "clients are asked for none"),
+        "Certificates of clients, for `authentication: [certificate]` and for sites that let nobody in without.";
+    "listeners[].client_certificates.mode" Choice(&["off", "request", "require"]), default("request"),
+        "request: who has one may show it. require: nobody is served without. off: as if this section were not here.";
+    "listeners[].client_certificates.ca" File, required("clients-ca.pem", "nobody else can know whom the site trusts"),
+        "PEM file with the authorities that may sign them. The system's authorities are not trusted here.";
+    "listeners[].client_certificates.crl" List(&File), default("[]"),
+        "Files with revocation lists, PEM or DER. With any, the authority of each client's certificate must have one, and none may be too old. Read again with the configuration.";
+
     "tls" Section, section(),
         "What all TLS listeners share.";
     "tls.versions" List(&Choice(&["1.2", "1.3"])), default("[\"1.2\", \"1.3\"]"),
@@ -230,8 +241,8 @@ pub const KEYS: &[Key] = keys! {
         "Base URL for clients inside.";
     "names[].external_url" MapiUrl, optional("https://mail.contoso.com/mapi", "clients outside are told none"),
         "Base URL for clients outside.";
-    "names[].authentication" List(&Choice(&["basic", "bearer"])), default("[basic]"),
-        "Schemes that are accepted here, and the order of their challenges in a 401. Outlook with modern authentication wants bearer first.";
+    "names[].authentication" List(&Choice(SCHEMES)), default("[basic]"),
+        "Schemes that are accepted here, and the order of their challenges in a 401. Outlook with modern authentication wants bearer first. A certificate has no challenge; credentials in a request count before it.";
 
     "servers" Named(&Section, "MBX1"), required("", "mail must live somewhere"),
         "Mailbox servers, by the names that `databases` uses.";
@@ -340,6 +351,14 @@ pub const KEYS: &[Key] = keys! {
         "One of these must be among its words, or the items of its list.";
     "auth.bearer.issuers[].clients" List(&Text), default("[]"),
         "Applications whose tokens are accepted (the claim `appid`, else `azp`, else `client_id`); []: all.";
+    "auth.certificate" Section, section(),
+        "How names are read from client certificates. The subject is never looked at.";
+    "auth.certificate.map" List(&Choice(&["sid_extension", "san_upn", "san_email"])), default("[sid_extension, san_upn, san_email]"),
+        "Where to look for a name that the directory knows, in this order. An identifier (SID) is known where it is among the `logins` of a mailbox.";
+    "auth.certificate.issuers" File, optional("users-ca.pem", "every authority of the listener names users"),
+        "PEM file with the authorities whose certificates name users, where the listener trusts others too.";
+    "auth.certificate.domains" List(&Host), default("[]"),
+        "Domains of the users they may name; []: all.";
     "auth.cache_ttl" Duration(100 * MS, DAY), default("10m"),
         "A verified password or token is believed this long; a token never beyond its own end.";
     "auth.negative_ttl" Duration(0, HOUR), default("60s"),

@@ -91,6 +91,29 @@ pub struct Listener {
     pub plain_http: bool,
     /// Peers whose PROXY protocol v2 head is required and believed; empty: nobody's.
     pub proxy_protocol_from: Vec<IpNet>,
+    /// Whose certificates are asked for; `None`: none are.
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Which clients' certificates a listener trusts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// DER of the authorities.
+    pub authorities: Vec<Vec<u8>>,
+    /// DER of their revocation lists; empty: none is looked at.
+    pub revocation_lists: Vec<Vec<u8>>,
+    /// Nobody is served without.
+    pub is_required: bool,
+}
+
+impl fmt::Debug for ClientCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCertificates")
+            .field("authorities", &self.authorities.len())
+            .field("revocation_lists", &self.revocation_lists.len())
+            .field("is_required", &self.is_required)
+            .finish()
+    }
 }
 
 /// A network in prefix notation.
@@ -175,11 +198,13 @@ pub enum Scheme {
     Basic,
     /// A token that an identity provider signed. RFC 6750
     Bearer,
+    /// A certificate shown in the TLS handshake. It has no challenge and no word in HTTP.
+    Certificate,
 }
 
 impl Scheme {
     /// Every scheme, in the order of their indices.
-    pub const ALL: [Self; 2] = [Self::Basic, Self::Bearer];
+    pub const ALL: [Self; 3] = [Self::Basic, Self::Bearer, Self::Certificate];
 
     /// Position in [`Self::ALL`].
     pub const fn index(self) -> usize {
@@ -191,6 +216,7 @@ impl Scheme {
         match self {
             Self::Basic => "Basic",
             Self::Bearer => "Bearer",
+            Self::Certificate => "Certificate",
         }
     }
 
@@ -199,6 +225,7 @@ impl Scheme {
         match self {
             Self::Basic => "basic",
             Self::Bearer => "bearer",
+            Self::Certificate => "certificate",
         }
     }
 }
@@ -299,6 +326,8 @@ pub struct AuthSettings {
     pub basic: Option<BasicAuth>,
     /// Bearer, where it is configured.
     pub bearer: Option<BearerAuth>,
+    /// How names are read from client certificates.
+    pub certificate: CertificateAuth,
     /// A verified credential is believed this long.
     pub cache_ttl: Duration,
     /// A refused credential is refused without another look this long.
@@ -350,6 +379,52 @@ pub struct BasicAuth {
     pub password_file: PathBuf,
     /// Added to a login name without one: `user1` becomes `user1@contoso.test`.
     pub default_domain: Option<String>,
+}
+
+/// How names are read from client certificates.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct CertificateAuth {
+    /// Where to look for a name, in this order.
+    pub map: Vec<CertificateName>,
+    /// DER of the authorities whose certificates name users; `None`: all that the listener trusts.
+    pub issuers: Option<Vec<Vec<u8>>>,
+    /// Domains of the users they may name, lower case; empty: all.
+    pub domains: Vec<String>,
+}
+
+impl fmt::Debug for CertificateAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateAuth")
+            .field("map", &self.map)
+            .field("issuers", &self.issuers.as_ref().map(Vec::len))
+            .field("domains", &self.domains)
+            .finish()
+    }
+}
+
+/// Where a certificate says whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    /// The extension with the user's security identifier.
+    Sid,
+    /// A user principal name among the alternative names.
+    Upn,
+    /// A mail address among the alternative names.
+    Email,
+}
+
+impl CertificateName {
+    /// All of them, in the order they are looked at by default.
+    pub const ALL: [Self; 3] = [Self::Sid, Self::Upn, Self::Email];
+
+    /// As the configuration writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sid => "sid_extension",
+            Self::Upn => "san_upn",
+            Self::Email => "san_email",
+        }
+    }
 }
 
 /// Tokens of identity providers.

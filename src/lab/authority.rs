@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    OtherNameValue, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -54,6 +55,36 @@ pub struct Credential {
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credential").finish_non_exhaustive()
+    }
+}
+
+/// Whose certificate is made, and what it says.
+#[derive(Clone, Copy, Debug)]
+pub struct CertifiedUser<'a> {
+    /// The common name of the subject.
+    pub subject: &'a str,
+    /// User principal name.
+    pub upn: Option<&'a str>,
+    /// Mail address.
+    pub email: Option<&'a str>,
+    /// Security identifier, shorter than 100 letters.
+    pub sid: Option<&'a str>,
+    /// When it is valid.
+    pub validity: Validity,
+    /// Its number.
+    pub serial: u64,
+}
+
+impl Default for CertifiedUser<'_> {
+    fn default() -> Self {
+        Self {
+            subject: "somebody",
+            upn: None,
+            email: None,
+            sid: None,
+            validity: Validity::NOW,
+            serial: 1,
+        }
     }
 }
 
@@ -133,6 +164,57 @@ impl Authority {
         let mut params = parameters(name, Validity::NOW);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&params)
+    }
+
+    /// A user's certificate, as an enterprise's authority makes them.
+    ///
+    /// # Errors
+    /// When a name is not one.
+    pub fn user(&self, user: &CertifiedUser<'_>) -> Result<Credential, AuthorityError> {
+        let mut params = parameters(user.subject, user.validity);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(SerialNumber::from(user.serial));
+        if let Some(upn) = user.upn {
+            let value = OtherNameValue::Utf8String(upn.to_owned());
+            let name = SanType::OtherName((UPN.to_vec(), value));
+            params.subject_alt_names.push(name);
+        }
+        if let Some(email) = user.email {
+            let name = SanType::Rfc822Name(email.try_into()?);
+            params.subject_alt_names.push(name);
+        }
+        if let Some(sid) = user.sid {
+            let extension = CustomExtension::from_oid_content(SID_EXTENSION, sid_value(sid));
+            params.custom_extensions.push(extension);
+        }
+        self.sign(&params)
+    }
+
+    /// The list of certificates that count no more, by their serial numbers, in PEM.
+    ///
+    /// # Errors
+    /// When the library of certificates fails.
+    pub fn revocation_list(
+        &self,
+        serials: &[u64],
+        validity: Validity,
+    ) -> Result<String, AuthorityError> {
+        let now = now();
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: now - time::Duration::days(1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: now + time::Duration::days(validity.from_days),
+            next_update: now + time::Duration::days(validity.to_days),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.issuer)?.pem()?)
     }
 
     fn sign(&self, params: &CertificateParams) -> Result<Credential, AuthorityError> {
@@ -284,14 +366,34 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     clippy::disallowed_methods,
     reason = "certificates are valid around the present, and this is the lab"
 )]
+fn now() -> time::OffsetDateTime {
+    time::OffsetDateTime::from(std::time::SystemTime::now())
+}
+
 fn parameters(name: &str, validity: Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
-    let now = time::OffsetDateTime::from(std::time::SystemTime::now());
+    let now = now();
     params.not_before = now + time::Duration::days(validity.from_days);
     params.not_after = now + time::Duration::days(validity.to_days);
     params.distinguished_name.push(DnType::CommonName, name);
     params
 }
+
+/// `SEQUENCE { [0] { OID, [0] { OCTET STRING } } }`. `[MS-WCCE] 2.2.2.7.7.4`
+fn sid_value(sid: &str) -> Vec<u8> {
+    let element = |tag: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).unwrap_or(0);
+        [&[tag, length], content].concat()
+    };
+    let value = element(0xa0, &element(4, sid.as_bytes()));
+    let oid = [6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 0x19, 2, 1];
+    element(0x30, &element(0xa0, &[&oid, value.as_slice()].concat()))
+}
+
+/// A user principal name among the alternative names.
+const UPN: &[u64] = &[1, 3, 6, 1, 4, 1, 311, 20, 2, 3];
+/// The extension with a security identifier.
+const SID_EXTENSION: &[u64] = &[1, 3, 6, 1, 4, 1, 311, 25, 2];
 
 #[cfg(test)]
 mod tests {

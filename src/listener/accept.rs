@@ -4,6 +4,7 @@ use super::front::Front;
 use super::proxy_protocol;
 use crate::accounting::meter::{Look, settle};
 use crate::accounting::{Counting, Metered, Phase};
+use crate::auth::{self, Presented, Trust};
 use crate::metrics::{Account, HandshakeOutcome, LegSide};
 use crate::relay;
 use crate::runtime::{Ask, Runtime};
@@ -101,17 +102,17 @@ async fn connection(
     };
     drop(front);
     match front_stream {
-        Arrived::Tls(accepted) => {
-            relay::serve(accepted.stream, client, "https", runtime, asks).await;
+        Arrived::Tls(accepted, shown) => {
+            relay::serve(accepted.stream, client, "https", shown, runtime, asks).await;
         }
         Arrived::Plain(stream) => {
-            relay::serve(stream, client, "http", runtime, asks).await;
+            relay::serve(stream, client, "http", None, runtime, asks).await;
         }
     }
 }
 
 enum Arrived {
-    Tls(Accepted<Counting<TcpStream>>),
+    Tls(Accepted<Counting<TcpStream>>, Option<Box<Presented>>),
     Plain(Counting<TcpStream>),
 }
 
@@ -132,7 +133,7 @@ async fn arrive(
                 .await?
                 .map_or(peer, canonical);
         }
-        let Some(config) = front.tls() else {
+        let Some(tls) = front.front_tls() else {
             return Ok((Arrived::Plain(tcp), client));
         };
         let _place = front
@@ -141,24 +142,35 @@ async fn arrive(
             .acquire()
             .await
             .map_err(io::Error::other)?;
-        let accepted = tls::accept(tcp, config).await?;
-        Ok((Arrived::Tls(accepted), client))
+        let by = tls.handshakes();
+        let accepted = tls::accept(tcp, by.config.clone()).await?;
+        // A resumed handshake asks nobody: the certificate is looked at before it counts.
+        let asked = by.trust.as_deref().filter(|_| !accepted.resumed);
+        let shown = Presented::new(&accepted.certificates, tls.trusts(), asked);
+        if shown.is_none() && by.trust.as_deref().is_some_and(Trust::is_required) {
+            return Err(io::Error::other(rustls::Error::NoCertificatesPresented));
+        }
+        Ok((Arrived::Tls(accepted, shown.map(Box::new)), client))
     })
     .await;
     let took = began.elapsed();
     match outcome {
-        Ok(Ok((Arrived::Tls(accepted), client))) => {
+        Ok(Ok((Arrived::Tls(accepted, shown), client))) => {
             runtime
                 .metrics
                 .handshake(HandshakeOutcome::Ok, accepted.resumed, took);
-            Some((Arrived::Tls(accepted), client))
+            Some((Arrived::Tls(accepted, shown), client))
         }
         Ok(Ok(plain)) => Some(plain),
         Ok(Err(cause)) => {
-            let _: io::Error = cause;
-            runtime
-                .metrics
-                .handshake(HandshakeOutcome::Failed, false, took);
+            let outcome = match why_certificate(&cause) {
+                Some(why) => {
+                    tracing::info!(from = %peer.ip(), why, "a client's certificate was refused in its handshake");
+                    HandshakeOutcome::Certificate
+                }
+                None => HandshakeOutcome::Failed,
+            };
+            runtime.metrics.handshake(outcome, false, took);
             None
         }
         Err(_elapsed) => {
@@ -167,6 +179,15 @@ async fn arrive(
                 .handshake(HandshakeOutcome::Timeout, false, took);
             None
         }
+    }
+}
+
+/// Why a client's certificate was refused, where that is the matter.
+fn why_certificate(cause: &io::Error) -> Option<&'static str> {
+    match cause.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(why) => Some(auth::certificate_words(why)),
+        rustls::Error::NoCertificatesPresented => Some("no client certificate"),
+        _ => None,
     }
 }
 

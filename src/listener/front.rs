@@ -3,7 +3,6 @@
 use crate::certs::{CertError, FrontTls};
 use crate::config::Settings;
 use crate::config::settings::{IpNet, Listener};
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -35,14 +34,9 @@ impl Front {
         self.address
     }
 
-    /// The TLS side, for whoever changes certificates and ticket keys under way.
+    /// The TLS side; `None` on a plain listener.
     pub(super) fn front_tls(&self) -> Option<&Arc<FrontTls>> {
         self.tls.as_ref()
-    }
-
-    /// The TLS configuration; `None` on a plain listener.
-    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
-        self.tls.as_ref().map(|tls| tls.config())
     }
 
     /// True where this peer must begin with a PROXY protocol head, and is believed.
@@ -70,6 +64,7 @@ pub(super) fn fronts(settings: &Settings) -> Result<Vec<Arc<Front>>, CertError> 
             false => Some(Arc::new(FrontTls::new(
                 &settings.tls,
                 &listener.certificates,
+                listener.client_certificates.as_ref(),
             )?)),
         };
         Ok(Arc::new(Front {

@@ -120,6 +120,8 @@ label! {
         Ok = "ok",
         /// One side did not accept the other.
         Failed = "failed",
+        /// The client's certificate was not accepted, or it showed none where one is required.
+        Certificate = "certificate",
         /// It took longer than `tls.handshake_timeout`.
         Timeout = "timeout",
     }

@@ -7,7 +7,7 @@ use super::target::{Place, Target};
 use crate::accounting::meter::enter;
 use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
-use crate::auth::{Asker, AuthStep, Identity, Memo};
+use crate::auth::{Asker, AuthStep, Denied, Identity, Memo, NO_CREDENTIALS, Presented, Scheme};
 use crate::backend::BackServer;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::mapi::{Endpoint, RequestType};
@@ -78,6 +78,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) address: &'a str,
     /// `https`, or `http` from a plain listener.
     pub(crate) scheme: &'static str,
+    /// The certificate it showed in its handshake.
+    pub(crate) shown: Option<&'a Presented>,
     /// Who it proved to be.
     pub(crate) memo: &'a mut Memo,
     /// What slow work has found out for this request.
@@ -112,7 +114,7 @@ pub(crate) fn admit(
     bytes: &[u8],
     runtime: &Runtime,
     world: &Snapshot,
-    caller: Caller<'_>,
+    mut caller: Caller<'_>,
     now: Instant,
     shape: &mut Option<Shape>,
     bill: &mut Bill<'_>,
@@ -156,7 +158,7 @@ pub(crate) fn admit(
         source: caller.source,
         now: (now, bill.time),
     };
-    let identity = match who(&asker, world, caller.memo, caller.known, runtime)? {
+    let identity = match who(&asker, world, &mut caller, runtime)? {
         Ok(identity) => identity,
         Err(slow) => return Ok(Some(Admitted::Wait(slow))),
     };
@@ -197,19 +199,26 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
     ]);
 }
 
-/// Who asks: by the connection's memo or the cache, else by slow work.
+/// Who asks: by the connection's memo or the cache, else by slow work. Where a request shows nothing and
+/// nobody has signed on to the connection, by the certificate of its handshake.
 fn who(
     asker: &Asker<'_>,
     world: &Snapshot,
-    memo: &mut Memo,
-    known: &Known,
+    caller: &mut Caller<'_>,
     runtime: &Runtime,
 ) -> Result<Result<Arc<Identity>, Slow>, Refusal> {
-    if let Some(identity) = &known.identity {
+    if let Some(identity) = &caller.known.identity {
         return Ok(Ok(Arc::clone(identity)));
     }
+    // Where nobody is served without a certificate, a password makes up for none that is revoked.
+    if let Some(shown) = caller.shown.filter(|shown| shown.is_required()) {
+        shown.stands(asker.now.1).map_err(Refusal::Certificate)?;
+    }
     let metrics = &runtime.metrics;
-    match world.auth.step(asker, memo) {
+    match world.auth.step(asker, caller.memo) {
+        AuthStep::Challenge(NO_CREDENTIALS) if asker.offered.contains(&Scheme::Certificate) => {
+            by_certificate(asker, world, caller, runtime).map(Ok)
+        }
         AuthStep::Granted(identity) => {
             metrics.auth(Some(identity.scheme), AuthOutcome::Remembered);
             Ok(Ok(identity))
@@ -221,9 +230,55 @@ fn who(
         }
         AuthStep::Deny(scheme, denied) => {
             metrics.auth(scheme, denied.outcome());
-            Err(denied.into())
+            Err(match is_alone(asker) {
+                true => Refusal::Certificate("credentials of a scheme that is not offered"),
+                false => denied.into(),
+            })
         }
     }
+}
+
+/// Whose the certificate of the connection is. A name that offers nothing else has no challenge to send,
+/// and so answers 403: the client has to come again with another certificate.
+fn by_certificate(
+    asker: &Asker<'_>,
+    world: &Snapshot,
+    caller: &mut Caller<'_>,
+    runtime: &Runtime,
+) -> Result<Arc<Identity>, Refusal> {
+    let metrics = &runtime.metrics;
+    let refusal = |why| match is_alone(asker) {
+        true => Refusal::Certificate(why),
+        false => Refusal::Unauthenticated(why),
+    };
+    let Some(shown) = caller.shown else {
+        metrics.auth(None, AuthOutcome::Challenged);
+        return Err(refusal(NO_CREDENTIALS));
+    };
+    let outcome = world.auth.by_certificate(
+        shown,
+        caller.memo,
+        &*world.directory,
+        world.generation.0,
+        asker.now.1,
+    );
+    let told = match &outcome {
+        Ok((_, true)) => AuthOutcome::Verified,
+        Ok((_, false)) => AuthOutcome::Remembered,
+        Err(denied) => denied.outcome(),
+    };
+    metrics.auth(Some(Scheme::Certificate), told);
+    match outcome {
+        Ok((identity, _)) => Ok(identity),
+        Err(Denied::Credentials(why)) => Err(refusal(why)),
+        Err(denied) => Err(denied.into()),
+    }
+}
+
+/// Nothing but certificates is accepted: there is no challenge to send.
+fn is_alone(asker: &Asker<'_>) -> bool {
+    let mut offered = asker.offered.iter();
+    offered.all(|scheme| *scheme == Scheme::Certificate)
 }
 
 /// The session a request came with, proven to be this user's.

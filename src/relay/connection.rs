@@ -9,7 +9,7 @@ use super::forward::Sent;
 use super::slow::Known;
 use crate::accounting::meter::{Look, belongs_to, enter, look, looking, settle};
 use crate::accounting::{Kind, Phase, Wire};
-use crate::auth::Memo;
+use crate::auth::{Memo, Presented};
 use crate::buffers::Scratch;
 use crate::ids::ServerName;
 use crate::metrics::{Account, LegSide, Metrics, Outcome, RetryReason};
@@ -39,6 +39,8 @@ pub(super) struct Connection<S> {
     pub(super) late: Deadline,
     pub(super) asks: Asks,
     memo: Memo,
+    /// What the client showed in its handshake.
+    shown: Option<Box<Presented>>,
     /// A request has been answered here: the client knows how to open another connection.
     is_used: bool,
     /// What the connection's beginning cost; the first request's line shows it.
@@ -100,6 +102,7 @@ pub fn serve<S: Stream>(
     mut stream: S,
     client: SocketAddr,
     scheme: &'static str,
+    shown: Option<Box<Presented>>,
     runtime: Arc<Runtime>,
     asks: watch::Receiver<Ask>,
 ) -> impl Future<Output = ()> + Send {
@@ -123,6 +126,7 @@ pub fn serve<S: Stream>(
         late: Deadline::new((began + idle).into()),
         asks: Asks::new(asks),
         memo: Memo::default(),
+        shown,
         is_used: false,
         handshake: (scheme == "https").then(|| Box::new(handshake)),
         ended: began,
@@ -320,6 +324,7 @@ impl<S: Stream> Connection<S> {
                 address: &self.address,
                 scheme: self.scheme,
                 memo: &mut self.memo,
+                shown: self.shown.as_deref(),
                 known: &known,
                 tried,
             };
@@ -431,7 +436,7 @@ mod tests {
     }
 
     fn connection(_: ()) -> impl Sized {
-        serve::<Client>(never(), never(), "https", never(), never())
+        serve::<Client>(never(), never(), "https", never(), never(), never())
     }
 
     fn exchange(connection: &'static mut Connection<Client>) -> impl Sized {

@@ -3,6 +3,7 @@
 use super::incoming::Incoming;
 use super::record::Keys;
 use super::stream::TlsStream;
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{HandshakeKind, ServerConfig};
@@ -17,6 +18,9 @@ pub struct Accepted<S> {
     pub stream: Box<TlsStream<S>>,
     /// It went on with an earlier session's secrets.
     pub resumed: bool,
+    /// The client's certificate and its chain; empty where it showed none. Of a resumed session, as it
+    /// was when the session began.
+    pub certificates: Vec<CertificateDer<'static>>,
 }
 
 /// Shakes hands with a client. `config` must allow its secrets to be taken out. The future is large:
@@ -77,6 +81,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     }
     io.write_all(&outgoing).await?;
     let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    let shown = tls.peer_certificates();
+    let certificates = shown.map(<[_]>::to_vec).unwrap_or_default();
     let (secrets, kernel) = tls.dangerous_into_kernel_connection().map_err(refused)?;
     let version = kernel.protocol_version();
     let keys = Keys::new(version, secrets.rx).zip(Keys::new(version, secrets.tx));
@@ -85,6 +91,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Accepted {
         stream: Box::new(TlsStream::new(io, kernel, [receive, transmit], incoming)),
         resumed,
+        certificates,
     })
 }
 

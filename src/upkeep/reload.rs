@@ -186,6 +186,7 @@ impl ReloadLoop {
             };
             front
                 .swap_certificates(&listener.certificates)
+                .and_then(|()| front.swap_clients(listener.client_certificates.as_ref()))
                 .map_err(|error| vec![format!("listeners: {address}: {error}")])?;
         }
         warnings.extend(needs_restart(&previous.settings, &next.settings));

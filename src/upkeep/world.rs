@@ -85,6 +85,7 @@ pub(crate) fn settings() -> Settings {
             cache_capacity: 10,
             verifications_max: 1,
             lockout_guard: None,
+            certificate: crate::config::settings::CertificateAuth::default(),
         },
         backend_identity: BackendIdentity::Passthrough,
         sessions: SessionSettings {

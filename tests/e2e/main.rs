@@ -18,6 +18,7 @@ mod support;
 
 mod accounts;
 mod bad_input;
+mod certificates;
 mod conformance;
 mod continuity;
 mod failover;

@@ -71,6 +71,7 @@ fn settings(issuers: Vec<TokenIssuer>) -> AuthSettings {
         cache_capacity: 1000,
         verifications_max: 2,
         lockout_guard: None,
+        certificate: crate::config::settings::CertificateAuth::default(),
     }
 }
 

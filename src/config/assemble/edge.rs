@@ -4,7 +4,7 @@ use crate::config::certificates::{self, covers};
 use crate::config::desk::Place;
 use crate::config::problem::{Complaint, quoted};
 use crate::config::section::Section;
-use crate::config::settings::{Admin, Listener, PublicName, Scheme, Tls};
+use crate::config::settings::{Admin, ClientCertificates, Listener, PublicName, Scheme, Tls};
 use crate::config::values;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -50,10 +50,33 @@ fn listener(section: &Section<'_>) -> Option<Listener> {
         address: address?,
         certificates,
         plain_http,
+        client_certificates: clients(section, plain_http),
         proxy_protocol_from: networks
             .iter()
             .filter_map(|(text, _)| values::network(text).ok())
             .collect(),
+    })
+}
+
+/// Whose certificates clients may show.
+fn clients(section: &Section<'_>, plain_http: bool) -> Option<ClientCertificates> {
+    let clients = section.written_section("client_certificates")?;
+    let mode = clients.text("mode")?;
+    if mode == "off" {
+        return None;
+    }
+    if plain_http {
+        let what = "client certificates on a listener that says `plain_http: true`";
+        let cure =
+            "remove them; certificates are shown in a TLS handshake, which happens elsewhere";
+        let place = section.place("client_certificates");
+        section.desk.error(&place, Complaint::new(what, cure));
+    }
+    let authorities = certificates::authorities(&clients, "ca");
+    Some(ClientCertificates {
+        revocation_lists: certificates::revocation_lists(&clients, "crl", authorities.as_deref()),
+        authorities: authorities?,
+        is_required: mode == "require",
     })
 }
 

@@ -1,11 +1,13 @@
 //! Who clients are, and who we are to the servers.
 
 use super::{amount, cores, tokens};
+use crate::config::certificates;
 use crate::config::problem::{Complaint, quoted};
 use crate::config::secrets;
 use crate::config::section::Section;
 use crate::config::settings::{
-    AuthSettings, BackendIdentity, BasicAuth, LockoutGuard, SourceGuard,
+    AuthSettings, BackendIdentity, BasicAuth, CertificateAuth, CertificateName, Listener,
+    LockoutGuard, SourceGuard,
 };
 use crate::config::values;
 
@@ -47,6 +49,7 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
             })
         }),
         bearer: bearer.map(|section| tokens::bearer(&section)),
+        certificate: certificate(&section.section("certificate")),
         cache_ttl: section.duration("cache_ttl"),
         negative_ttl: section.duration("negative_ttl"),
         cache_capacity: section.amount("cache_capacity"),
@@ -54,6 +57,77 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
             .number_or_auto("verifications")
             .map_or_else(cores, amount),
         lockout_guard: lockout_guard(&section),
+    }
+}
+
+fn certificate(section: &Section<'_>) -> CertificateAuth {
+    if section.is_empty_list("map") {
+        let what = "nothing in a certificate says whose it is";
+        let cure = "write `map: [sid_extension, san_upn, san_email]`, or some of these";
+        let place = section.place("map");
+        section.desk.error(&place, Complaint::new(what, cure));
+    }
+    let written = section.list("map");
+    let kind = |text: &str| {
+        let mut known = CertificateName::ALL.into_iter();
+        known.find(|kind| kind.as_str() == text)
+    };
+    let domains = section.list("domains");
+    CertificateAuth {
+        map: written.iter().filter_map(|(text, _)| kind(text)).collect(),
+        issuers: match section.has("issuers") {
+            true => certificates::authorities(section, "issuers"),
+            false => None,
+        },
+        domains: domains
+            .iter()
+            .filter_map(|(domain, _)| values::host_name(domain).ok())
+            .collect(),
+    }
+}
+
+/// Reports names that offer certificates where none are asked for or none can be handed on, and listeners
+/// that ask for what nobody looks at.
+pub(super) fn judge_certificates(top: &Section<'_>, listeners: &[Listener]) {
+    let names = top.items("names");
+    let offers = |name: &&Section<'_>| {
+        let schemes = name.list("authentication");
+        schemes.iter().any(|(scheme, _)| scheme == "certificate")
+    };
+    let offering = names.iter().find(offers);
+    let asked = |required: bool| {
+        let mut asking = listeners
+            .iter()
+            .filter_map(|l| l.client_certificates.as_ref());
+        asking.any(|clients| clients.is_required || !required)
+    };
+    let Some(name) = offering else {
+        if asked(false) && !asked(true) && !names.is_empty() {
+            let what = "clients are asked for certificates, and no name offers them: they are not looked at";
+            let cure =
+                "write `authentication: [certificate, basic]` under `names`, or `mode: require`";
+            let complaint = Complaint::new(what, cure);
+            top.desk.warning(&top.place("listeners"), complaint);
+        }
+        return;
+    };
+    let at = name.place("authentication");
+    let host = quoted(&name.text("host").unwrap_or_default());
+    // One that is written and of no use has been reported.
+    let is_written = |listener: &Section<'_>| listener.has("client_certificates");
+    if !asked(false) && !top.items("listeners").iter().any(is_written) {
+        let what = format!("{host} offers certificate, and no listener asks for one");
+        let cure = "add `client_certificates: { ca: clients-ca.pem }` to the listener";
+        top.desk.error(&at, Complaint::new(what, cure));
+    }
+    let identity = top.section("backend_identity");
+    if identity.text("mode").as_deref() == Some("passthrough") {
+        let what = format!(
+            "{host} offers certificate, and `backend_identity.mode: passthrough` has nothing to hand on: \
+             a certificate proves who somebody is to us alone"
+        );
+        let cure = "choose another `backend_identity.mode`, or offer no certificate";
+        top.desk.error(&at, Complaint::new(what, cure));
     }
 }
 
