@@ -244,6 +244,13 @@ pub const KEYS: &[Key] = keys! {
     "names[].authentication" List(&Choice(SCHEMES)), default("[basic]"),
         "Schemes that are accepted here, and the order of their challenges in a 401. Outlook with modern authentication wants bearer first. A certificate has no challenge; credentials in a request count before it.";
 
+    "names[].paths" List(&Section), optional("", "all paths of the name accept the same"),
+        "Paths that accept other schemes than the rest of the name.";
+    "names[].paths[].path" Choice(&["/mapi/emsmdb", "/mapi/nspi"]), required("/mapi/nspi", "it is what differs"),
+        "The path: mailboxes (`/mapi/emsmdb`) or the address book (`/mapi/nspi`).";
+    "names[].paths[].authentication" List(&Choice(SCHEMES)), required("[basic]", "it is what differs"),
+        "Schemes that are accepted there instead, and the order of their challenges.";
+
     "servers" Named(&Section, "MBX1"), required("", "mail must live somewhere"),
         "Mailbox servers, by the names that `databases` uses.";
     "servers.*.address" HostPort, required("mbx1.contoso.com:443", "only the site knows it"),

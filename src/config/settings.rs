@@ -4,7 +4,7 @@
 //! file has been read. A room that receives a setting need not check it again.
 
 use crate::ids::{DatabaseName, ServerName};
-use crate::mapi::Flavour;
+use crate::mapi::{Endpoint, Flavour};
 use jsonwebtoken::Algorithm;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -187,8 +187,18 @@ pub struct PublicName {
     pub internal_url: String,
     /// Base URL outside.
     pub external_url: Option<String>,
-    /// Challenges of a 401, in this order.
+    /// Schemes that are accepted, challenges in this order.
     pub authentication: Vec<Scheme>,
+    /// The same for endpoints that differ, by their index.
+    pub endpoints: [Option<Vec<Scheme>>; 2],
+}
+
+impl PublicName {
+    /// Schemes that are accepted where a request came in, challenges in this order.
+    pub fn offered(&self, endpoint: Option<Endpoint>) -> &[Scheme] {
+        let own = endpoint.and_then(|endpoint| self.endpoints.get(endpoint.index())?.as_ref());
+        own.unwrap_or(&self.authentication)
+    }
 }
 
 /// An authentication scheme.

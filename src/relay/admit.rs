@@ -154,7 +154,7 @@ pub(crate) fn admit(
         .ok_or(Refusal::UnknownHost)?;
     let asker = Asker {
         authorization: head.authorization,
-        offered: &offered.authentication,
+        offered: offered.offered(Some(endpoint)),
         source: caller.source,
         now: (now, bill.time),
     };

@@ -8,8 +8,8 @@ use super::refuse::{self, Manner};
 use crate::accounting::{HeadBytes, Kind};
 use crate::auth::Scheme;
 use crate::buffers::Scratch;
-use crate::mapi::ResponseCode;
 use crate::mapi::framing::Body;
+use crate::mapi::{Endpoint, ResponseCode};
 use crate::metrics::Outcome;
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
@@ -80,7 +80,10 @@ impl<S: Stream> Connection<S> {
         let challenges: Vec<&str> = match &refusal {
             Refusal::Unauthenticated(_) | Refusal::TokenRefused(_) | Refusal::Guarded(_) => {
                 let refused = refusal.diagnosis().map(|_| Scheme::Bearer);
-                challenges(&world, shape.and_then(|shape| shape.name), refused).collect()
+                {
+                    let name = shape.and_then(|shape| shape.name);
+                    challenges(&world, name, bill.endpoint, refused).collect()
+                }
             }
             _ => Vec::new(),
         };
@@ -184,13 +187,14 @@ impl<S: Stream> Connection<S> {
 pub(super) fn challenges(
     world: &Snapshot,
     name: Option<usize>,
+    endpoint: Option<Endpoint>,
     refused: Option<Scheme>,
 ) -> impl Iterator<Item = &str> {
     let schemes = world
         .settings
         .names
         .get(name.unwrap_or(0))
-        .map_or(&[][..], |name| &name.authentication);
+        .map_or(&[][..], |name| name.offered(endpoint));
     world.auth.challenges(schemes, refused)
 }
 

@@ -228,8 +228,8 @@ impl Scene<'_> {
         let sealed = self.route_cookie(head, code);
         let keep = self.keep_alive && !leaving && (request_is_done || !head.body.is_done());
         let name = self.plan.name;
-        let challenges =
-            (head.status == 401).then(|| challenges(world, name, None).collect::<String>());
+        let challenges = (head.status == 401)
+            .then(|| challenges(world, name, Some(pin.endpoint), None).collect::<String>());
         let rewrite = Rewrite {
             code: code.filter(|_| server.normalize && code != head.code),
             echo: head.code.filter(|_| server.normalize).map(|_| Echo {

@@ -362,3 +362,25 @@ async fn where_a_certificate_is_required_nobody_comes_without_not_even_with_an_o
     assert_eq!(ask(&mut with_both, &with_password(1, PASSWORD)).await, 403);
     assert!(with_both.is_dead().await);
 }
+
+#[tokio::test]
+async fn a_path_accepts_what_it_lists_and_challenges_in_its_own_order() {
+    let schemes = "certificate, basic], paths: [{ path: /mapi/nspi, authentication: [basic] }, \
+                   { path: /mapi/emsmdb, authentication: [certificate] }";
+    let site = certified("request", schemes).await;
+    let mut line = site.connect(&site.of(1)).await;
+    let nspi = |ask: Ask| {
+        let line = format!("POST /mapi/nspi/?MailboxId={} HTTP/1.1", mailbox(1));
+        ask.line(line).bytes()
+    };
+    let bare_ask = || Ask::new(1, "PING").without("Authorization");
+
+    assert_eq!(ask(&mut line, &bare()).await, 200);
+    let challenged = line.ask(&nspi(bare_ask())).await.unwrap();
+    let challenges: Vec<_> = challenged.head.all("WWW-Authenticate").collect();
+    assert_eq!(challenged.head.status, 401);
+    assert_eq!(challenges, [r#"Basic realm="mail", charset="UTF-8""#]);
+    let password = format!("Authorization: {}", basic(&user(1), PASSWORD));
+    assert_eq!(ask(&mut line, &nspi(bare_ask().with(password))).await, 200);
+    assert_eq!(ask(&mut line, &with_password(1, PASSWORD)).await, 403);
+}

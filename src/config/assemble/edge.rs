@@ -6,6 +6,7 @@ use crate::config::problem::{Complaint, quoted};
 use crate::config::section::Section;
 use crate::config::settings::{Admin, ClientCertificates, Listener, PublicName, Scheme, Tls};
 use crate::config::values;
+use crate::mapi::Endpoint;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -180,7 +181,48 @@ pub(super) fn names(top: &Section<'_>, listeners: &[Listener]) -> Vec<PublicName
 fn name(section: &Section<'_>) -> Option<PublicName> {
     let url = |_: &_, text: &str| values::mapi_url(text).map(|(url, _)| url);
     let host = section.read("host", |_, text| values::host_name(text))?;
-    let schemes = section.list("authentication");
+    let authentication = schemes(section);
+    let mut endpoints = [None, None];
+    for path in section.items("paths") {
+        let own = schemes(&path);
+        let endpoint = match path.text("path").as_deref() {
+            Some("/mapi/emsmdb") => Endpoint::Emsmdb,
+            Some("/mapi/nspi") => Endpoint::Nspi,
+            _ => continue,
+        };
+        let place = endpoints.get_mut(endpoint.index());
+        if let Some(place) = place
+            && place.replace(own).is_some()
+        {
+            let what = format!(
+                "the path {} is here a second time",
+                quoted(endpoint_path(endpoint))
+            );
+            let complaint = Complaint::new(what, "keep one of the two");
+            path.desk.error(&path.place("path"), complaint);
+        }
+    }
+    Some(PublicName {
+        internal_url: section
+            .read("internal_url", url)
+            .unwrap_or_else(|| format!("https://{host}/mapi")),
+        external_url: section.read("external_url", url),
+        host,
+        authentication,
+        endpoints,
+    })
+}
+
+/// The path that names an endpoint in a name's `paths`.
+fn endpoint_path(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Emsmdb => "/mapi/emsmdb",
+        Endpoint::Nspi => "/mapi/nspi",
+    }
+}
+
+/// What a name, or a path of it, accepts.
+fn schemes(section: &Section<'_>) -> Vec<Scheme> {
     if section.is_empty_list("authentication") {
         let what = "no authentication: nobody could sign on";
         let complaint = Complaint::new(
@@ -192,7 +234,7 @@ fn name(section: &Section<'_>) -> Option<PublicName> {
             .error(&section.place("authentication"), complaint);
     }
     let mut authentication = Vec::new();
-    for (text, place) in schemes {
+    for (text, place) in section.list("authentication") {
         let mut known = Scheme::ALL.into_iter();
         let Some(scheme) = known.find(|scheme| scheme.as_str() == text) else {
             continue;
@@ -206,14 +248,16 @@ fn name(section: &Section<'_>) -> Option<PublicName> {
             authentication.push(scheme);
         }
     }
-    Some(PublicName {
-        internal_url: section
-            .read("internal_url", url)
-            .unwrap_or_else(|| format!("https://{host}/mapi")),
-        external_url: section.read("external_url", url),
-        host,
-        authentication,
-    })
+    authentication
+}
+
+/// True where a name, or a path of it, accepts this scheme.
+pub(super) fn offers(name: &Section<'_>, wanted: Scheme) -> bool {
+    let lists = |section: &Section<'_>| {
+        let schemes = section.list("authentication");
+        schemes.iter().any(|(scheme, _)| scheme == wanted.as_str())
+    };
+    lists(name) || name.items("paths").iter().any(lists)
 }
 
 fn judge_coverage(section: &Section<'_>, name: &PublicName, listeners: &[Listener]) {

@@ -1,13 +1,13 @@
 //! Who clients are, and who we are to the servers.
 
-use super::{amount, cores, tokens};
+use super::{amount, cores, edge, tokens};
 use crate::config::certificates;
 use crate::config::problem::{Complaint, quoted};
 use crate::config::secrets;
 use crate::config::section::Section;
 use crate::config::settings::{
     AuthSettings, BackendIdentity, BasicAuth, CertificateAuth, CertificateName, Listener,
-    LockoutGuard, SourceGuard,
+    LockoutGuard, Scheme, SourceGuard,
 };
 use crate::config::values;
 
@@ -90,11 +90,8 @@ fn certificate(section: &Section<'_>) -> CertificateAuth {
 /// that ask for what nobody looks at.
 pub(super) fn judge_certificates(top: &Section<'_>, listeners: &[Listener]) {
     let names = top.items("names");
-    let offers = |name: &&Section<'_>| {
-        let schemes = name.list("authentication");
-        schemes.iter().any(|(scheme, _)| scheme == "certificate")
-    };
-    let offering = names.iter().find(offers);
+    let mut offering = names.iter();
+    let offering = offering.find(|name| edge::offers(name, Scheme::Certificate));
     let asked = |required: bool| {
         let mut asking = listeners
             .iter()
@@ -188,11 +185,8 @@ fn realm(section: &Section<'_>) -> String {
 }
 
 fn judge_missing_basic(top: &Section<'_>, auth: &Section<'_>, has_tokens: bool) {
-    let wants = |name: &Section<'_>| {
-        let schemes = name.list("authentication");
-        schemes.iter().any(|(scheme, _)| scheme == "basic")
-    };
-    let Some(name) = top.items("names").into_iter().find(wants) else {
+    let mut names = top.items("names").into_iter();
+    let Some(name) = names.find(|name| edge::offers(name, Scheme::Basic)) else {
         return;
     };
     // A password file at the wrong place has been reported.

@@ -1,10 +1,11 @@
 //! Identity providers, and which of their tokens open mail.
 
+use super::edge;
 use crate::config::certificates;
 use crate::config::problem::{Complaint, quoted};
 use crate::config::section::Section;
 use crate::config::settings::{
-    BearerAuth, BearerChallenge, KeyPlace, KeySource, RequiredClaim, TokenIssuer,
+    BearerAuth, BearerChallenge, KeyPlace, KeySource, RequiredClaim, Scheme, TokenIssuer,
 };
 use crate::config::values;
 use std::collections::HashSet;
@@ -59,12 +60,8 @@ pub(super) fn bearer(section: &Section<'_>) -> BearerAuth {
 
 /// Reports names that offer tokens where none are known, and tokens that no name offers.
 pub(super) fn judge_offers(top: &Section<'_>, auth: &Section<'_>, has_tokens: bool) {
-    let offers = |name: &Section<'_>| {
-        let schemes = name.list("authentication");
-        schemes.iter().any(|(scheme, _)| scheme == "bearer")
-    };
     let names = top.items("names");
-    let offering = names.iter().find(|name| offers(name));
+    let offering = names.iter().find(|name| edge::offers(name, Scheme::Bearer));
     match (offering, has_tokens) {
         (Some(name), false) if !auth.has("bearer") => {
             let what = format!(
