@@ -372,6 +372,11 @@ impl Authenticator {
         was_suspected || was_believed || self.chain.iter().any(|method| method.knows(user))
     }
 
+    /// True where a scheme itself lists its users, and this is one of them.
+    pub fn lists(&self, user: &UserName) -> bool {
+        self.chain.iter().any(|method| method.knows(user))
+    }
+
     /// Processor time of verifications since this was last asked, in nanoseconds: whoever asks is charged.
     pub fn take_cpu_ns(&self) -> u64 {
         self.memory.desk.take_cpu_ns()

@@ -22,6 +22,8 @@ use std::sync::{Arc, LazyLock};
 
 mod clients;
 
+pub use clients::trust;
+
 /// Why a TLS configuration could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CertError {
@@ -186,7 +188,7 @@ impl FrontTls {
         let certificates = Arc::new(ArcSwap::from_pointee(ByName::new(certificates)?));
         let first = ticketer()?;
         let tickets = Arc::new(ArcSwap::from_pointee([first.clone(), first]));
-        let trust = clients.map(clients::trust).transpose()?.map(Arc::new);
+        let trust = clients.map(trust).transpose()?.map(Arc::new);
         let handshakes = handshakes(settings, &certificates, &tickets, trust.clone())?;
         Ok(Self {
             config: ArcSwap::from_pointee(handshakes),
@@ -218,7 +220,7 @@ impl FrontTls {
         if now.as_ref() == clients {
             return Ok(());
         }
-        let trust = clients.map(clients::trust).transpose()?.map(Arc::new);
+        let trust = clients.map(trust).transpose()?.map(Arc::new);
         let next = handshakes(
             &self.settings,
             &self.certificates,

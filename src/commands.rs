@@ -1,6 +1,7 @@
 //! What the command line can do.
 
 mod ask;
+pub mod auth;
 pub mod check;
 pub mod demo;
 pub mod lab;
@@ -41,6 +42,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Make a running process read its configuration again, and say how it went
     Reload(reload::ReloadArgs),
+    /// Try how users sign on
+    Auth(auth::Auth),
     /// Make a running process forget what it believes of a user, or of everybody
     Revoke(revoke::RevokeArgs),
     /// Print the JSON Schema of the configuration, for editors
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Run(args))) => run::run(args),
         (_, Some(Command::Check(args))) => check::run(&args),
         (_, Some(Command::Reload(args))) => reload::run(&args),
+        (_, Some(Command::Auth(args))) => failing_loudly(auth::run(&args)),
         (_, Some(Command::Revoke(args))) => revoke::run(&args),
         (_, Some(Command::Schema(args))) => schema::run(args),
         (_, Some(Command::Demo(args))) => failing_loudly(demo::run(&args)),

@@ -8,6 +8,7 @@ mod reload;
 mod sweep;
 mod watch;
 
+pub use providers::fetch_keys;
 pub use reload::{Loader, Reloaded, Reloader};
 
 use crate::certs::FrontTls;

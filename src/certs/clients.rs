@@ -13,7 +13,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// An authority or list that rustls refuses.
-pub(super) fn trust(settings: &ClientCertificates) -> Result<Trust, CertError> {
+pub fn trust(settings: &ClientCertificates) -> Result<Trust, CertError> {
     let refused = |cause| CertError::Refused {
         what: "listeners[].client_certificates".to_owned(),
         cause,

@@ -35,7 +35,7 @@ pub(super) async fn keys(runtime: Arc<Runtime>, mut generation: watch::Receiver<
             let keeper = Keeper {
                 runtime: Arc::clone(&runtime),
                 ring: Arc::clone(ring),
-                tls: None,
+                fetcher: Fetcher::default(),
                 has_failed: false,
             };
             kept.push((Arc::clone(ring), tasks.spawn(keeper.run())));
@@ -50,39 +50,22 @@ pub(super) async fn keys(runtime: Arc<Runtime>, mut generation: watch::Receiver<
     }
 }
 
-/// Keeps the keys of one provider.
-struct Keeper {
-    runtime: Arc<Runtime>,
-    ring: Arc<KeyRing>,
-    tls: Option<Arc<ClientConfig>>,
-    /// The last fetch failed, and that has been said.
-    has_failed: bool,
+/// Fetches the keys of one provider once, for whoever has no time to keep them.
+///
+/// # Errors
+/// Why there are none, as a sentence.
+pub async fn fetch_keys(ring: &KeyRing) -> Result<Put, String> {
+    let fetched = Fetcher::default().fetch(ring).await;
+    fetched.map_err(|trouble| trouble.to_string())
 }
 
-impl Keeper {
-    async fn run(mut self) {
-        let ring = Arc::clone(&self.ring);
-        if matches!(ring.source().place, KeyPlace::File { .. }) {
-            // Nothing to fetch: its age is the file's.
-            let metrics = &self.runtime.metrics;
-            metrics.set_keys(&ring.source().issuer, ring.count());
-            return;
-        }
-        let mut failures = 0;
-        loop {
-            let outcome = self.fetch(&ring).await;
-            failures = match outcome {
-                Ok(_) => 0,
-                Err(_) => failures + 1,
-            };
-            self.tell(outcome);
-            tokio::select! {
-                () = tokio::time::sleep(pause(ring.source().refresh, failures)) => {}
-                () = ring.wanted() => {}
-            }
-        }
-    }
+/// Fetches documents; knows nothing of when and of whom to tell.
+#[derive(Default)]
+struct Fetcher {
+    tls: Option<Arc<ClientConfig>>,
+}
 
+impl Fetcher {
     /// Fetches the keys once and puts them in force.
     async fn fetch(&mut self, ring: &KeyRing) -> Result<Put, Trouble> {
         let fetch = ring.fetch();
@@ -128,6 +111,40 @@ impl Keeper {
             Err(error) => return Err(Trouble::Tls(error.to_string())),
         };
         Ok(self.tls.clone())
+    }
+}
+
+/// Keeps the keys of one provider.
+struct Keeper {
+    runtime: Arc<Runtime>,
+    ring: Arc<KeyRing>,
+    fetcher: Fetcher,
+    /// The last fetch failed, and that has been said.
+    has_failed: bool,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let ring = Arc::clone(&self.ring);
+        if matches!(ring.source().place, KeyPlace::File { .. }) {
+            // Nothing to fetch: its age is the file's.
+            let metrics = &self.runtime.metrics;
+            metrics.set_keys(&ring.source().issuer, ring.count());
+            return;
+        }
+        let mut failures = 0;
+        loop {
+            let outcome = self.fetcher.fetch(&ring).await;
+            failures = match outcome {
+                Ok(_) => 0,
+                Err(_) => failures + 1,
+            };
+            self.tell(outcome);
+            tokio::select! {
+                () = tokio::time::sleep(pause(ring.source().refresh, failures)) => {}
+                () = ring.wanted() => {}
+            }
+        }
     }
 
     /// Counts, and says what changed.

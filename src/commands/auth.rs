@@ -1,0 +1,203 @@
+//! `mapigate auth test`: tries how a user signs on, and explains the result step by step.
+
+mod report;
+mod tries;
+
+use crate::config;
+use crate::runtime::Snapshot;
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{Args, Subcommand};
+use report::Report;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tries::{Shown, Trial};
+use zeroize::Zeroizing;
+
+/// What `mapigate auth` is asked.
+#[derive(Clone, Debug, Args)]
+pub struct Auth {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// Try credentials with a configuration, and explain what comes of each
+    Test(TestArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+struct TestArgs {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", env = "MAPIGATE_CONFIG")]
+    config: PathBuf,
+    /// The name that is asked for; the first under `names` where this is not said
+    #[arg(long, value_name = "HOST")]
+    name: Option<String>,
+    /// The path that is asked for
+    #[arg(long, value_enum, default_value_t = Place::Emsmdb)]
+    path: Place,
+    /// Try Basic as this user; the password is asked for, or read from standard input
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// The password is the first line of this file
+    #[arg(long, value_name = "FILE", requires = "user")]
+    password_file: Option<PathBuf>,
+    /// Try Bearer with the token in this file
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Try the certificate in this PEM file, its own authorities behind it
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A path that users sign on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Place {
+    /// Mailboxes.
+    Emsmdb,
+    /// The address book.
+    Nspi,
+}
+
+const EXIT_CODES: &str = "\
+Everything happens in this process, as a running one with the same configuration would do it: nothing goes to it, and no
+secret is printed. What verifies credentials elsewhere, such as a domain, sees one more login, and counts a wrong one.
+
+Exit codes: 0 every credential is good, 1 one is not, 2 nothing could be tried.";
+
+/// Tries, and prints what came of it.
+///
+/// # Errors
+/// Nothing could be tried.
+pub fn run(args: &Auth) -> Result<ExitCode> {
+    let What::Test(args) = &args.what;
+    match reports(args) {
+        Ok(reports) => {
+            let text = match args.json {
+                true => serde_json::to_string_pretty(&reports)? + "\n",
+                false => reports.iter().map(ToString::to_string).collect(),
+            };
+            // Nobody is left to be told that standard output is gone; the exit code still tells.
+            let _told = std::io::stdout().lock().write_all(text.as_bytes());
+            Ok(match reports.iter().all(|report| report.is_good) {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            })
+        }
+        Err(problem) => {
+            let _told = writeln!(std::io::stderr(), "mapigate: {problem:#}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+fn reports(args: &TestArgs) -> Result<Vec<Report>> {
+    let loaded = config::load(&args.config, now_seconds())
+        .map_err(|problems| anyhow!("{problems} in {}", args.config.display()))?;
+    let shown = shown(args)?;
+    let world = Snapshot::build(loaded.settings, None)
+        .map_err(|problems| anyhow!("{}", problems.join("; ")))?;
+    let names = &world.settings.names;
+    let name = match &args.name {
+        None => names.first(),
+        Some(host) => names
+            .iter()
+            .find(|name| name.host.eq_ignore_ascii_case(host)),
+    };
+    let name = name.context("this name is not under `names`")?;
+    let endpoint = match args.path {
+        Place::Emsmdb => crate::mapi::Endpoint::Emsmdb,
+        Place::Nspi => crate::mapi::Endpoint::Nspi,
+    };
+    let trial = Trial {
+        world: &world,
+        name,
+        endpoint,
+    };
+    let reactor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(reactor.block_on(async {
+        let mut reports = Vec::new();
+        for one in &shown {
+            reports.push(trial.run(one).await);
+        }
+        reports
+    }))
+}
+
+fn shown(args: &TestArgs) -> Result<Vec<Shown>> {
+    let mut shown = Vec::new();
+    if let Some(user) = &args.user {
+        let password = match &args.password_file {
+            Some(file) => first_line(file)?,
+            None => typed(user)?,
+        };
+        shown.push(Shown::Password {
+            user: user.clone(),
+            password,
+        });
+    }
+    if let Some(file) = &args.token_file {
+        shown.push(Shown::Token(first_line(file)?));
+    }
+    if let Some(file) = &args.cert {
+        let pem = std::fs::read(file).with_context(|| file.display().to_string())?;
+        shown.push(Shown::Certificate {
+            file: file.clone(),
+            pem,
+        });
+    }
+    if shown.is_empty() {
+        bail!("nothing to try: say --user, --token-file or --cert");
+    }
+    Ok(shown)
+}
+
+fn first_line(file: &Path) -> Result<Zeroizing<String>> {
+    let text = std::fs::read_to_string(file).map(Zeroizing::new);
+    let text = text.with_context(|| file.display().to_string())?;
+    Ok(Zeroizing::new(
+        text.lines().next().unwrap_or_default().to_owned(),
+    ))
+}
+
+/// From standard input: unseen where somebody types it.
+fn typed(user: &str) -> Result<Zeroizing<String>> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let input = std::io::stdin();
+    let mut line = Zeroizing::new(String::new());
+    if !input.is_terminal() {
+        input.lock().read_line(&mut line)?;
+    } else {
+        let _told = write!(std::io::stderr(), "Password of {user}: ");
+        let before = tcgetattr(&input)?;
+        let mut unseen = before.clone();
+        unseen.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&input, OptionalActions::Flush, &unseen)?;
+        let read = input.lock().read_line(&mut line);
+        tcsetattr(&input, OptionalActions::Flush, &before)?;
+        let _told = writeln!(std::io::stderr());
+        read?;
+    }
+    Ok(Zeroizing::new(
+        line.trim_end_matches(['\r', '\n']).to_owned(),
+    ))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the roof asks the clock for the rooms below"
+)]
+fn now_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,234 @@
+//! One credential through the rooms that a request goes through. A further scheme is a variant of
+//! [`Shown`], and an arm wherever that is matched.
+
+use super::report::Report;
+use crate::auth::{Asker, AuthStep, Denied, Identity, Memo, Presented, Scheme, canonical};
+use crate::certs;
+use crate::config::settings::{BackendIdentity, KeyPlace, PublicName};
+use crate::mapi::Endpoint;
+use crate::runtime::Snapshot;
+use crate::upkeep::fetch_keys;
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+use zeroize::Zeroizing;
+
+/// What somebody shows.
+pub(super) enum Shown {
+    Password {
+        user: String,
+        password: Zeroizing<String>,
+    },
+    Token(Zeroizing<String>),
+    Certificate {
+        file: PathBuf,
+        pem: Vec<u8>,
+    },
+}
+
+impl Shown {
+    fn scheme(&self) -> Scheme {
+        match self {
+            Self::Password { .. } => Scheme::Basic,
+            Self::Token(_) => Scheme::Bearer,
+            Self::Certificate { .. } => Scheme::Certificate,
+        }
+    }
+
+    /// As a request would carry it, without what is secret.
+    fn in_words(&self) -> String {
+        match self {
+            Self::Password { user, .. } => {
+                format!("Authorization: Basic … ({user}, and the password)")
+            }
+            Self::Token(token) => format!("Authorization: Bearer … ({} letters)", token.len()),
+            Self::Certificate { file, .. } => {
+                format!("the certificate {} in a TLS handshake", file.display())
+            }
+        }
+    }
+}
+
+/// Where something is shown.
+pub(super) struct Trial<'a> {
+    pub(super) world: &'a Snapshot,
+    pub(super) name: &'a PublicName,
+    pub(super) endpoint: Endpoint,
+}
+
+impl Trial<'_> {
+    /// Tries one credential.
+    pub(super) async fn run(&self, shown: &Shown) -> Report {
+        let scheme = shown.scheme();
+        let mut report = Report::of(scheme.as_str());
+        report.step("shown", shown.in_words());
+        let offered = self.name.offered(Some(self.endpoint));
+        let words: Vec<_> = offered.iter().map(|scheme| scheme.as_str()).collect();
+        let place = format!("{}/mapi/{}", self.name.host, self.endpoint.as_str());
+        report.step("offered", format!("{place} accepts {}", words.join(", ")));
+        if !offered.contains(&scheme) {
+            return report.fail(format!(
+                "add `{}` to `authentication` of this name, or of this path",
+                scheme.as_str()
+            ));
+        }
+        let began = now();
+        let outcome = match shown {
+            Shown::Password { user, password } => {
+                let clear = Zeroizing::new([user, ":", password.as_str()].concat());
+                let value = Zeroizing::new(format!("Basic {}", STANDARD.encode(clear.as_bytes())));
+                self.step(value.as_bytes(), offered, began).await
+            }
+            Shown::Token(token) => {
+                self.keys(&mut report).await;
+                let value = Zeroizing::new(format!("Bearer {}", token.as_str()));
+                self.step(value.as_bytes(), offered, began).await
+            }
+            Shown::Certificate { pem, .. } => self.certificate(pem, began.1),
+        };
+        match outcome {
+            Ok(identity) => {
+                let took = now().0.saturating_duration_since(began.0).as_millis();
+                report.step("verdict", format!("accepted after {took} ms"));
+                self.follow(&identity, report)
+            }
+            Err(denied) => {
+                report.step("verdict", format!("refused: {denied}"));
+                let next = self.advice(shown, denied);
+                report.fail(next)
+            }
+        }
+    }
+
+    /// As a request's header.
+    async fn step(
+        &self,
+        value: &[u8],
+        offered: &[Scheme],
+        now: (Instant, SystemTime),
+    ) -> Result<Arc<Identity>, Denied> {
+        let asker = Asker {
+            authorization: Some(value),
+            offered,
+            source: std::net::Ipv4Addr::LOCALHOST.into(),
+            now,
+        };
+        match self.world.auth.step(&asker, &mut Memo::default()) {
+            AuthStep::Granted(identity) => Ok(identity),
+            AuthStep::Verify(verification) => verification.run().await,
+            AuthStep::Deny(_, denied) => Err(denied),
+            AuthStep::Challenge(reason) => Err(Denied::Credentials(reason)),
+        }
+    }
+
+    /// Fetches keys as the process does at its start.
+    async fn keys(&self, report: &mut Report) {
+        for ring in self.world.auth.key_rings() {
+            let issuer = ring.source().issuer.clone();
+            if matches!(ring.source().place, KeyPlace::File { .. }) {
+                report.step("keys", format!("{} of {issuer}, from a file", ring.count()));
+                continue;
+            }
+            match fetch_keys(ring).await {
+                Ok(put) => report.step("keys", format!("{} of {issuer}, fetched", put.keys)),
+                Err(why) => report.step("keys", format!("none of {issuer}: {why}")),
+            }
+        }
+    }
+
+    /// As in a handshake: by each listener that asks for certificates, until one takes it.
+    fn certificate(&self, pem: &[u8], now: SystemTime) -> Result<Arc<Identity>, Denied> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let chain = chain.map_err(|_not_pem| Denied::Credentials("the file is not PEM"))?;
+        let listeners = self.world.settings.listeners.iter();
+        let mut outcome = Err(Denied::Credentials("no listener asks for certificates"));
+        for clients in listeners.filter_map(|listener| listener.client_certificates.as_ref()) {
+            let Ok(trust) = certs::trust(clients) else {
+                continue;
+            };
+            let trusts = Arc::new(ArcSwap::from_pointee(Some(Arc::new(trust))));
+            let Some(shown) = Presented::new(&chain, &trusts, None) else {
+                return Err(Denied::Credentials("the file holds no certificate"));
+            };
+            let (auth, directory) = (&self.world.auth, &*self.world.directory);
+            let found = auth.by_certificate(&shown, &mut Memo::default(), directory, 0, now);
+            outcome = found.map(|(identity, _)| identity);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Where somebody who is known goes.
+    fn follow(&self, identity: &Identity, mut report: Report) -> Report {
+        report.step("user", identity.user.as_str());
+        let Some(home) = self.world.directory.own_mailbox(&identity.user) else {
+            report.step("mailbox", "none is this user's own in the directory");
+            return report.fail(
+                "add the name to a mailbox's `addresses` or `logins`; mailboxes asked for by their MailboxId may be open all the same",
+            );
+        };
+        report.step("mailbox", home.id().to_string());
+        report.step("database", home.database().to_string());
+        match self.world.placement.active(home.database()) {
+            Some(server) => report.step("server", format!("{server}, which holds the active copy")),
+            None => {
+                report.step("server", "none holds an active copy");
+                return report.fail("name the database under `databases`");
+            }
+        }
+        let handed = match &self.world.settings.backend_identity {
+            BackendIdentity::Passthrough => "the same credential".to_owned(),
+            BackendIdentity::BasicService {
+                user, user_header, ..
+            } => {
+                format!("{user} signs on, {user_header} names the user")
+            }
+        };
+        report.step("hand-off", handed);
+        report.step("next", "nothing to do; the server has not been asked");
+        report
+    }
+
+    /// What an administrator may know and a client may not.
+    fn advice(&self, shown: &Shown, denied: Denied) -> String {
+        match (shown, denied) {
+            (_, Denied::Busy(_)) => "try again; if it stays so, look at what verifies this".to_owned(),
+            (_, Denied::Guarded(_)) => "wait for auth.lockout_guard to forget".to_owned(),
+            (Shown::Password { user, .. }, _) => {
+                let basic = self.world.settings.auth.basic.as_ref();
+                let domain = basic.and_then(|basic| basic.default_domain.as_deref());
+                let file = basic.map(|basic| basic.password_file.display().to_string());
+                match (canonical(user, domain), file) {
+                    (Some(name), Some(file)) if self.world.auth.lists(&name) => {
+                        format!("{name} is in {file}, the password is another: htpasswd -B {file} '{user}'")
+                    }
+                    (Some(name), Some(file)) => {
+                        format!("{name} is not in {file}: add it with htpasswd -B, or see auth.basic.default_domain")
+                    }
+                    _ => "write `user`, `user@domain` or `DOMAIN\\user`".to_owned(),
+                }
+            }
+            (Shown::Token(_), Denied::Token(diagnosis)) => format!(
+                "{} Compare the token with `auth.bearer.issuers`",
+                diagnosis.words
+            ),
+            (Shown::Token(_), _) => "look at `auth.bearer.issuers`".to_owned(),
+            (Shown::Certificate { .. }, _) => "compare `openssl x509 -text` of it with `client_certificates` of the listener, `auth.certificate`, and the directory's names".to_owned(),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the roof asks the clock for the rooms below"
+)]
+fn now() -> (Instant, SystemTime) {
+    (Instant::now(), SystemTime::now())
+}
