@@ -121,10 +121,6 @@ fn the_matrix_prints_as_it_was_published() {
     assert_eq!(table.matches("RPC / Outlook Anywhere").count(), 6 * 2);
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "who runs it with --nocapture wants to read it"
-)]
 fn show(table: &str) {
     println!("\n{table}");
 }

@@ -279,7 +279,7 @@ fn route(
             .settings
             .servers
             .get(server)
-            .is_some_and(|settings| settings.mapi_http)
+            .is_some_and(|settings| settings.capable.mapi_http)
     };
     let (server, database, reason, strip) =
         match routing::decide(&question, &world.placement, &world.health, capable) {
