@@ -28,6 +28,9 @@ impl Dialect {
     /// All, in the order of their indices.
     pub const ALL: [Self; 3] = [Self::Pox, Self::Soap, Self::Json];
 
+    /// What logs call it where MAPI has an endpoint.
+    pub const ENDPOINT: &'static str = "autodiscover";
+
     /// Position in [`Self::ALL`].
     pub const fn index(self) -> usize {
         self as usize

@@ -174,6 +174,11 @@ impl Directory {
         })
     }
 
+    /// Whether anybody may ask a mailbox server for a mailbox that is in no file.
+    pub fn admits_strangers(&self) -> bool {
+        self.access == Access::Backend
+    }
+
     /// Mailboxes in the file.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -220,6 +225,14 @@ impl<'a> Home<'a> {
         match self.id {
             Id::Known(id) => id.clone(),
             Id::Asked(id) => MailboxId::new(id.to_ascii_lowercase()),
+        }
+    }
+
+    /// The same as text, as the file has it in lower case or the client wrote it.
+    pub fn id_text(&self) -> &'a str {
+        match self.id {
+            Id::Known(id) => id.as_str(),
+            Id::Asked(id) => id,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who asks, for whose mailbox, and so to which server: everything that happens before a backend byte.
 
 use super::bill::{Bill, Routed};
+use super::discover::{self, Inquiry};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
 use super::slow::{Known, Slow};
 use super::target::{Place, Target};
@@ -27,6 +28,8 @@ pub(crate) enum Admitted {
     Wait(Slow),
     /// We answer it ourselves.
     Local(Local),
+    /// Autodiscover: what is asked stands in its body.
+    Inquire(Box<Inquiry>),
 }
 
 /// What we answer ourselves.
@@ -135,8 +138,13 @@ pub(crate) fn admit(
     });
     // Set and not added to: a head is read again after a verification.
     bill.ledger.client_in = Kinds::of_head(head.bytes);
-    let Place::Mapi(endpoint) = head.target.place else {
-        return Ok(Some(Admitted::Local(Local::Health)));
+    let endpoint = match head.target.place {
+        Place::Mapi(endpoint) => endpoint,
+        Place::Health => return Ok(Some(Admitted::Local(Local::Health))),
+        Place::Autodiscover(dialect) => {
+            return discover::admit(&head, dialect, name, runtime, world, caller, now, bill)
+                .map(Some);
+        }
     };
     note(&head, endpoint, bill);
     let limit = world.settings.limits.body;
@@ -194,14 +202,14 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
 }
 
 /// What somebody shows, where, and when.
-struct Asker<'a> {
-    authorization: Option<&'a [u8]>,
-    offered: &'a [Scheme],
-    now: (Instant, SystemTime),
+pub(super) struct Asker<'a> {
+    pub(super) authorization: Option<&'a [u8]>,
+    pub(super) offered: &'a [Scheme],
+    pub(super) now: (Instant, SystemTime),
 }
 
 /// Who asks: by the connection's memo or the cache, else by slow work.
-fn who(
+pub(super) fn who(
     asker: Asker<'_>,
     world: &Snapshot,
     memo: &mut Memo,
