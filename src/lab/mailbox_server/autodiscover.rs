@@ -71,6 +71,11 @@ impl super::Server {
             let Ok(asked) = SoapRequest::read(body) else {
                 return ("500 Internal Server Error", soap::fault("not understood"));
             };
+            // Who asks for a setting by its name understands it.
+            let client = Client {
+                mapi_http: Some(1),
+                ..client
+            };
             let answers = self.told(&asked.users, client);
             let answers: Vec<_> = answers
                 .iter()
