@@ -17,7 +17,7 @@ use crate::buffers::Scratch;
 use crate::health::Observation;
 use crate::mapi::bodies::nspi::UrlSuccess;
 use crate::mapi::bodies::{Answer, Body as _, wide};
-use crate::mapi::framing::Body;
+use crate::mapi::framing::{BadFraming, Body};
 use crate::mapi::tags::Tags;
 use crate::refusal::Refusal;
 use std::net::IpAddr;
@@ -38,17 +38,10 @@ impl Scene<'_> {
     ) -> Result<(Next, bool), Stop> {
         let mut hold = Hold::new(self, bill.began);
         let (head, body) = self.whole_head(exchange, &mut hold, bill).await?;
-        let mut payload = self.whole_body(exchange, body, bill).await?;
-        if let Some(name) = self.plan.name
-            && let Some(name) = self.world.settings.names.get(name)
-        {
-            let settings = &self.world.settings;
-            let base = base_url(name, place(client, settings));
-            let is_back_end = |host: &str| is_back_end(host, settings);
-            if let Some(changed) = with_public_url(&payload, base, is_back_end) {
-                payload = changed;
-            }
-        }
+        let wire = self.whole_body(exchange, body, bill).await?;
+        let pieces = pieces_of(&wire, body).map_err(|bad| self.nonsense(bad.0))?;
+        let payload = pieces.concat();
+        let changed = self.changed(&payload, client);
         let mut out = Scratch::new();
         let under = {
             let mut room = Fields::new();
@@ -56,13 +49,23 @@ impl Scene<'_> {
             let mut head = read
                 .map_err(|what| self.nonsense(what))?
                 .ok_or_else(|| self.nonsense("half a head"))?;
-            head.body = Body::of_length(payload.len() as u64);
+            if let (Some(changed), Body::Length(_)) = (&changed, body) {
+                head.body = Body::of_length(changed.len() as u64);
+            }
             let leaving = exchange.asks.now().leaving;
-            self.pass_head(&head, leaving, exchange.is_request_done(), bill, &mut out.0)?
+            let is_sent = exchange.is_request_done();
+            self.pass_head(&head, leaving, is_sent, bill, &mut out.0)?
         };
-        out.0.extend_from_slice(&payload);
-        let length = payload.len() as u64;
-        bill.ledger.client_out.add(Kind::Payload, length);
+        let begin = out.0.len();
+        match &changed {
+            None => out.0.extend_from_slice(&wire),
+            Some(changed) => frame(changed, &payload, &pieces, body, &mut out.0),
+        }
+        let (sent, kept) = (
+            out.0.len() - begin,
+            changed.as_ref().unwrap_or(&payload).len(),
+        );
+        bill.ledger.client_out.add_body(sent as u64, kept as u64, 0);
         exchange.late.set(after(under.silence));
         exchange.write(&out.0).await?;
         let mut tags = Tags::default();
@@ -74,6 +77,14 @@ impl Scene<'_> {
             false => Next::Request,
         };
         Ok((next, clean && body != Body::UntilClose))
+    }
+
+    /// The payload with the public URL, where it had another.
+    fn changed(&self, payload: &[u8], client: IpAddr) -> Option<Vec<u8>> {
+        let settings = &self.world.settings;
+        let name = settings.names.get(self.plan.name?)?;
+        let base = base_url(name, place(client, settings));
+        with_public_url(payload, base, |host| is_back_end(host, settings))
     }
 
     /// The head's bytes, and where its body ends.
@@ -109,32 +120,33 @@ impl Scene<'_> {
         }
     }
 
+    /// The body as it was on the wire.
     async fn whole_body<S: Stream>(
         &self,
         exchange: &mut Exchange<'_, S>,
         mut body: Body,
         bill: &mut Bill<'_>,
     ) -> Result<Vec<u8>, Stop> {
-        let mut payload = Vec::new();
+        let mut wire = Vec::new();
         exchange
             .late
             .set(after(self.world.settings.limits.first_byte_timeout));
         loop {
             let data = exchange.output.data();
-            let taken = body
-                .follow(data, |run| payload.extend_from_slice(run))
-                .map_err(|bad| self.nonsense(bad.0))?;
+            let taken = body.follow(data, |_| {});
+            let taken = taken.map_err(|bad| self.nonsense(bad.0))?;
+            wire.extend_from_slice(data.get(..taken.wire).unwrap_or_default());
             exchange.output.consume(taken.wire);
-            let wire = taken.wire as u64;
-            bill.ledger.server_in.add_body(wire, taken.payload, 0);
-            if payload.len() > ANSWER_MAX {
+            let length = taken.wire as u64;
+            bill.ledger.server_in.add_body(length, taken.payload, 0);
+            if wire.len() > ANSWER_MAX {
                 return Err(self.nonsense("larger than any URL").into());
             }
             if body.is_done() {
-                return Ok(payload);
+                return Ok(wire);
             }
             match exchange.next(false).await {
-                Event::Answer(0) if body == Body::UntilClose => return Ok(payload),
+                Event::Answer(0) if body == Body::UntilClose => return Ok(wire),
                 Event::Answer(0) => return Err(self.failed(exchange, "closed in mid-answer")),
                 Event::LegFailed(error) => return Err(self.failed(exchange, &error.to_string())),
                 Event::ClientGone => return Err(Stop::ClientGone),
@@ -151,6 +163,42 @@ impl Scene<'_> {
     fn nonsense(&self, what: &'static str) -> Refusal {
         let server = self.server_name();
         Refusal::ServerNonsense { server, what }
+    }
+}
+
+/// The chunks of a whole body, or all of it.
+fn pieces_of(wire: &[u8], mut body: Body) -> Result<Vec<Vec<u8>>, BadFraming> {
+    let mut pieces = Vec::new();
+    body.follow(wire, |run| pieces.push(run.to_vec()))?;
+    Ok(pieces)
+}
+
+/// Writes a changed payload in the server's own framing. What did not change stays in the chunks it came in,
+/// and the rest goes into one.
+fn frame(changed: &[u8], payload: &[u8], pieces: &[Vec<u8>], body: Body, out: &mut Vec<u8>) {
+    if !matches!(body, Body::Chunked(_)) {
+        out.extend_from_slice(changed);
+        return;
+    }
+    let unchanged = body_at(payload).unwrap_or(0);
+    let mut at = 0;
+    for piece in pieces {
+        if at + piece.len() > unchanged {
+            break;
+        }
+        chunk(piece, out);
+        at += piece.len();
+    }
+    chunk(changed.get(at..).unwrap_or_default(), out);
+    out.extend_from_slice(b"0\r\n\r\n");
+}
+
+fn chunk(payload: &[u8], out: &mut Vec<u8>) {
+    // An empty chunk would be the last.
+    if !payload.is_empty() {
+        out.extend_from_slice(format!("{:X}\r\n", payload.len()).as_bytes());
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -232,6 +280,42 @@ mod tests {
             with_public_url(&other, BASE, is_back_end),
             Some(payload("", "https://mail.contoso.test/x"))
         );
+    }
+
+    #[test]
+    fn a_changed_payload_keeps_the_chunks_in_front_of_the_change() {
+        let tags = "PROCESSING\r\nDONE\r\nX-ElapsedTime: 3\r\n\r\n";
+        let theirs = payload(tags, "https://mbx1/mapi/nspi/?a");
+        let ours = with_public_url(&theirs, BASE, is_back_end).unwrap();
+        for cut in [
+            vec![12, tags.len()],
+            vec![tags.len()],
+            vec![3],
+            vec![tags.len() + 5],
+        ] {
+            let mut pieces = Vec::new();
+            let mut at = 0;
+            for end in cut.iter().copied().chain([theirs.len()]) {
+                pieces.push(theirs.get(at..end).unwrap().to_vec());
+                at = end;
+            }
+            let mut out = Vec::new();
+            frame(&ours, &theirs, &pieces, Body::CHUNKED, &mut out);
+
+            let mut body = Body::CHUNKED;
+            let mut read: Vec<Vec<u8>> = Vec::new();
+            let taken = body.follow(&out, |run| read.push(run.to_vec())).unwrap();
+            assert_eq!((taken.wire, body.is_done()), (out.len(), true));
+            assert_eq!(read.concat(), ours);
+            let kept = pieces
+                .iter()
+                .zip(&read)
+                .filter(|(theirs, ours)| theirs == ours);
+            assert_eq!(
+                kept.count(),
+                cut.iter().filter(|end| **end <= tags.len()).count()
+            );
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::support::{
     Ask, TestSite, answer, basic, brisk, eventually, last_words, nobody_was_reached, start, status,
 };
 use mapigate::lab::outlook::wire::Answer;
-use mapigate::lab::site::{DOMAIN, HOST, PASSWORD, Plan, mailbox, user};
+use mapigate::lab::site::{DOMAIN, HOST, Plan, mailbox, user};
 use mapigate::mapi::Flavour;
 
 /// A client that reads the mapiHttp block, as Outlook since 2013 SP1.
@@ -191,24 +191,21 @@ async fn no_answer_names_a_mailbox_server_and_its_url_opens_the_mailbox() {
 
 #[tokio::test]
 async fn switches_of_organisation_and_mailbox_decide_and_the_outside_can_be_shut_out() {
-    let site = start(
-        brisk(Flavour::Exchange).section("autodiscover", "{ mode: answer, mapi_http: false }"),
-    )
-    .await;
-    says_outlook_anywhere(&told(&site, CAPABLE).await);
-    let file = site.folder().join("mailboxes.yaml");
-    let mailboxes = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(
-        &file,
-        mailboxes.replacen(
-            "display_name: User 1,",
-            "display_name: User 1, mapi_http: true,",
-            1,
-        ),
-    )
-    .unwrap();
-    site.gate().unwrap().admin().reload().await.unwrap();
-    says_mapi_http(&told(&site, CAPABLE).await);
+    for mode in ["proxy", "answer"] {
+        let settings = format!("{{ mode: {mode}, mapi_http: false }}");
+        let site = start(brisk(Flavour::Exchange).section("autodiscover", &settings)).await;
+        says_outlook_anywhere(&told(&site, CAPABLE).await);
+        let file = site.folder().join("mailboxes.yaml");
+        let mailboxes = std::fs::read_to_string(&file).unwrap();
+        let switched = "display_name: User 1, mapi_http: true,";
+        std::fs::write(
+            &file,
+            mailboxes.replacen("display_name: User 1,", switched, 1),
+        )
+        .unwrap();
+        site.gate().unwrap().admin().reload().await.unwrap();
+        says_mapi_http(&told(&site, CAPABLE).await);
+    }
 
     let outside = "{ mode: answer, block_external: true, internal_networks: [10.0.0.0/8] }";
     let site = start(brisk(Flavour::Exchange).section("autodiscover", outside)).await;
@@ -335,7 +332,7 @@ async fn bodies_that_are_no_request_are_told_so_and_the_connection_goes_on() {
     let site = start(brisk(Flavour::Exchange)).await;
     let bomb = format!(
         "<!DOCTYPE a [{}]><Autodiscover><Request><EMailAddress>&z;</EMailAddress></Request></Autodiscover>",
-        ('a'..'z')
+        ('a'..='y')
             .map(|c| format!(
                 "<!ENTITY {} \"&{c};&{c};&{c};&{c};\">",
                 char::from(c as u8 + 1)

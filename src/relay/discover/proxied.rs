@@ -25,12 +25,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Fields that go on. Nothing that says who somebody is or where to go, and no wish for compression.
-const PASSED: [&str; 8] = [
+const PASSED: [&str; 7] = [
     "Host",
     "User-Agent",
     "Content-Type",
     "SOAPAction",
-    "X-MapiHttpCapability",
     "X-ClientCanHandle",
     "Accept-Language",
     "client-request-id",
@@ -95,6 +94,11 @@ pub(super) async fn ask(
         .admit(&asking.identity.user, server.name(), quota)?;
     let _in_flight = server.meters(&runtime.metrics).request_started();
     let mut request = asking.head;
+    // A server that believes the client capable leaves out what the client is to use instead.
+    if let (Some(_), Some(number)) = (errand.offer.mapi_http, scene.client.mapi_http) {
+        let number = number.to_string();
+        line(&mut request, b"X-MapiHttpCapability", number.as_bytes());
+    }
     finish(body.len() as u64, &mut request);
     bill.ledger
         .server_out
@@ -344,6 +348,13 @@ fn reply(
             }
             _ => return Err(nonsense("our service account was refused")),
         },
+        // A server's word to its front end.
+        555 => {
+            return Err(Refusal::NoEligibleCopy {
+                database: errand.database.clone(),
+                why: "its server says that the mailbox is elsewhere",
+            });
+        }
         301 | 302 | 303 | 307 | 308 => {
             let location = answered
                 .location
