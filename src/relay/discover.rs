@@ -15,12 +15,14 @@ use super::public::place;
 use super::refuse::{Manner, end, status_line};
 use crate::accounting::Phase;
 use crate::accounting::meter::enter;
+use crate::admission::{Permit, Quota};
 use crate::auth::Identity;
 use crate::autodiscover::json::{JsonRequest, Services};
 use crate::autodiscover::{Client, Dialect, REQUEST_MAX, Wrong};
 use crate::autodiscover::{pox, soap};
 use crate::buffers::Scratch;
 use crate::config::settings::{AutodiscoverMode, PublicName};
+use crate::ids::ServerName;
 use crate::metrics::{Outcome, Told};
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
@@ -53,6 +55,8 @@ struct Asking {
     identity: Arc<Identity>,
     /// The head a server gets, but for its length and end.
     head: Vec<u8>,
+    /// Bodies take memory, and one user has so many requests and no more.
+    permit: Permit,
     /// What tells one credential from another, where servers authenticate connections.
     key: Option<u128>,
 }
@@ -153,7 +157,15 @@ pub(super) fn admit(
         let body = pox::fault(pox::Fault::InvalidRequest, &time_of_day(bill), number(bill));
         return inquire(Kind::Known(Reply::xml(body, Told::Fault)));
     }
+    let quota = Quota {
+        per_user: world.settings.limits.requests_per_user,
+        per_server: usize::MAX,
+    };
+    let permit = runtime
+        .admission
+        .admit(&identity.user, &ServerName::new(""), quota)?;
     let asking = Asking {
+        permit,
         head: match public.autodiscover {
             AutodiscoverMode::Proxy => proxied::head(head, dialect, &identity, world, &caller),
             AutodiscoverMode::Answer | AutodiscoverMode::Off => Vec::new(),

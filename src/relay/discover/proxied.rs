@@ -89,6 +89,8 @@ pub(super) async fn ask(
         per_user: limits.requests_per_user,
         per_server: server.settings().requests_max,
     };
+    // The one for reading is given back first: a user who may have one request may have this one.
+    drop(asking.permit);
     let _permit = runtime
         .admission
         .admit(&asking.identity.user, server.name(), quota)?;
