@@ -10,7 +10,7 @@ mod names;
 
 use crate::auth::{Claim, Holder, Holders, append_canonical};
 use crate::config::settings::{Access, CertificateName, Database, DirectorySettings};
-use crate::ids::{DatabaseName, MailboxId, UserName};
+use crate::ids::{DatabaseName, MailboxId, UserName, disturbs};
 use file::{Entry, Place, Problems, Word};
 use names::{Index, Names, lowered};
 use std::collections::{BTreeMap, HashMap};
@@ -118,6 +118,30 @@ impl Directory {
         self.home(self.owner(user.as_str())?.record)
     }
 
+    /// The mailbox that this address, or any other name of its owner, stands for. Lower case.
+    pub fn mailbox_of(&self, address: &str) -> Option<Home<'_>> {
+        self.home(self.owner(address)?.record)
+    }
+
+    /// The default database of an address' domain. Lower case.
+    pub fn default_database(&self, address: &str) -> Option<&DatabaseName> {
+        let (_, domain) = address.rsplit_once('@')?;
+        self.default_databases.get(domain)
+    }
+
+    /// What the file says of a mailbox beside where it lives; `None` where it is not in the file.
+    pub fn profile(&self, home: &Home<'_>) -> Option<Profile<'_>> {
+        let record = home.record?;
+        let text = |name: u32| Some(self.names.get(name)).filter(|text| !text.is_empty());
+        let mut names = record.owners.clone().map(|name| self.names.get(name));
+        Some(Profile {
+            address: names.find(|name| name.contains('@')),
+            display_name: text(record.display_name),
+            legacy_dn: text(record.legacy_dn),
+            mapi_http: record.mapi_http,
+        })
+    }
+
     /// Whether we let a user reach this mailbox. With `access: backend` everybody, since the mailbox
     /// server decides. With `access: listed` the owner and those who are listed, under any name by
     /// which the directory knows them.
@@ -125,9 +149,15 @@ impl Directory {
         let Some(record) = home.record else {
             return self.access == Access::Backend;
         };
-        if record.access == Access::Backend {
-            return true;
-        }
+        record.access == Access::Backend || self.admits(record, user)
+    }
+
+    /// Whether a mailbox is this user's own or lists the user, whoever else may open it.
+    pub fn is_named_by(&self, home: &Home<'_>, user: &UserName) -> bool {
+        home.record.is_some_and(|record| self.admits(record, user))
+    }
+
+    fn admits(&self, record: &Record, user: &UserName) -> bool {
         let user = user.as_str();
         let mut admitted = record.owners.clone().chain(record.listed.clone());
         if admitted.any(|name| self.names.get(name) == user) {
@@ -142,6 +172,11 @@ impl Directory {
             let mut listed = record.listed.clone();
             listed.any(|name| self.names.get(name) == alias)
         })
+    }
+
+    /// Whether anybody may ask a mailbox server for a mailbox that is in no file.
+    pub fn admits_strangers(&self) -> bool {
+        self.access == Access::Backend
     }
 
     /// Mailboxes in the file.
@@ -223,6 +258,14 @@ impl<'a> Home<'a> {
         }
     }
 
+    /// The same as text, as the file has it in lower case or the client wrote it.
+    pub fn id_text(&self) -> &'a str {
+        match self.id {
+            Id::Known(id) => id.as_str(),
+            Id::Asked(id) => id,
+        }
+    }
+
     /// The database it is in.
     pub fn database(&self) -> &'a DatabaseName {
         self.database
@@ -232,6 +275,19 @@ impl<'a> Home<'a> {
     pub fn is_in_file(&self) -> bool {
         self.record.is_some()
     }
+}
+
+/// What the mailbox file says of a mailbox beside where it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile<'a> {
+    /// Its first address.
+    pub address: Option<&'a str>,
+    /// What its owner is called.
+    pub display_name: Option<&'a str>,
+    /// Its distinguished name in the address book.
+    pub legacy_dn: Option<&'a str>,
+    /// Its own switch for MAPI over HTTP; `None`: the organisation's counts.
+    pub mapi_http: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -245,9 +301,16 @@ struct Record {
     id: MailboxId,
     owners: Range<u32>,
     listed: Range<u32>,
+    /// Two names, or [`NAMELESS`].
+    display_name: u32,
+    legacy_dn: u32,
     database: u16,
     access: Access,
+    mapi_http: Option<bool>,
 }
+
+/// The position of a name that is not written.
+const NAMELESS: u32 = u32::MAX;
 
 /// A name of an owner, and whose it is.
 #[derive(Clone, Copy, Debug)]
@@ -335,12 +398,18 @@ impl<'s> Builder<'s> {
             self.push_name(word, problems);
         }
         let end = self.directory.names.len();
+        let display_name = self.push_line(entry.display_name.as_ref(), problems);
+        let legacy_dn = self.push_line(entry.legacy_dn.as_ref(), problems);
+        let mapi_http = switch(entry.mapi_http.as_ref(), problems);
         self.directory.records.push(Record {
             id: id.unwrap_or_else(|| MailboxId::new("")),
             owners: start..users,
             listed: users..end,
+            display_name,
+            legacy_dn,
             database: database.unwrap_or(u16::MAX),
             access,
+            mapi_http,
         });
         self.lines.push(entry.place.line);
         let Directory { records, by_id, .. } = &mut self.directory;
@@ -458,10 +527,41 @@ impl<'s> Builder<'s> {
         position
     }
 
+    /// A line of text that is no name to be found by.
+    fn push_line(&mut self, word: Option<&Word<'_>>, problems: &mut Problems<'_>) -> u32 {
+        let Some(word) = word else {
+            return NAMELESS;
+        };
+        let is_line = word.text.len() <= LINE_BYTES_MAX && !word.text.contains(disturbs);
+        let write = |text: &mut String| {
+            text.push_str(&word.text);
+            is_line.then_some(())
+        };
+        self.directory.names.push_with(write).unwrap_or_else(|| {
+            let what = format!("`{}` is not a line of text", word.text.escape_debug());
+            problems.add(word.place, what, "write up to 512 letters");
+            NAMELESS
+        })
+    }
+
     fn finish(mut self) -> Directory {
         self.directory.records.shrink_to_fit();
         self.directory.names.shrink();
         self.directory
+    }
+}
+
+/// A mailbox' own switch.
+fn switch(word: Option<&Word<'_>>, problems: &mut Problems<'_>) -> Option<bool> {
+    let word = word?;
+    match &*word.text {
+        "true" => Some(true),
+        "false" => Some(false),
+        other => {
+            let what = format!("`{}` is neither true nor false", other.escape_debug());
+            problems.add(word.place, what, "write `true` or `false`, or leave it out");
+            None
+        }
     }
 }
 
@@ -483,6 +583,8 @@ fn parts_of_id(id: &str) -> Option<(&str, &str)> {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
     (is_guid && is_domain).then_some((guid, domain))
 }
+
+const LINE_BYTES_MAX: usize = 512;
 
 const DOMAIN_BYTES_MAX: usize = 253;
 

@@ -8,6 +8,7 @@ mod values;
 mod writer;
 
 use crate::accounting::{Bytes, Ledger, Times};
+use crate::autodiscover::Dialect;
 use crate::config::settings::{AccessLog, HttpProxyLog, Logging, Scheme};
 use crate::ids::RequestId;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
@@ -40,6 +41,8 @@ pub struct Entry<'a> {
     pub scheme: Option<Scheme>,
     /// Its endpoint; `None` where the head named none.
     pub endpoint: Option<Endpoint>,
+    /// Autodiscover, and how it was asked.
+    pub dialect: Option<Dialect>,
     /// Its type; `None` where the head was not read that far.
     pub request_type: Option<RequestType>,
     /// `X-RequestId` as the client wrote it.
@@ -171,17 +174,19 @@ impl Journal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     Mapi,
+    Autodiscover,
     /// The head was not read that far, or asked for nothing we serve.
     Unknown,
 }
 
 impl Protocol {
-    const ALL: [Self; 2] = [Self::Mapi, Self::Unknown];
+    const ALL: [Self; 3] = [Self::Mapi, Self::Autodiscover, Self::Unknown];
 
     fn of(entry: &Entry<'_>) -> Self {
-        match entry.endpoint {
-            Some(Endpoint::Emsmdb | Endpoint::Nspi) => Self::Mapi,
-            None => Self::Unknown,
+        match (entry.endpoint, entry.dialect) {
+            (Some(Endpoint::Emsmdb | Endpoint::Nspi), _) => Self::Mapi,
+            (None, Some(_)) => Self::Autodiscover,
+            (None, None) => Self::Unknown,
         }
     }
 
@@ -189,6 +194,7 @@ impl Protocol {
     fn as_str(self) -> &'static str {
         match self {
             Self::Mapi => "Mapi",
+            Self::Autodiscover => "Autodiscover",
             Self::Unknown => "Unknown",
         }
     }

@@ -7,6 +7,7 @@
 pub mod ids;
 pub mod mapi;
 pub mod rpch;
+pub mod autodiscover;
 pub mod refusal;
 pub mod prose;
 
@@ -22,6 +23,7 @@ pub mod metrics;
 
 // floor 2 · decisions: pure functions, simulated with seeds
 pub mod routing;
+pub mod capability;
 pub mod capacity;
 
 // floor 3 · outside: each speaks to one foreign system

@@ -41,6 +41,8 @@
 //! | snapshot | the world as one configuration describes it, frozen; a request takes one and keeps it to its end |
 //! | pin | database and server of a session: from the table, or out of the route cookie |
 //! | eligible | may be given requests: up, or too few are up to believe it |
+//! | offer | what Autodiscover tells a client it may speak ([`capability`](crate::capability)) |
+//! | dialect | how Autodiscover is asked: `pox`, `soap` or `json` |
 //! | flavour | whose habits a server has, `exchange` or `gromox`: names of cookies, numbers of codes |
 //! | refusal | a request that we end ourselves; two voices, one for the log and one for the client ([`refusal`](crate::refusal)) |
 //! | blame | whose move it is after a refusal: the client's, the server's, the site's, ours |
@@ -67,6 +69,8 @@
 //! | `relay/hold.rs`, `relay/asks.rs`, `relay/in_band.rs` | held polls: told to look when the world changes, ended with code 10 between two chunks when their database is elsewhere |
 //! | `relay/learn.rs` | sessions begin, move on and end by what the server really answered |
 //! | `relay/refuse.rs` | what we answer ourselves |
+//! | `relay/urls.rs` | the two answers of the address book that are changed: they name a server, and are to name us |
+//! | `relay/discover.rs` | Autodiscover, which leaves the way at `relay/admit.rs`: its request is read whole, judged by [`capability::offer`](crate::capability::offer), and answered by us or by a server whose answer is filtered ([`autodiscover`](crate::autodiscover)) |
 //! | `relay/bill.rs` | metrics, usage and the access line, on every way out |
 //!
 //! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's

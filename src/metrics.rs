@@ -12,6 +12,7 @@ mod servers;
 
 pub use labels::{
     AuthOutcome, ConnectOutcome, HandshakeOutcome, Label, Outcome, PollEnd, ReloadEnd, RetryReason,
+    Told,
 };
 pub use ledger::{Account, LegSide};
 pub use requests::Finished;
@@ -19,6 +20,7 @@ pub use servers::ServerMeters;
 
 pub use crate::accounting::Bytes;
 use crate::accounting::{Kind, Ledger, Phase, Unbilled};
+use crate::autodiscover::Dialect;
 use crate::config::settings::Scheme;
 use crate::ids::{Epoch, Generation, ServerName};
 use crate::mapi::{Endpoint, RequestType};
@@ -66,6 +68,8 @@ pub struct Metrics {
     fence_trips: IntCounter,
     servers: ServerFamilies,
     retries: Counters<RetryReason>,
+    /// By dialect.
+    told: [Counters<Told>; 3],
     held_polls: IntGauge,
     polls_ended: Counters<PollEnd>,
     placement_epoch: IntGauge,
@@ -120,6 +124,11 @@ impl Metrics {
             "refusals_total",
             "Requests we ended ourselves, by reason.",
             &["reason"],
+        );
+        let told = families.counters(
+            "autodiscover_requests_total",
+            "What clients that looked for their mailbox were told.",
+            &["dialect", "told"],
         );
         let gap = families.histograms(
             "mapi_pending_gap_seconds",
@@ -195,6 +204,9 @@ impl Metrics {
                 "Requests sent on another connection, no byte having been written.",
                 "reason",
             ),
+            told: Dialect::ALL.map(|dialect| {
+                Counters::of(|word| told.with_label_values(&[dialect.as_str(), word]))
+            }),
             held_polls: families.gauge("held_polls", "NotificationWaits held open."),
             polls_ended: families.counters_of("polls_ended_total", "How held polls ended.", "reason"),
             placement_epoch: families.gauge(
@@ -312,6 +324,13 @@ impl Metrics {
     /// A request goes to another connection, no byte of it having been written.
     pub fn retried(&self, reason: RetryReason) {
         self.retries.inc(reason);
+    }
+
+    /// What a client that looked for its mailbox was told.
+    pub fn told(&self, dialect: Dialect, what: Told) {
+        if let Some(counters) = self.told.get(dialect.index()) {
+            counters.inc(what);
+        }
     }
 
     // held polls

@@ -1,7 +1,8 @@
-//! The MAPI door: one strict HTTP/1.1 connection, request after request.
+//! The door of MAPI and Autodiscover: one strict HTTP/1.1 connection, request after request.
 //!
 //! The path of a request, a file each: [`head`] reads and gates it, `admit` finds who asks, whose mailbox
 //! it is and which server has it, `forward` sends it, `respond` streams the answer back, `bill` settles.
+//! Autodiscover leaves that path at `admit`: `discover` reads the whole request and writes a whole answer.
 
 mod admit;
 mod answer;
@@ -11,6 +12,7 @@ mod buffer;
 mod connection;
 mod deadline;
 mod device;
+mod discover;
 mod ends;
 mod exchange;
 pub mod fields;
@@ -20,9 +22,11 @@ mod hold;
 mod in_band;
 mod learn;
 mod local;
+mod public;
 mod refuse;
 mod respond;
 mod slow;
 pub mod target;
+mod urls;
 
 pub use connection::{Stream, serve};

@@ -1,6 +1,7 @@
 //! Makes settings of a file that the table of keys allows, and judges what values mean together.
 
 mod accounting;
+mod discovery;
 mod edge;
 mod logs;
 mod people;
@@ -32,6 +33,7 @@ const TAKEN_COOKIES: [&str; 6] = [
 pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Settings {
     let listeners = edge::listeners(top);
     let names = edge::names(top, &listeners);
+    let autodiscover = discovery::autodiscover(top, &names);
     let admin = Admin {
         address: top
             .section("admin")
@@ -52,6 +54,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         listeners,
         tls: edge::tls(top),
         names,
+        autodiscover,
         directory: site::directory(top, known),
         auth: people::auth(top),
         backend_identity: people::backend_identity(top),

@@ -207,6 +207,8 @@ pub(super) fn scalar(kind: &Kind, text: &str) -> Result<(), Complaint> {
         Kind::Network => values::network(text).map(drop),
         Kind::MapiUrl => values::mapi_url(text).map(drop),
         Kind::Url => values::url(text),
+        Kind::HttpsUrl => values::https_url(text).map(drop),
+        Kind::Build => values::build(text).map(drop),
         Kind::PageOrOff => values::url_path(text),
         Kind::FileOr(words) => values::line(text).and_then(|()| {
             // `none` or `Stdout` would otherwise quietly become a file of that name.
@@ -359,7 +361,8 @@ pub(super) fn words(kind: &Kind) -> &'static str {
         Kind::Address => "an address with a port",
         Kind::AddressOrOff => "an address with a port, or `off`",
         Kind::Network => "a network",
-        Kind::MapiUrl | Kind::Url => "a URL",
+        Kind::MapiUrl | Kind::Url | Kind::HttpsUrl => "a URL",
+        Kind::Build => "a build such as `15.1.2507.6`",
         Kind::PageOrOff => "the path of a page, or `off`",
         Kind::File => "the path of a file",
         Kind::Folder => "the path of a folder",

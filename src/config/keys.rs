@@ -94,6 +94,10 @@ pub enum Kind {
     MapiUrl,
     /// A URL with `https`; with `http` on the loopback only.
     Url,
+    /// A URL with `https`.
+    HttpsUrl,
+    /// A build of a mailbox server: `15.1.2507.6`.
+    Build,
     /// A path of a page, or the word `off`.
     PageOrOff,
     /// The path of a file that exists.
@@ -243,6 +247,8 @@ pub const KEYS: &[Key] = keys! {
         "Base URL for clients outside.";
     "names[].authentication" List(&Choice(SCHEMES)), default("[basic]"),
         "Schemes that are accepted here, and the order of their challenges in a 401. Outlook with modern authentication wants bearer first. A certificate has no challenge; credentials in a request count before it.";
+    "names[].autodiscover" Choice(&["proxy", "answer", "off"]), optional("answer", "it is what `autodiscover.mode` says"),
+        "Who answers Autodiscover under this name; see `autodiscover.mode`.";
 
     "names[].paths" List(&Section), optional("", "all paths of the name accept the same"),
         "Paths that accept other schemes than the rest of the name.";
@@ -269,8 +275,10 @@ pub const KEYS: &[Key] = keys! {
         "PEM file with its private key.";
     "servers.*.flavour" Choice(&["exchange", "gromox"]), default("exchange"),
         "Which family the server belongs to: cookie names, code numbers and habits differ.";
-    "servers.*.capability" List(&Choice(&["mapi_http"])), default("[mapi_http]"),
-        "What the server speaks. `[]`: it gets no MAPI over HTTP requests.";
+    "servers.*.version" Build, optional("15.1.2507.6", "it is taken to be one that speaks MAPI over HTTP"),
+        "Its build of Exchange. Before 15.0.847 (2013 SP1) it does not speak MAPI over HTTP, before 15.0 (2013) its clients inside use RPC; Autodiscover offers what the server of the active copy speaks.";
+    "servers.*.capability" List(&Choice(&["mapi_http", "outlook_anywhere"])), default("[mapi_http, outlook_anywhere]"),
+        "What the server speaks; where this is not written, its `version` decides about mapi_http. Without mapi_http it gets no MAPI over HTTP requests, and Autodiscover does not offer it for mailboxes that are active there.";
     "servers.*.authenticates" Choice(&["requests", "connections"]), optional("connections", "connections for exchange, requests for gromox"),
         "What a login proves there: one request, or the whole connection. A connection that has carried one user never carries another where it says connections.";
     "servers.*.health_weight" Count(0, 100), default("1"),
@@ -301,6 +309,29 @@ pub const KEYS: &[Key] = keys! {
         "Databases of mailboxes that are in no file, by domain.";
     "directory.access" Choice(&["backend", "listed"]), default("backend"),
         "Who decides whether a user may open another's mailbox: the mailbox server, under the user's own identity, or the list in the mailbox file.";
+
+    "autodiscover" Section, section(),
+        "What clients that look for their mailbox are told.";
+    "autodiscover.mode" Choice(&["proxy", "answer", "off"]), default("proxy"),
+        "proxy: the mailbox server's answer, with what must not be offered taken out and the public names put in. answer: our own, from the mailbox file. off: 404.";
+    "autodiscover.mapi_http" Switch, default("true"),
+        "The organisation's switch: offer MAPI over HTTP to clients that say they speak it. A mailbox' own switch in the mailbox file goes before.";
+    "autodiscover.block_external" Switch, default("false"),
+        "Tell internal URLs only, and clients outside the internal networks, where some are named, nothing to connect to.";
+    "autodiscover.internal_networks" List(&Network), default("[]"),
+        "Where clients inside are; []: nobody is told apart.";
+    "autodiscover.outlook_anywhere" Switch, default("true"),
+        "Offer Outlook Anywhere where MAPI over HTTP is not offered.";
+    "autodiscover.other_mailboxes" Choice(&["allowed", "own"]), default("allowed"),
+        "Whose settings a user may ask for. allowed: those of every mailbox that `directory.access` lets the user open. own: the user's own, and those of mailboxes that list the user. For all others the answer is that of an address that does not exist.";
+    "autodiscover.ews_url" HttpsUrl, optional("https://mail.contoso.com/ews/exchange.asmx", "our own answers name none"),
+        "Exchange Web Services, in our own answers: free and busy times, absence.";
+    "autodiscover.oab_url" HttpsUrl, optional("https://mail.contoso.com/oab/", "our own answers name none"),
+        "Offline address books, in our own answers.";
+    "autodiscover.activesync_url" HttpsUrl, optional("https://mail.contoso.com/Microsoft-Server-ActiveSync", "phones are told none"),
+        "Exchange ActiveSync, in answers to V2 JSON.";
+    "autodiscover.redirects" Named(&HttpsUrl, "fabrikam.com"), optional("https://autodiscover.fabrikam.com/autodiscover/autodiscover.xml", "all mailboxes live here"),
+        "Autodiscover of others, by the domain of the addresses they answer for.";
 
     "auth" Section, section(),
         "How clients prove who they are.";

@@ -109,6 +109,8 @@ fn of_kind(kind: &Kind, path: &str) -> Value {
         Kind::HostPort => text(r"^[^/]+:[0-9]+$"),
         Kind::MapiUrl => text(r"^https://[^/]+/mapi/?$"),
         Kind::Url => text(r"^https?://[^/]+(/.*)?$"),
+        Kind::HttpsUrl => text(r"^https://[^/]+(/.*)?$"),
+        Kind::Build => text(r"^[0-9]+(\.[0-9]+){1,3}$"),
         Kind::PageOrOff => text(r"^(/.*|off)$"),
         Kind::Text
         | Kind::Secret

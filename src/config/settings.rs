@@ -4,7 +4,7 @@
 //! file has been read. A room that receives a setting need not check it again.
 
 use crate::ids::{DatabaseName, ServerName};
-use crate::mapi::{Endpoint, Flavour};
+use crate::mapi::{Build, Capable, Endpoint, Flavour};
 use jsonwebtoken::Algorithm;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub databases_file: Option<PathBuf>,
     /// Who lives where.
     pub directory: DirectorySettings,
+    /// What clients that look for their mailbox are told.
+    pub autodiscover: Autodiscover,
     /// How clients prove who they are.
     pub auth: AuthSettings,
     /// Whose credentials the mailbox server sees.
@@ -191,6 +193,8 @@ pub struct PublicName {
     pub authentication: Vec<Scheme>,
     /// The same for endpoints that differ, by their index.
     pub endpoints: [Option<Vec<Scheme>>; 2],
+    /// Who answers Autodiscover under this name.
+    pub autodiscover: AutodiscoverMode,
 }
 
 impl PublicName {
@@ -199,6 +203,40 @@ impl PublicName {
         let own = endpoint.and_then(|endpoint| self.endpoints.get(endpoint.index())?.as_ref());
         own.unwrap_or(&self.authentication)
     }
+}
+
+/// Who answers Autodiscover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutodiscoverMode {
+    /// The mailbox server; its answer is filtered.
+    Proxy,
+    /// We, from directory and placement.
+    Answer,
+    /// Nobody: 404.
+    Off,
+}
+
+/// What clients that look for their mailbox are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Autodiscover {
+    /// The organisation's switch for MAPI over HTTP.
+    pub mapi_http: bool,
+    /// Internal URLs only.
+    pub block_external: bool,
+    /// Where clients inside are; empty: nobody is told apart.
+    pub internal_networks: Vec<IpNet>,
+    /// Outlook Anywhere is offered where MAPI over HTTP is not.
+    pub outlook_anywhere: bool,
+    /// Users may ask only for their own mailbox and those that list them.
+    pub own_only: bool,
+    /// Exchange Web Services.
+    pub ews_url: Option<String>,
+    /// Offline address books.
+    pub oab_url: Option<String>,
+    /// Exchange ActiveSync.
+    pub activesync_url: Option<String>,
+    /// Autodiscover of others, by domain (lower case).
+    pub redirects: BTreeMap<String, String>,
 }
 
 /// An authentication scheme.
@@ -253,8 +291,10 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// Cookie names, code numbers, habits.
     pub flavour: Flavour,
-    /// Speaks MAPI over HTTP (`capability`).
-    pub mapi_http: bool,
+    /// Its build of Exchange, where the site has told it.
+    pub version: Option<Build>,
+    /// What it speaks (`capability`, else by its version).
+    pub capable: Capable,
     /// What an `Authorization` header proves there: the request, or the whole connection.
     pub authenticates: Authenticates,
     /// How much it counts when the panic threshold is reckoned; 0 to 100.

@@ -136,7 +136,7 @@ fn a_small_file_is_filled_up_with_defaults() {
     );
     assert_eq!(mbx1.tls.as_ref().unwrap().name, "mbx1.contoso.com");
     assert_eq!(mbx1.tls.as_ref().unwrap().ca, None);
-    assert!(mbx1.mapi_http && mbx1.normalize);
+    assert!(mbx1.capable.mapi_http && mbx1.normalize);
     assert_eq!(mbx1.idle_timeout, Duration::from_secs(60));
     let mbx2 = &settings.servers["MBX2"];
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use super::problem::{Complaint, nearest, quoted};
 use super::settings::IpNet;
+use crate::mapi::Build;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -239,6 +240,29 @@ pub(super) fn mapi_url(text: &str) -> Result<(String, String), Complaint> {
     };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     Ok((text.trim_end_matches('/').to_owned(), host_name(bare)?))
+}
+
+/// A URL that clients are told, as it is written.
+pub(super) fn https_url(text: &str) -> Result<String, Complaint> {
+    const CURE: &str = "write `https://HOST/PATH`, as in `https://mail.contoso.com/oab/`";
+    let uri = text.parse::<http::Uri>().ok();
+    let authority = uri.as_ref().and_then(|uri| uri.authority());
+    let is_plain = authority.is_some_and(|authority| !authority.as_str().contains('@'));
+    let scheme = uri.as_ref().and_then(http::Uri::scheme_str);
+    if scheme == Some("https") && is_plain && !text.contains('#') {
+        return Ok(text.to_owned());
+    }
+    let what = format!("{} is not a URL with https", quoted(text));
+    Err(Complaint::new(what, CURE))
+}
+
+/// A build of Exchange.
+pub(super) fn build(text: &str) -> Result<Build, Complaint> {
+    Build::read(text).ok_or_else(|| {
+        let what = format!("{} is not a build", quoted(text));
+        let cure = "write it as `Get-ExchangeServer | Format-List AdminDisplayVersion` numbers it, as in `15.1.2507.6`";
+        Complaint::new(what, cure)
+    })
 }
 
 /// Reads the URL of a document that is fetched. Without TLS only from this host: whoever could change

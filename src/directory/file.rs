@@ -39,6 +39,9 @@ pub(super) struct Entry<'i> {
     pub(super) id: Option<Word<'i>>,
     pub(super) database: Option<Word<'i>>,
     pub(super) access: Option<Word<'i>>,
+    pub(super) mapi_http: Option<Word<'i>>,
+    pub(super) display_name: Option<Word<'i>>,
+    pub(super) legacy_dn: Option<Word<'i>>,
     pub(super) addresses: Vec<Word<'i>>,
     pub(super) logins: Vec<Word<'i>>,
     pub(super) users: Vec<Word<'i>>,
@@ -49,6 +52,7 @@ impl Entry<'_> {
     fn begin(&mut self, place: Place) {
         self.place = place;
         (self.id, self.database, self.access) = (None, None, None);
+        (self.mapi_http, self.display_name, self.legacy_dn) = (None, None, None);
         self.addresses.clear();
         self.logins.clear();
         self.users.clear();
@@ -228,6 +232,9 @@ impl<'i, F: FnMut(&Entry<'i>, &mut Problems<'_>)> Reader<'i, '_, '_, F> {
                 "id" => self.entry.id = self.word(&key, value, value_at)?,
                 "database" => self.entry.database = self.word(&key, value, value_at)?,
                 "access" => self.entry.access = self.word(&key, value, value_at)?,
+                "mapi_http" => self.entry.mapi_http = self.word(&key, value, value_at)?,
+                "display_name" => self.entry.display_name = self.word(&key, value, value_at)?,
+                "legacy_dn" => self.entry.legacy_dn = self.word(&key, value, value_at)?,
                 _ => self.words(&key, value, value_at)?,
             }
         }
@@ -357,7 +364,17 @@ pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k s
 /// Problems reported at once.
 pub(super) const PROBLEMS_MAX: usize = 100;
 
-const KEYS: [&str; 6] = ["id", "addresses", "logins", "database", "access", "users"];
+const KEYS: [&str; 9] = [
+    "id",
+    "addresses",
+    "logins",
+    "database",
+    "access",
+    "users",
+    "mapi_http",
+    "display_name",
+    "legacy_dn",
+];
 
 const SHAPE_CURE: &str =
     "write `mailboxes:` and below it, per mailbox, `- id: …`, `database: …`, `addresses: [ … ]`";

@@ -351,3 +351,81 @@ proptest! {
         let _ = site().mailbox(&id);
     }
 }
+
+#[test]
+fn what_autodiscover_tells_of_a_mailbox_is_in_the_file() {
+    let site = parse(format!(
+        r"
+mailboxes:
+  - id: {ONE}
+    addresses: [User1@contoso.test]
+    logins: [user1]
+    database: DB07
+    mapi_http: false
+    display_name: 'Anna & Otto'
+    legacy_dn: /o=Contoso/ou=X/cn=Recipients/cn=user1
+  - id: {TWO}
+    logins: ['CONTOSO\\user2']
+    database: DB08
+"
+    ))
+    .unwrap();
+
+    let one = site.mailbox_of("user1@contoso.test").unwrap();
+    let two = site.mailbox(TWO).unwrap();
+
+    assert_eq!(
+        site.profile(&one),
+        Some(Profile {
+            address: Some("user1@contoso.test"),
+            display_name: Some("Anna & Otto"),
+            legacy_dn: Some("/o=Contoso/ou=X/cn=Recipients/cn=user1"),
+            mapi_http: Some(false),
+        })
+    );
+    let empty = site.profile(&two).unwrap();
+    assert_eq!(
+        (empty.address, empty.display_name, empty.mapi_http),
+        (None, None, None)
+    );
+    assert!(site.mailbox_of("nobody@contoso.test").is_none());
+    assert_eq!(
+        site.default_database("x@fabrikam.test").unwrap().as_str(),
+        "DB08"
+    );
+    assert!(
+        site.default_database("x@contoso.test").is_none() && site.default_database("x").is_none()
+    );
+}
+
+#[test]
+fn a_switch_that_is_neither_on_nor_off_is_a_problem() {
+    let entry = |key: &str| format!("mailboxes:\n  - {{ id: {ONE}, database: DB07, {key} }}\n");
+
+    assert!(
+        one_problem(entry("mapi_http: maybe"))
+            .what
+            .contains("neither true nor false")
+    );
+    assert!(
+        one_problem(entry("display_name: \"a\\nb\""))
+            .what
+            .contains("is not a line of text")
+    );
+    assert!(
+        one_problem(entry(&format!("legacy_dn: {}", "x".repeat(513))))
+            .what
+            .contains("is not a line")
+    );
+}
+
+#[test]
+fn an_owner_and_the_listed_are_named_by_a_mailbox_whoever_else_may_open_it() {
+    let site = site();
+    let (one, two) = (site.mailbox(ONE).unwrap(), site.mailbox(TWO).unwrap());
+
+    assert!(site.is_named_by(&one, &user("user1@contoso.test")));
+    assert!(site.is_named_by(&one, &user("contoso\\assistant")));
+    assert!(!site.is_named_by(&two, &user("user1@contoso.test")));
+    assert!(site.may_open(&two, &user("user1@contoso.test")));
+}

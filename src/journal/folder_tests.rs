@@ -61,6 +61,7 @@ fn every_day_and_protocol_has_its_file() {
     let journal = start(&target);
     let unknown = Entry {
         endpoint: None,
+        dialect: None,
         ..on(20_000, entry())
     };
 

@@ -8,6 +8,7 @@
 use super::values::{TEXT_MAX, WHY_MAX, address, harmless, host_address, thousandths, timestamp};
 use super::{Entry, Protocol};
 use crate::accounting::{Kind, Phase};
+use crate::autodiscover::Dialect;
 use crate::config::settings::Scheme;
 use crate::mapi::Endpoint;
 use crate::metrics::Outcome;
@@ -73,7 +74,8 @@ const FIELDS: &[Field] = &[
     field("Protocol", |e, line| word(line, Protocol::of(e).as_str())),
     field("UrlHost", |e, line| text(line, e.host)),
     field("UrlStem", |e, line| {
-        word(line, e.endpoint.map_or("", Endpoint::path));
+        let beside = e.dialect.map_or("", Dialect::path);
+        word(line, e.endpoint.map_or(beside, Endpoint::path));
     }),
     empty("ProtocolAction"),
     field("AuthenticationType", |e, line| {
@@ -98,8 +100,10 @@ const FIELDS: &[Field] = &[
     }),
     field("ErrorCode", refusal),
     field("Method", |e, line| {
-        // The only one that has a type.
-        word(line, e.request_type.map_or("", |_| "POST"));
+        // The only one that has a type, or brings a body.
+        let has_body = matches!(e.dialect, Some(Dialect::Pox | Dialect::Soap));
+        let is_post = e.request_type.is_some() || has_body;
+        word(line, if is_post { "POST" } else { "" });
     }),
     field("ProxyAction", |e, line| {
         if_routed(e, line, "Proxy");

@@ -175,6 +175,7 @@ fn a_refused_head_leaves_empty_what_nobody_knows() {
         user: "",
         scheme: None,
         endpoint: None,
+        dialect: None,
         request_type: None,
         request_id: b"",
         client_info: b"",

@@ -18,6 +18,7 @@ pub(super) fn entry() -> Entry<'static> {
         user: "user1@contoso.test",
         scheme: Some(Scheme::Basic),
         endpoint: Some(Endpoint::Emsmdb),
+        dialect: None,
         request_type: Some(RequestType::Execute),
         request_id: b"{E2EA6C1C-E61B-49E9-9CFB-38184F907552}:123456",
         client_info: b"{2EF33C39-49C8-421C-B876-CDF7F2AC3AA0}:123",
@@ -138,6 +139,7 @@ fn a_refused_head_leaves_out_what_nobody_knows() {
     let facts = Entry {
         user: "",
         endpoint: None,
+        dialect: None,
         request_type: None,
         request_id: b"",
         code: None,

@@ -9,6 +9,7 @@
 
 mod address_book;
 pub(in crate::lab) mod answers;
+mod autodiscover;
 pub(in crate::lab) mod connection;
 mod contexts;
 pub mod control;

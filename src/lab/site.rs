@@ -336,3 +336,10 @@ pub fn user(number: usize) -> String {
 pub fn mailbox(number: usize) -> String {
     format!("00000000-0000-4000-8000-{number:012x}@{DOMAIN}")
 }
+
+/// The distinguished name of user `number` in the address book.
+pub fn legacy_dn(number: usize) -> String {
+    format!(
+        "/o=Contoso/ou=Exchange Administrative Group (FYDIBOHF23SPDLT)/cn=Recipients/cn=user{number}"
+    )
+}

@@ -123,6 +123,11 @@ impl RequestType {
         matches!(self, Self::Disconnect | Self::Unbind)
     }
 
+    /// Its answer is a URL, under which the server knows itself. `[MS-OXCMAPIHTTP] 2.2.5.18, 2.2.5.19`
+    pub fn names_a_url(self) -> bool {
+        matches!(self, Self::GetMailboxUrl | Self::GetAddressBookUrl)
+    }
+
     /// Held open by the server until something happens. `[MS-OXCMAPIHTTP] 3.1.5.5`
     pub fn is_held(self) -> bool {
         self == Self::NotificationWait

@@ -66,6 +66,26 @@ label! {
 }
 
 label! {
+    /// What a client that looked for its mailbox was told.
+    Told {
+        /// MAPI over HTTP.
+        MapiHttp = "mapi_http",
+        /// Outlook Anywhere.
+        OutlookAnywhere = "outlook_anywhere",
+        /// RPC over TCP alone.
+        Rpc = "rpc",
+        /// Settings without a way to connect.
+        Nothing = "nothing",
+        /// Where another Autodiscover is.
+        Elsewhere = "elsewhere",
+        /// That there is no such address, or that it is not this user's business.
+        NotFound = "not_found",
+        /// That the request is none.
+        Fault = "fault",
+    }
+}
+
+label! {
     /// Why a request went to another connection.
     RetryReason {
         /// A kept connection turned out to be closed by the server.

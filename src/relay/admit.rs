@@ -1,6 +1,7 @@
 //! Who asks, for whose mailbox, and so to which server: everything that happens before a backend byte.
 
 use super::bill::{Bill, Routed};
+use super::discover::{self, Inquiry};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
 use super::slow::{Known, Slow};
 use super::target::{Place, Target};
@@ -28,6 +29,8 @@ pub(crate) enum Admitted {
     Wait(Slow),
     /// We answer it ourselves.
     Local(Local),
+    /// Autodiscover: what is asked stands in its body.
+    Inquire(Box<Inquiry>),
 }
 
 /// What we answer ourselves.
@@ -140,8 +143,13 @@ pub(crate) fn admit(
     });
     // Set and not added to: a head is read again after a verification.
     bill.ledger.client_in = Kinds::of_head(head.bytes);
-    let Place::Mapi(endpoint) = head.target.place else {
-        return Ok(Some(Admitted::Local(Local::Health)));
+    let endpoint = match head.target.place {
+        Place::Mapi(endpoint) => endpoint,
+        Place::Health => return Ok(Some(Admitted::Local(Local::Health))),
+        Place::Autodiscover(dialect) => {
+            return discover::admit(&head, dialect, name, runtime, world, caller, now, bill)
+                .map(Some);
+        }
     };
     note(&head, endpoint, bill);
     let limit = world.settings.limits.body;
@@ -201,7 +209,7 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
 
 /// Who asks: by the connection's memo or the cache, else by slow work. Where a request shows nothing and
 /// nobody has signed on to the connection, by the certificate of its handshake.
-fn who(
+pub(super) fn who(
     asker: &Asker<'_>,
     world: &Snapshot,
     caller: &mut Caller<'_>,
@@ -328,7 +336,7 @@ fn route(
             .settings
             .servers
             .get(server)
-            .is_some_and(|settings| settings.mapi_http)
+            .is_some_and(|settings| settings.capable.mapi_http)
     };
     let (server, database, reason, strip) =
         match routing::decide(&question, &world.placement, &world.health, capable) {

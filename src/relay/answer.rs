@@ -183,6 +183,14 @@ pub(crate) struct Echo<'a> {
 }
 
 impl AnswerHead<'_, '_> {
+    /// A field that is not among the facts; the first of several. Looks through all of them.
+    pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
+        let mut fields = self.fields.iter();
+        fields
+            .find(|field| field.name.eq_ignore_ascii_case(name))
+            .map(|field| field.value)
+    }
+
     /// Appends the head the client gets. `Set-Cookie` lines pass unmerged and in order. Returns its bytes.
     pub(crate) fn write(&self, with: &Rewrite<'_>, out: &mut Vec<u8>) -> HeadBytes {
         let begin = out.len();

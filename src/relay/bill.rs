@@ -3,6 +3,7 @@
 use crate::accounting::meter::{Look, enter, glance, looking, settle};
 use crate::accounting::usage::{CLIENT_MAX, Names, Used};
 use crate::accounting::{Bytes, Kind, Ledger, Phase, Times, Wire};
+use crate::autodiscover::Dialect;
 use crate::backend::Leg;
 use crate::config::settings::Scheme;
 use crate::ids::{RequestId, UserName};
@@ -32,6 +33,8 @@ pub(crate) struct Bill<'d> {
     handshake: Option<Box<Handshake>>,
     is_settled: bool,
     pub(crate) endpoint: Option<Endpoint>,
+    /// Autodiscover, which is no endpoint of MAPI.
+    pub(crate) dialect: Option<Dialect>,
     pub(crate) request_type: Option<RequestType>,
     pub(crate) user: Option<UserName>,
     pub(crate) scheme: Option<Scheme>,
@@ -104,6 +107,7 @@ impl<'d> Bill<'d> {
             handshake,
             is_settled: false,
             endpoint: None,
+            dialect: None,
             request_type: None,
             user: None,
             scheme: None,
@@ -273,6 +277,7 @@ impl Bill<'_> {
             user: self.user.as_ref().map_or("", UserName::as_str),
             scheme: self.scheme,
             endpoint: self.endpoint,
+            dialect: self.dialect,
             request_type: self.request_type,
             request_id: self.request_id(),
             client_info: self.client_info(),

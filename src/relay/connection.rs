@@ -262,6 +262,10 @@ impl<S: Stream> Connection<S> {
                     let answer = self.answer_locally(local, &world, runtime, *shape, bill);
                     return Box::pin(answer).await.map(Way::Answered);
                 }
+                Ok(Admitted::Inquire(inquiry)) => {
+                    let answer = self.discover(inquiry, &world, runtime, *shape, bill);
+                    return Box::pin(answer).await.map(Way::Answered);
+                }
                 // Where the map still names the server that cannot be reached, that is the reason.
                 Err(Stop::Refuse(Refusal::NoEligibleCopy { .. })) if unreachable.is_some() => {
                     return Err(Stop::Refuse(

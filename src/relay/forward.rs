@@ -88,7 +88,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Tells it to.
-    async fn go_on(&mut self, bill: &mut Bill<'_>) -> Result<(), Stop> {
+    pub(super) async fn go_on(&mut self, bill: &mut Bill<'_>) -> Result<(), Stop> {
         const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
         bill.ledger.client_out.add(Kind::Line, GO_ON.len() as u64);
         self.write(GO_ON).await
@@ -124,7 +124,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Reads a chunked body to its end.
-    async fn measure(
+    pub(super) async fn measure(
         &mut self,
         shape: Shape,
         limits: &Limits,
@@ -278,8 +278,8 @@ impl<S: Stream> Connection<S> {
 }
 
 /// A chunked body, read to its end.
-struct Measured {
-    payload: Vec<u8>,
+pub(super) struct Measured {
+    pub(super) payload: Vec<u8>,
     /// Bytes of the input it took, head included.
     wire: usize,
 }

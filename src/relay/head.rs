@@ -5,6 +5,7 @@
 use super::fields::{self, Fate};
 use super::target::{Place, Target};
 use crate::accounting::HeadBytes;
+use crate::autodiscover::Dialect;
 use crate::mapi::cookies::pairs;
 use crate::mapi::{Flavour, RequestType};
 use crate::refusal::Refusal;
@@ -153,6 +154,9 @@ pub fn read<'h, 'b>(
     }
     match (target.place, method) {
         (Place::Mapi(_), Method::Post) | (Place::Health, Method::Get | Method::Head) => {}
+        (Place::Autodiscover(Dialect::Pox), _)
+        | (Place::Autodiscover(Dialect::Soap), Method::Post)
+        | (Place::Autodiscover(Dialect::Json), Method::Get | Method::Head) => {}
         _ => return Err(Refusal::MethodNotAllowed),
     }
     if method != Method::Post && facts.body != BodyLength::Counted(0) {
@@ -372,6 +376,14 @@ pub struct Forwarding<'a> {
 }
 
 impl RequestHead<'_, '_> {
+    /// A field that is not among the facts; the first of several. Looks through all of them.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        let mut fields = self.fields.iter();
+        fields
+            .find(|field| field.name.eq_ignore_ascii_case(name))
+            .map(|field| field.value)
+    }
+
     /// Appends the head a server gets, without `Content-Length` and the empty line; see [`finish`].
     /// Returns its bytes so far.
     pub fn write(&self, with: &Forwarding<'_>, out: &mut Vec<u8>) -> HeadBytes {

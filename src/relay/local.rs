@@ -114,7 +114,7 @@ impl<S: Stream> Connection<S> {
         .await;
     }
 
-    fn manner(&self, shape: Option<Shape>, ends: bool) -> Manner {
+    pub(super) fn manner(&self, shape: Option<Shape>, ends: bool) -> Manner {
         // Where the body is long or of unknown length, a new connection is cheaper than reading it.
         let skippable = |shape: Shape| matches!(shape.body, BodyLength::Counted(length) if length <= SKIPPED_MAX);
         let stays = shape
@@ -126,7 +126,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Writes an answer of ours and passes over the request's body.
-    async fn finish(
+    pub(super) async fn finish(
         &mut self,
         out: &[u8],
         shape: Option<Shape>,

@@ -120,7 +120,7 @@ fn mapi_fields(code: ResponseCode, bill: &Bill<'_>, out: &mut Vec<u8>) {
     line(out, b"X-ServerApplication", SERVER_APPLICATION.as_bytes());
 }
 
-fn end(body: &[u8], manner: Manner, out: &mut Vec<u8>) {
+pub(super) fn end(body: &[u8], manner: Manner, out: &mut Vec<u8>) {
     line(
         out,
         b"Content-Length",
@@ -135,7 +135,7 @@ fn end(body: &[u8], manner: Manner, out: &mut Vec<u8>) {
     }
 }
 
-fn status_line(status: u16, out: &mut Vec<u8>) {
+pub(super) fn status_line(status: u16, out: &mut Vec<u8>) {
     let reason = http::StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason())

@@ -72,8 +72,13 @@ impl<S: Stream> Connection<S> {
             plan,
             keep_alive,
         };
+        let client = self.client.ip();
         let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
-        let outcome = scene.stream(&mut exchange, bill).await;
+        let outcome = match scene.plan.pin.request_type.names_a_url() {
+            false => scene.stream(&mut exchange, bill).await,
+            // Boxed: once in a session, and every other answer would keep room for it.
+            true => Box::pin(scene.url(&mut exchange, client, bill)).await,
+        };
         let is_unread = !exchange.is_request_done();
         bill.ledger.client_in.add(Kind::Payload, exchange.moved);
         bill.ledger.server_out.add(Kind::Payload, exchange.moved);
@@ -210,7 +215,7 @@ impl Scene<'_> {
         }
     }
 
-    fn pass_head(
+    pub(super) fn pass_head(
         &self,
         head: &AnswerHead<'_, '_>,
         leaving: bool,
@@ -338,7 +343,7 @@ impl Scene<'_> {
         })
     }
 
-    async fn await_head<S: Stream>(
+    pub(super) async fn await_head<S: Stream>(
         &self,
         exchange: &mut Exchange<'_, S>,
         hold: &mut Hold,
@@ -382,7 +387,7 @@ impl Scene<'_> {
         }
     }
 
-    fn failed<S: Stream>(&self, exchange: &Exchange<'_, S>, cause: &str) -> Stop {
+    pub(super) fn failed<S: Stream>(&self, exchange: &Exchange<'_, S>, cause: &str) -> Stop {
         self.observe_reset(exchange);
         Refusal::ServerFailed {
             server: self.server_name(),
@@ -454,7 +459,13 @@ impl Scene<'_> {
     }
 
     /// Both messages are complete.
-    fn completed(&self, under: &Under, tags: &Tags, hold: &mut Hold, bill: &mut Bill<'_>) {
+    pub(super) fn completed(
+        &self,
+        under: &Under,
+        tags: &Tags,
+        hold: &mut Hold,
+        bill: &mut Bill<'_>,
+    ) {
         let code = tags
             .code()
             .map_or(under.code, |code| Some(self.flavour().normal(code)));

@@ -1,5 +1,7 @@
 //! Where a request wants to go: one reading of its target, which is also what is sent on.
 
+use crate::autodiscover::Dialect;
+use crate::autodiscover::json::JsonRequest;
 use crate::mapi::Endpoint;
 use crate::refusal::Refusal;
 
@@ -15,6 +17,8 @@ pub enum Place {
     Mapi(Endpoint),
     /// The health page, answered by us.
     Health,
+    /// Autodiscover.
+    Autodiscover(Dialect),
 }
 
 /// A target, read.
@@ -24,7 +28,7 @@ pub struct Target<'a> {
     pub place: Place,
     /// The query without its `?`, as written; servers match it byte for byte.
     pub query: Option<&'a str>,
-    /// The value of `MailboxId`, as written.
+    /// What names the mailbox, as written: the value of `MailboxId`, or the address in a path of V2 JSON.
     pub mailbox: Option<&'a str>,
 }
 
@@ -55,8 +59,10 @@ impl<'a> Target<'a> {
         let place = PLACES
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(path))
-            .map(|(_, place)| *place)
-            .ok_or(Refusal::UnknownPath)?;
+            .map(|(_, place)| *place);
+        let Some(place) = place else {
+            return discovery(path, query);
+        };
         let mailbox = query.map(mailbox_in).transpose()?.flatten();
         Ok(Self {
             place,
@@ -70,6 +76,7 @@ impl<'a> Target<'a> {
         out.extend_from_slice(match self.place {
             Place::Mapi(endpoint) => endpoint.path().as_bytes(),
             Place::Health => b"/mapi/healthcheck.htm",
+            Place::Autodiscover(dialect) => dialect.path().as_bytes(),
         });
         if let Some(query) = self.query {
             out.push(b'?');
@@ -77,6 +84,40 @@ impl<'a> Target<'a> {
         }
     }
 }
+
+/// Reads a target of Autodiscover. Its path is exact but for case, and XML has no query: an address that
+/// stands where it does not belong has led front ends to other paths.
+#[cold]
+fn discovery<'a>(path: &'a str, query: Option<&'a str>) -> Result<Target<'a>, Refusal> {
+    let mut known = Dialect::ALL.into_iter();
+    let (dialect, address) = match known.find(|it| it.path().eq_ignore_ascii_case(path)) {
+        Some(dialect) => (dialect, None),
+        None => {
+            let (_, address) = path
+                .split_at_checked(JSON_V1.len())
+                .filter(|(head, _)| head.eq_ignore_ascii_case(JSON_V1))
+                .ok_or(Refusal::UnknownPath)?;
+            (Dialect::Json, Some(address))
+        }
+    };
+    match dialect {
+        Dialect::Json => {
+            JsonRequest::read(address, query).map_err(Refusal::Malformed)?;
+        }
+        Dialect::Pox | Dialect::Soap if query.is_some_and(|query| !query.is_empty()) => {
+            return Err(Refusal::Malformed("query on Autodiscover"));
+        }
+        Dialect::Pox | Dialect::Soap => {}
+    }
+    Ok(Target {
+        place: Place::Autodiscover(dialect),
+        query,
+        mailbox: address,
+    })
+}
+
+/// Where V2 JSON has the address in its path.
+const JSON_V1: &str = "/autodiscover/autodiscover.json/v1.0/";
 
 /// Checks a query and finds the mailbox in it.
 fn mailbox_in(query: &str) -> Result<Option<&str>, Refusal> {
@@ -256,6 +297,54 @@ mod tests {
         ] {
             let target = format!("/mapi/nspi/?MailboxId={bad}");
             assert_eq!(Target::read(&target), Err(Refusal::BadMailboxId), "{bad}");
+        }
+    }
+
+    #[test]
+    fn autodiscover_is_reached_in_any_case_and_by_no_trick() {
+        for (target, dialect) in [
+            ("/autodiscover/autodiscover.xml", Dialect::Pox),
+            ("/Autodiscover/AutoDiscover.XML", Dialect::Pox),
+            ("/autodiscover/autodiscover.svc?", Dialect::Soap),
+            (
+                "/AutoDiscover/autodiscover.json?Email=a@b&Protocol=Ews",
+                Dialect::Json,
+            ),
+            (
+                "/autodiscover/autodiscover.json/v1.0/a@b.c?Protocol=Ews",
+                Dialect::Json,
+            ),
+        ] {
+            let read = Target::read(target).unwrap();
+            assert_eq!(read.place, Place::Autodiscover(dialect), "{target}");
+        }
+        for target in [
+            "/autodiscover/autodiscover.json@evil.test/mapi/nspi/",
+            "/autodiscover/autodiscover.json/@evil.test/mapi/nspi/?x",
+            "/autodiscover/autodiscover.json/v1.0",
+            "/autodiscover/autodiscover.json%3f@evil.test",
+            "/autodiscover/autodiscover.xml/",
+            "/autodiscover/../autodiscover/autodiscover.xml",
+            "/autodiscover//autodiscover.xml",
+            "/autodiscover/autodiscover.svc/wssecurity",
+            "/autodiscover/autodiscover.asmx",
+            "/autodiscover/",
+        ] {
+            assert_eq!(Target::read(target), Err(Refusal::UnknownPath), "{target}");
+        }
+        for target in [
+            "/autodiscover/autodiscover.json?@evil.test/mapi/nspi/?&Email=autodiscover/autodiscover.json%3F@evil.test",
+            "/autodiscover/autodiscover.json?a=b/mapi/nspi&Email=a@b",
+            "/autodiscover/autodiscover.json/v1.0/a@b/mapi/nspi",
+            "/autodiscover/autodiscover.json/v1.0/../../ecp/a@b",
+            "/autodiscover/autodiscover.xml?@evil.test/owa",
+            "/autodiscover/autodiscover.xml?a=autodiscover/autodiscover.json",
+            "/autodiscover/autodiscover.svc?Email=a@b",
+        ] {
+            assert!(
+                matches!(Target::read(target), Err(Refusal::Malformed(_))),
+                "{target}"
+            );
         }
     }
 

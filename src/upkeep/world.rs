@@ -4,12 +4,13 @@
 
 use crate::config::Settings;
 use crate::config::settings::{
-    Access, AccessLog, Accounting, Admin, AuthSettings, Authenticates, BackendIdentity, Database,
-    DirectorySettings, HealthSettings, Limits, Logging, Server, SessionSettings, Tls,
+    Access, AccessLog, Accounting, Admin, AuthSettings, Authenticates, Autodiscover,
+    BackendIdentity, Database, DirectorySettings, HealthSettings, Limits, Logging, Server,
+    SessionSettings, Tls,
 };
 use crate::ids::{DatabaseName, ServerName};
 use crate::journal::Journal;
-use crate::mapi::Flavour;
+use crate::mapi::{Capable, Flavour};
 use crate::metrics::Metrics;
 use crate::runtime::{Runtime, Sighting, Snapshot};
 use crate::sessions::SessionTable;
@@ -36,7 +37,8 @@ pub(crate) fn server(name: &str, address: SocketAddr) -> Arc<Server> {
         port: address.port(),
         tls: None,
         flavour: Flavour::Exchange,
-        mapi_http: true,
+        version: None,
+        capable: Capable::of(Flavour::Exchange, None, None),
         authenticates: Authenticates::Requests,
         health_weight: 100,
         idle_connections_max: 4,
@@ -76,6 +78,17 @@ pub(crate) fn settings() -> Settings {
             file: None,
             default_databases: BTreeMap::new(),
             access: Access::Backend,
+        },
+        autodiscover: Autodiscover {
+            mapi_http: true,
+            block_external: false,
+            internal_networks: Vec::new(),
+            outlook_anywhere: true,
+            own_only: false,
+            ews_url: None,
+            oab_url: None,
+            activesync_url: None,
+            redirects: BTreeMap::new(),
         },
         auth: AuthSettings {
             basic: None,

@@ -17,6 +17,7 @@ mod rig;
 mod support;
 
 mod accounts;
+mod autodiscover;
 mod bad_input;
 mod certificates;
 mod conformance;

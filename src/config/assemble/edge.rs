@@ -1,10 +1,13 @@
 //! What clients meet: listeners, certificates, names.
 
+use super::discovery;
 use crate::config::certificates::{self, covers};
 use crate::config::desk::Place;
 use crate::config::problem::{Complaint, quoted};
 use crate::config::section::Section;
-use crate::config::settings::{Admin, ClientCertificates, Listener, PublicName, Scheme, Tls};
+use crate::config::settings::{
+    Admin, AutodiscoverMode, ClientCertificates, Listener, PublicName, Scheme, Tls,
+};
 use crate::config::values;
 use crate::mapi::Endpoint;
 use std::collections::HashSet;
@@ -161,10 +164,11 @@ pub(super) fn names(top: &Section<'_>, listeners: &[Listener]) -> Vec<PublicName
         let complaint = Complaint::new("there is no name: no request would be answered", cure);
         top.desk.error(&top.place("names"), complaint);
     }
+    let autodiscover = discovery::mode(&top.section("autodiscover"), "mode");
     let mut hosts = HashSet::new();
     let mut names = Vec::new();
     for section in &sections {
-        let Some(name) = name(section) else {
+        let Some(name) = name(section, autodiscover) else {
             continue;
         };
         if !hosts.insert(name.host.clone()) {
@@ -178,7 +182,7 @@ pub(super) fn names(top: &Section<'_>, listeners: &[Listener]) -> Vec<PublicName
     names
 }
 
-fn name(section: &Section<'_>) -> Option<PublicName> {
+fn name(section: &Section<'_>, site: Option<AutodiscoverMode>) -> Option<PublicName> {
     let url = |_: &_, text: &str| values::mapi_url(text).map(|(url, _)| url);
     let host = section.read("host", |_, text| values::host_name(text))?;
     let authentication = schemes(section);
@@ -207,6 +211,9 @@ fn name(section: &Section<'_>) -> Option<PublicName> {
             .read("internal_url", url)
             .unwrap_or_else(|| format!("https://{host}/mapi")),
         external_url: section.read("external_url", url),
+        autodiscover: discovery::mode(section, "autodiscover")
+            .or(site)
+            .unwrap_or(AutodiscoverMode::Off),
         host,
         authentication,
         endpoints,

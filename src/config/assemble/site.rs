@@ -9,7 +9,7 @@ use crate::config::settings::{
 };
 use crate::config::values;
 use crate::ids::{DatabaseName, ServerName};
-use crate::mapi::Flavour;
+use crate::mapi::{Build, Capable, Flavour};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -60,14 +60,15 @@ fn server(name: &str, section: &Section<'_>) -> Server {
         let at = section.place("idle_timeout");
         section.desk.error(&at, Complaint::new(what, cure));
     }
-    let capability = section.list("capability");
+    let version = section.read("version", |_, text| values::build(text));
     Server {
         name: ServerName::new(name),
         tls: server_tls(section, &host),
         host,
         port,
         flavour,
-        mapi_http: capability.iter().any(|(word, _)| word == "mapi_http"),
+        capable: capable(section, flavour, version),
+        version,
         authenticates,
         health_weight: section.small("health_weight"),
         idle_connections_max: section.amount("idle_connections"),
@@ -75,6 +76,30 @@ fn server(name: &str, section: &Section<'_>) -> Server {
         requests_max: section.amount("requests_max"),
         normalize: section.switch("normalize"),
     }
+}
+
+/// What is written goes before what is known of a version; where both are written, they must agree.
+fn capable(section: &Section<'_>, flavour: Flavour, version: Option<Build>) -> Capable {
+    let desk = section.desk;
+    if flavour == Flavour::Gromox && version.is_some() {
+        let what = "a build of Exchange, and `flavour: gromox`";
+        let cure = "remove the version, or write `flavour: exchange`";
+        desk.error(&section.place("version"), Complaint::new(what, cure));
+    }
+    let words = section.list("capability");
+    let says = |wanted: &str| words.iter().any(|(word, _)| word == wanted);
+    if !section.has("capability") {
+        return Capable::of(flavour, version, None);
+    }
+    if let Some(version) = version.filter(|version| !version.speaks_mapi_http())
+        && says("mapi_http")
+    {
+        let what = format!("Exchange {version} does not speak MAPI over HTTP");
+        let cure = "remove `mapi_http`, or write the version the server has now: 15.0.847 (2013 SP1) or later";
+        let at = section.place("capability");
+        desk.error(&at, Complaint::new(what, cure));
+    }
+    Capable::of(flavour, version, Some(&says))
 }
 
 fn server_tls(section: &Section<'_>, host: &str) -> Option<ServerTls> {
@@ -136,7 +161,7 @@ fn database(section: &Section<'_>, servers: &Servers) -> Option<Database> {
     let desk = section.desk;
     let mut copies: Vec<ServerName> = Vec::new();
     for (name, place) in section.list("copies") {
-        let Some((known, server)) = servers.get_key_value(name.as_str()) else {
+        let Some((known, _)) = servers.get_key_value(name.as_str()) else {
             // With no server at all every name would be unknown; that has been reported.
             if !servers.is_empty() {
                 desk.error(&place, unknown_server(&name, servers));
@@ -148,16 +173,9 @@ fn database(section: &Section<'_>, servers: &Servers) -> Option<Database> {
             desk.error(&place, Complaint::new(what, "keep one of the two"));
             continue;
         }
-        if !server.mapi_http {
-            let what = format!(
-                "{} does not speak MAPI over HTTP (`capability: []`)",
-                quoted(&name)
-            );
-            let cure = "add `mapi_http` to its capability; its mailboxes cannot be reached while it is active";
-            desk.warning(&place, Complaint::new(what, cure));
-        }
         copies.push(known.clone());
     }
+    judge_capability(section, servers, &copies);
     if copies.is_empty() {
         if section.is_empty_list("copies") {
             let what = "a database without copies: its mailboxes can never be reached";
@@ -184,6 +202,34 @@ fn database(section: &Section<'_>, servers: &Servers) -> Option<Database> {
         active: active.unwrap_or(first),
         copies,
     })
+}
+
+/// What users meet where MAPI over HTTP is not to be had, always or after some failovers.
+fn judge_capability(section: &Section<'_>, servers: &Servers, copies: &[ServerName]) {
+    let speaks = |name: &&ServerName| {
+        servers
+            .get(*name)
+            .is_some_and(|server| server.capable.mapi_http)
+    };
+    let (capable, others): (Vec<_>, Vec<_>) = copies.iter().partition(speaks);
+    let list = |names: Vec<&ServerName>| list(&names.into_iter().cloned().collect::<Vec<_>>());
+    let (what, cure) = match (capable.is_empty(), others.is_empty()) {
+        (_, true) => return,
+        (true, false) => (
+            format!("no server of its copies speaks MAPI over HTTP: {}", list(others)),
+            "Outlook is told to use Outlook Anywhere, which is not carried here; upgrade a server, or add `mapi_http` to its capability".to_owned(),
+        ),
+        (false, false) => (
+            format!(
+                "some servers of its copies speak MAPI over HTTP ({}), others do not ({})",
+                list(capable),
+                list(others)
+            ),
+            "after a failover to one of the others Outlook loses its connection until it is restarted and falls back to Outlook Anywhere, and after the way back until it is restarted again; upgrade them all".to_owned(),
+        ),
+    };
+    let place = section.place("copies");
+    section.desk.warning(&place, Complaint::new(what, cure));
 }
 
 fn unknown_server(name: &str, servers: &Servers) -> Complaint {

@@ -22,10 +22,10 @@ const FAILURES_MAX: u32 = 10;
 
 /// What one connection remembers.
 #[derive(Debug)]
-struct Connection {
-    server: Arc<Server>,
+pub(super) struct Connection {
+    pub(super) server: Arc<Server>,
     number: u64,
-    inbound: Inbound,
+    pub(super) inbound: Inbound,
     /// The identity that stuck to the connection, where it does.
     stuck: Option<UserName>,
     failures: u32,
@@ -87,6 +87,9 @@ impl Connection {
         };
         server.record(&head);
 
+        if let Some(dialect) = Self::is_autodiscover(&head) {
+            return self.autodiscover(&head, dialect).await;
+        }
         let (endpoint, kind) = match self.destination(&head) {
             Ok(destination) => destination,
             Err(reply) => {
@@ -156,7 +159,7 @@ impl Connection {
         }
     }
 
-    async fn say(&mut self, status: &str, words: &str) -> io::Result<Then> {
+    pub(super) async fn say(&mut self, status: &str, words: &str) -> io::Result<Then> {
         let server = Arc::clone(&self.server);
         let reply = Reply::plain(status, words, server.options.flavour, true);
         server.deliver(&mut self.inbound, reply, None).await
@@ -183,7 +186,8 @@ impl Connection {
                 .trim_end_matches('/')
                 .eq_ignore_ascii_case(endpoint.path().trim_end_matches('/')),
         });
-        let Some(endpoint) = endpoint.filter(|_| head.method == "POST") else {
+        let is_served = head.method == "POST" && options.mapi_http;
+        let Some(endpoint) = endpoint.filter(|_| is_served) else {
             return Err(not_found());
         };
         if head.mailbox().is_none() {
@@ -198,7 +202,7 @@ impl Connection {
     }
 
     /// The request's body, or the status and words it is refused with.
-    async fn body(
+    pub(super) async fn body(
         &mut self,
         head: &Head,
     ) -> io::Result<Result<Vec<u8>, (&'static str, &'static str)>> {
@@ -251,7 +255,7 @@ impl Connection {
     }
 
     /// Who asks; judged per request, unless identities stick to connections here.
-    async fn user(&mut self, head: &Head) -> Option<UserName> {
+    pub(super) async fn user(&mut self, head: &Head) -> Option<UserName> {
         let server = Arc::clone(&self.server);
         let Some(authorization) = head.text("authorization") else {
             return self.stuck.clone();

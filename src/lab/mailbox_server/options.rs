@@ -95,6 +95,8 @@ pub struct Options {
     pub tls: Option<Arc<ServerConfig>>,
     /// Whose habits it has.
     pub flavour: Flavour,
+    /// It speaks MAPI over HTTP; else it has no such endpoints, and does not offer them.
+    pub mapi_http: bool,
     /// What it checks.
     pub mode: Mode,
     /// Who may come in.
@@ -157,6 +159,7 @@ impl Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
             flavour,
+            mapi_http: true,
             mode: Mode::Validating,
             users: Users::Any,
             tokens: Tokens::None,

@@ -1,6 +1,6 @@
 //! The files of a site, as an administrator would write them.
 
-use super::{DATABASE, DOMAIN, HOST, PASSWORD, Site, mailbox, user};
+use super::{DATABASE, DOMAIN, HOST, PASSWORD, Site, legacy_dn, mailbox, user};
 use crate::mapi::Flavour;
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -63,8 +63,9 @@ fn write_users(site: &Site) -> Result<()> {
         writeln!(passwords, "{name}:{hash}")?;
         writeln!(
             mailboxes,
-            "  - {{ id: {}, addresses: [{name}], logins: [user{number}], database: {DATABASE} }}",
-            mailbox(number)
+            "  - {{ id: {}, addresses: [{name}], logins: [user{number}], database: {DATABASE}, display_name: User {number}, legacy_dn: '{}' }}",
+            mailbox(number),
+            legacy_dn(number)
         )?;
     }
     fs::write(site.folder().join("users.htpasswd"), passwords)?;
@@ -143,6 +144,7 @@ fn config(site: &Site) -> String {
     section("admin", "{ address: 127.0.0.1:0 }".to_owned());
     for name in [
         "workers",
+        "autodiscover",
         "tls",
         "backend_identity",
         "limits",
@@ -170,9 +172,13 @@ fn servers(site: &Site) -> String {
             false => "off".to_owned(),
         };
         let keys = &site.plan().server_keys;
+        let capability = match options.mapi_http {
+            true => "",
+            false => ", capability: [outlook_anywhere]",
+        };
         let comma = if keys.is_empty() { "" } else { ", " };
         let line = format!(
-            "  {}: {{ address: {}, tls: {tls}, flavour: {flavour}{comma}{keys} }}\n",
+            "  {}: {{ address: {}, tls: {tls}, flavour: {flavour}{capability}{comma}{keys} }}\n",
             server.name(),
             server.address()
         );

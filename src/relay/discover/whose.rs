@@ -1,0 +1,292 @@
+//! Whose settings are asked for, and whether they are told: directory, placement, capability.
+
+use super::{Reply, XML, pox_fault};
+use crate::autodiscover::pox::{Answer, Fault, Mailbox, PoxRequest, Services, redirect};
+use crate::autodiscover::soap::{self, SoapRequest, UserAnswer};
+use crate::autodiscover::{Client, Dialect, Offer, Urls, Wrong};
+use crate::capability::{self, Capable, From as Place, Rules};
+use crate::config::settings::{AutodiscoverMode, PublicName, Scheme};
+use crate::directory::{Home, Profile};
+use crate::ids::{DatabaseName, ServerName, UserName};
+use crate::mapi::Flavour;
+use crate::metrics::Told;
+use crate::relay::bill::Bill;
+use crate::runtime::Snapshot;
+
+/// What one request is judged by.
+pub(super) struct Scene<'a> {
+    pub(super) world: &'a Snapshot,
+    pub(super) name: &'a PublicName,
+    pub(super) client: Client,
+    pub(super) user: &'a UserName,
+    pub(super) from: Place,
+}
+
+/// What becomes of a request.
+pub(super) enum Verdict {
+    /// This is the answer.
+    Say(Reply),
+    /// A server is asked.
+    Ask(Box<Errand>),
+}
+
+/// Which server is asked, and what its answer becomes.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub(super) dialect: Dialect,
+    pub(super) mailbox: String,
+    pub(super) database: DatabaseName,
+    pub(super) offer: Offer,
+}
+
+/// Whose settings, where they are to be told.
+struct Found<'a> {
+    home: Option<Home<'a>>,
+    profile: Option<Profile<'a>>,
+    database: &'a DatabaseName,
+}
+
+/// What an address leads to.
+enum Led<'a> {
+    Here(Found<'a>),
+    /// Another Autodiscover.
+    Elsewhere(&'a str),
+    /// Nobody's, or not this user's business.
+    Nowhere,
+}
+
+impl<'a> Scene<'a> {
+    /// Reads a request's body and judges it.
+    pub(super) fn judge(
+        &self,
+        dialect: Dialect,
+        body: &[u8],
+        bill: &Bill<'_>,
+    ) -> Result<Verdict, Wrong> {
+        match dialect {
+            Dialect::Soap => self.judge_soap(&SoapRequest::read(body)?),
+            _ => Ok(self.judge_pox(&PoxRequest::read(body)?, bill)),
+        }
+    }
+
+    fn judge_pox(&self, request: &PoxRequest, bill: &Bill<'_>) -> Verdict {
+        if request.address.is_none() && request.legacy_dn.is_none() {
+            return Verdict::Say(pox_fault(Fault::InvalidRequest, bill));
+        }
+        let found = match self.lead(request) {
+            Led::Here(found) => found,
+            Led::Elsewhere(url) => return Verdict::Say(Reply::xml(redirect(url), Told::Elsewhere)),
+            Led::Nowhere => return Verdict::Say(pox_fault(Fault::NotFound, bill)),
+        };
+        if self.name.autodiscover == AutodiscoverMode::Proxy {
+            return Verdict::Ask(Box::new(self.errand(Dialect::Pox, &found, self.client)));
+        }
+        // ActiveSync has a schema of its own, and we know nothing to say in it.
+        if !request.is_for_outlook {
+            return Verdict::Say(pox_fault(Fault::NoProvider, bill));
+        }
+        match self.answer(&found, self.client) {
+            Some(answer) => Verdict::Say(Reply::xml(answer.write(), told(&answer.offer))),
+            None => Verdict::Say(pox_fault(Fault::NotFound, bill)),
+        }
+    }
+
+    fn judge_soap(&self, request: &SoapRequest) -> Result<Verdict, Wrong> {
+        if request.users.is_empty() {
+            return Err(Wrong::Other("a request for anybody"));
+        }
+        // Clients of SOAP ask for a setting instead of sending a header.
+        let client = Client {
+            mapi_http: self.client.mapi_http.or(Some(1)),
+            ..self.client
+        };
+        let led: Vec<Led<'a>> = request
+            .users
+            .iter()
+            .map(|user| self.lead_of(user))
+            .collect();
+        let proxies = self.name.autodiscover == AutodiscoverMode::Proxy;
+        // A server answers for all or none: where one of them is not to be told, it is not asked.
+        let are_all_here = led.iter().all(|led| matches!(led, Led::Here(_)));
+        if let Some(Led::Here(found)) = led.first()
+            && proxies
+            && are_all_here
+        {
+            let errand = self.errand(Dialect::Soap, found, client);
+            return Ok(Verdict::Ask(Box::new(errand)));
+        }
+        let answers: Vec<UserAnswer<'_>> = led
+            .iter()
+            .map(|led| match led {
+                Led::Here(found) if !proxies => match self.answer(found, client) {
+                    Some(answer) => UserAnswer::Settings(Box::new(answer)),
+                    None => UserAnswer::Invalid,
+                },
+                Led::Elsewhere(url) => UserAnswer::Redirect(url),
+                Led::Here(_) | Led::Nowhere => UserAnswer::Invalid,
+            })
+            .collect();
+        let told = match answers.first() {
+            Some(UserAnswer::Settings(answer)) => told(&answer.offer),
+            Some(UserAnswer::Redirect(_)) => Told::Elsewhere,
+            _ => Told::NotFound,
+        };
+        Ok(Verdict::Say(Reply {
+            status: 200,
+            content_type: XML,
+            location: None,
+            body: soap::answer(request, &answers).into_bytes(),
+            told,
+        }))
+    }
+
+    fn lead(&self, request: &PoxRequest) -> Led<'a> {
+        match (&request.address, &request.legacy_dn) {
+            (Some(address), _) => self.lead_of(address),
+            // Outlook asks by a distinguished name for its own mailbox; nobody else's is looked up by one.
+            (None, Some(dn)) => match self.lead_of(self.user.as_str()) {
+                Led::Here(found) if found.is_called(dn) => Led::Here(found),
+                _ => Led::Nowhere,
+            },
+            (None, None) => Led::Nowhere,
+        }
+    }
+
+    fn lead_of(&self, address: &str) -> Led<'a> {
+        let (directory, settings) = (&self.world.directory, &self.world.settings.autodiscover);
+        let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        if let Some(url) = settings.redirects.get(domain) {
+            return Led::Elsewhere(url);
+        }
+        let is_own = address == self.user.as_str();
+        let home = match directory.mailbox_of(address) {
+            Some(home) => Some(home),
+            None if is_own => directory.own_mailbox(self.user),
+            None => None,
+        };
+        if let Some(home) = home {
+            let is_allowed = match settings.own_only {
+                true => directory.is_named_by(&home, self.user),
+                false => directory.may_open(&home, self.user),
+            };
+            return match is_allowed {
+                true => Led::Here(Found {
+                    profile: directory.profile(&home),
+                    database: home.database(),
+                    home: Some(home),
+                }),
+                false => Led::Nowhere,
+            };
+        }
+        // In no file: its domain's default database is all that is known, and the server knows the rest.
+        let may_ask = is_own || (!settings.own_only && directory.admits_strangers());
+        match directory.default_database(address).filter(|_| may_ask) {
+            Some(database) => Led::Here(Found {
+                home: None,
+                profile: None,
+                database,
+            }),
+            None => Led::Nowhere,
+        }
+    }
+
+    /// Everything an answer of ours is made of; `None` where too little is known of the mailbox.
+    fn answer<'f>(&self, found: &'f Found<'a>, client: Client) -> Option<Answer<'f>>
+    where
+        'a: 'f,
+    {
+        let (home, profile) = (found.home.as_ref()?, found.profile.as_ref()?);
+        let address = profile.address?;
+        let settings = &self.world.settings.autodiscover;
+        let server = self.server(found.database);
+        Some(Answer {
+            mailbox: Mailbox {
+                id: home.id_text(),
+                address,
+                display_name: profile.display_name.unwrap_or(address),
+                legacy_dn: profile.legacy_dn,
+            },
+            offer: self.offer(found, client),
+            urls: self.urls(),
+            services: Services {
+                ews: settings.ews_url.as_deref(),
+                oab: settings.oab_url.as_deref(),
+            },
+            auth_package: auth_package(&self.name.authentication),
+            server_version: server.and_then(|server| server.version),
+        })
+    }
+
+    fn errand(&self, dialect: Dialect, found: &Found<'_>, client: Client) -> Errand {
+        Errand {
+            dialect,
+            mailbox: found
+                .home
+                .as_ref()
+                .map_or_else(String::new, |home| home.id_text().to_owned()),
+            database: found.database.clone(),
+            offer: self.offer(found, client),
+        }
+    }
+
+    /// By the server that holds the active copy at this moment.
+    fn offer(&self, found: &Found<'_>, client: Client) -> Offer {
+        let settings = &self.world.settings.autodiscover;
+        let rules = Rules {
+            organisation: settings.mapi_http,
+            mailbox: found.profile.and_then(|profile| profile.mapi_http),
+            blocks_external: settings.block_external,
+            outlook_anywhere: settings.outlook_anywhere,
+        };
+        let capable = match self.server(found.database) {
+            Some(server) => server.capable,
+            None => Capable::of(Flavour::Exchange, None, Some(&|_| false)),
+        };
+        capability::offer(client, rules, capable, self.from)
+    }
+
+    fn server(&self, database: &DatabaseName) -> Option<&'a crate::config::settings::Server> {
+        let server: &ServerName = self.world.placement.active(database)?;
+        self.world.settings.servers.get(server).map(AsRef::as_ref)
+    }
+
+    /// What clients are told to call us.
+    pub(super) fn urls(&self) -> Urls<'a> {
+        Urls {
+            internal: &self.name.internal_url,
+            external: self.name.external_url.as_deref(),
+        }
+    }
+}
+
+impl Found<'_> {
+    fn is_called(&self, dn: &str) -> bool {
+        let own = self.profile.and_then(|profile| profile.legacy_dn);
+        // Where the file has no such name, the server knows it, and it is the user's own mailbox anyway.
+        own.is_none_or(|own| own.eq_ignore_ascii_case(dn))
+    }
+}
+
+/// What is counted.
+pub(super) fn told(offer: &Offer) -> Told {
+    match (offer.mapi_http, offer.outlook_anywhere, offer.rpc) {
+        (Some(_), _, _) => Told::MapiHttp,
+        (None, true, _) => Told::OutlookAnywhere,
+        (None, false, true) => Told::Rpc,
+        (None, false, false) => Told::Nothing,
+    }
+}
+
+/// How clients of Outlook Anywhere are told to authenticate: by the first scheme of the name that has a word
+/// for them. `[MS-OXDSCLI] 2.2.4.1.1.2.6.2`
+fn auth_package(schemes: &[Scheme]) -> &'static str {
+    schemes
+        .iter()
+        .find_map(|scheme| match scheme.word() {
+            "Basic" => Some("Basic"),
+            "NTLM" => Some("Ntlm"),
+            "Negotiate" => Some("Negotiate"),
+            _ => None,
+        })
+        .unwrap_or("Negotiate")
+}
