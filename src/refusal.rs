@@ -5,6 +5,7 @@
 
 use crate::ids::{DatabaseName, ServerName};
 use crate::mapi::ResponseCode;
+use std::sync::Arc;
 
 /// Whose move it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +85,12 @@ pub enum Refusal {
     /// A token that proves nothing here.
     #[error("token refused: {}", .0.why)]
     TokenRefused(&'static Diagnosis),
+    /// Nobody may act for this user towards this server: the KDC says no, or the name cannot be told.
+    #[error("not handed on: {0}")]
+    NotHandedOn(Arc<str>),
+    /// Whoever decides whether we may act for the user cannot be asked.
+    #[error("no ticket for the server: {0}")]
+    NoTicket(Arc<str>),
     /// The directory lists who may open this mailbox, and this user is not listed.
     #[error("user is not listed for this mailbox")]
     MailboxForbidden,
@@ -184,6 +191,8 @@ impl Refusal {
         "bad_mailbox_id",
         "unauthenticated",
         "token_refused",
+        "not_handed_on",
+        "no_ticket",
         "mailbox_forbidden",
         "unknown_mailbox",
         "session_gone",
@@ -214,6 +223,8 @@ impl Refusal {
             Self::BadMailboxId => "bad_mailbox_id",
             Self::Unauthenticated(_) => "unauthenticated",
             Self::TokenRefused(_) => "token_refused",
+            Self::NotHandedOn(_) => "not_handed_on",
+            Self::NoTicket(_) => "no_ticket",
             Self::MailboxForbidden => "mailbox_forbidden",
             Self::UnknownMailbox => "unknown_mailbox",
             Self::SessionGone(_) => "session_gone",
@@ -242,7 +253,7 @@ impl Refusal {
             Self::UnknownHost => 421,
             Self::BodyTooLarge { .. } => 413,
             Self::Unauthenticated(_) | Self::TokenRefused(_) => 401,
-            Self::MailboxForbidden => 403,
+            Self::MailboxForbidden | Self::NotHandedOn(_) => 403,
             // The directory's answer is not the client's business before the server's is: same words
             // for a mailbox that does not exist and one that is elsewhere.
             Self::UnknownMailbox => 404,
@@ -251,6 +262,7 @@ impl Refusal {
             Self::ServerSilent { .. } => 504,
             Self::NoEligibleCopy { .. }
             | Self::ServerUnreachable { .. }
+            | Self::NoTicket(_)
             | Self::TooBusy(_)
             | Self::ShuttingDown => 503,
         }
@@ -263,7 +275,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => Some(ResponseCode::TOO_LARGE),
             Self::MethodNotAllowed => Some(ResponseCode::INVALID_VERB),
             Self::UnknownPath => Some(ResponseCode::INVALID_PATH),
-            Self::MailboxForbidden => Some(ResponseCode::NO_PRIVILEGE),
+            Self::MailboxForbidden | Self::NotHandedOn(_) => Some(ResponseCode::NO_PRIVILEGE),
             Self::NotCapable { .. } => Some(ResponseCode::ENDPOINT_DISABLED),
             Self::ServerNonsense { .. } => Some(ResponseCode::INVALID_RESPONSE),
             Self::ShuttingDown => Some(ResponseCode::ENDPOINT_SHUTTING_DOWN),
@@ -274,9 +286,11 @@ impl Refusal {
     /// Whose move it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::NoEligibleCopy { .. } | Self::NotCapable { .. } | Self::SessionGone(_) => {
-                Blame::Site
-            }
+            Self::NoEligibleCopy { .. }
+            | Self::NotCapable { .. }
+            | Self::SessionGone(_)
+            | Self::NotHandedOn(_)
+            | Self::NoTicket(_) => Blame::Site,
             Self::ServerUnreachable { .. }
             | Self::ServerFailed { .. }
             | Self::ServerSilent { .. }
@@ -297,7 +311,9 @@ impl Refusal {
     /// When to try again, in seconds; only where trying again can help.
     pub fn retry_after_seconds(&self) -> Option<u32> {
         match self {
-            Self::NoEligibleCopy { .. } | Self::ServerUnreachable { .. } => Some(5),
+            Self::NoEligibleCopy { .. } | Self::ServerUnreachable { .. } | Self::NoTicket(_) => {
+                Some(5)
+            }
             Self::TooBusy(_) | Self::ShuttingDown => Some(1),
             _ => None,
         }
@@ -333,6 +349,8 @@ impl Refusal {
             Self::BadMailboxId => "The MailboxId in the address is malformed.",
             Self::Unauthenticated(_) | Self::TokenRefused(_) => "Authentication is required.",
             Self::MailboxForbidden => "You may not open this mailbox.",
+            Self::NotHandedOn(_) => "Your logon cannot be used for the mailbox server.",
+            Self::NoTicket(_) => "Your logon cannot be used at the moment.",
             Self::UnknownMailbox => "There is no such mailbox here.",
             Self::SessionGone(_) | Self::ForeignSession => {
                 "The session context is not found. Connect again."

@@ -20,6 +20,7 @@ mod hold;
 mod in_band;
 mod learn;
 mod local;
+mod pinned;
 mod refuse;
 mod respond;
 mod slow;

@@ -99,6 +99,7 @@ impl Case {
                     user: proven.user.clone(),
                     scheme: self.method.scheme(),
                     expires: proven.expires,
+                    evidence: None,
                 });
                 let granted = Arc::clone(&identity);
                 self.beliefs

@@ -18,7 +18,10 @@ use std::ptr;
 /// # Errors
 /// What the Kerberos library says.
 pub fn acceptor(keytab: &Path) -> Result<Cred, Error> {
-    acquire(&[(c"keytab", file(keytab)?)], None, ACCEPT)
+    let store = [(c"keytab", file(keytab)?)];
+    // With two mechanisms one is enough for success; whoever has no keys must hear of it.
+    acquire(&store, None, ACCEPT, 1)?;
+    acquire(&store, None, ACCEPT, 2)
 }
 
 /// Our own ticket, got with the keys of a table: `account`'s, or those of its first name. It is kept in
@@ -29,14 +32,15 @@ pub fn acceptor(keytab: &Path) -> Result<Cred, Error> {
 pub fn initiator(keytab: &Path, cache: &str, account: Option<&str>) -> Result<Cred, Error> {
     let cache = CString::new(cache).map_err(|_nul| unusable())?;
     let store = [(c"client_keytab", file(keytab)?), (c"ccache", cache)];
-    acquire(&store, account, INITIATE)
+    acquire(&store, account, INITIATE, 1)
 }
 
-/// A credential of the store's, for Kerberos, and to accept also for what negotiates Kerberos.
+/// A credential of the store's, for Kerberos, and with two mechanisms also for what negotiates Kerberos.
 fn acquire(
     store: &[(&CStr, CString)],
     account: Option<&str>,
     usage: c::gss_cred_usage_t,
+    mechanisms_wanted: usize,
 ) -> Result<Cred, Error> {
     let mut elements: Vec<_> = store
         .iter()
@@ -51,7 +55,7 @@ fn acquire(
     };
     let mut mechanisms = [oid(KERBEROS), oid(SPNEGO)];
     let mut set = c::gss_OID_set_desc {
-        count: if usage == ACCEPT { 2 } else { 1 },
+        count: mechanisms_wanted.min(mechanisms.len()),
         elements: mechanisms.as_mut_ptr(),
     };
     let mut kerberos = c::gss_OID_set_desc {
@@ -94,7 +98,7 @@ fn acquire(
         if !name.is_null() {
             c::gss_release_name(&mut ignored, &mut name);
         }
-        if major == c::GSS_S_COMPLETE && usage == ACCEPT {
+        if major == c::GSS_S_COMPLETE && set.count > 1 {
             // What SPNEGO is asked to negotiate is else whatever the machine has plugins for.
             major = c::gss_set_neg_mechs(&mut minor, credential, &mut kerberos);
         }

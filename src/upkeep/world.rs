@@ -78,6 +78,7 @@ pub(crate) fn settings() -> Settings {
             access: Access::Backend,
         },
         auth: AuthSettings {
+            passthrough: None,
             basic: None,
             bearer: None,
             cache_ttl: second,

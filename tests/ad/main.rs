@@ -14,4 +14,5 @@
 )]
 
 mod controller;
+mod handoff;
 mod lab;

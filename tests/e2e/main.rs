@@ -22,6 +22,7 @@ mod conformance;
 mod continuity;
 mod failover;
 mod gate;
+mod handoff;
 mod journey;
 mod log_parser;
 mod replay;
