@@ -212,6 +212,7 @@ fn parse_head(bench: &mut Criterion) {
         client: "192.0.2.7",
         scheme: "https",
         authorization: None,
+        own: None,
         user: None,
         strip_session_cookies: false,
         route_cookie: Some("MapigateRoute"),

@@ -13,8 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mapigate::auth::{Asker, AuthStep, Authenticator, HandOff, Identity, Memo, Scheme};
 use mapigate::config::settings::{
-    Access, AuthSettings, BackendIdentity, BasicAuth, BearerAuth, BearerChallenge, Database,
-    DirectorySettings, KeyPlace, KeySource, TokenIssuer,
+    Access, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BearerAuth, BearerChallenge,
+    Database, DirectorySettings, KeyPlace, KeySource, TokenIssuer,
 };
 use mapigate::directory::Directory;
 use mapigate::ids::{DatabaseName, ServerName, UserName};
@@ -51,6 +51,7 @@ fn authentication(criterion: &mut Criterion) {
     }
     std::fs::write(&password_file, lines).unwrap();
     let settings = AuthSettings {
+        passthrough: None,
         basic: Some(BasicAuth {
             realm: "mail".to_owned(),
             password_file,
@@ -111,14 +112,21 @@ fn authentication(criterion: &mut Criterion) {
             )
         });
     });
-    let handoff = HandOff::new(&BackendIdentity::Passthrough).unwrap();
+    let handoff = HandOff::new(&BackendIdentity::Passthrough, None).unwrap();
     let identity = Identity {
         user: UserName::new("user1@contoso.test"),
         scheme: Scheme::Basic,
         expires: None,
+        evidence: None,
     };
     criterion.bench_function("handoff_identity_key", |bencher| {
-        bencher.iter(|| handoff.identity_key(&identity, black_box(Some(first))));
+        bencher.iter(|| {
+            handoff.lane(
+                Authenticates::Connections,
+                &identity,
+                black_box(Some(first)),
+            )
+        });
     });
 }
 
@@ -127,6 +135,7 @@ fn tokens(criterion: &mut Criterion) {
     let keys = Keys::new().unwrap();
     let issuer = "https://id.contoso.test";
     let settings = AuthSettings {
+        passthrough: None,
         basic: None,
         bearer: Some(BearerAuth {
             challenge: BearerChallenge::default(),
@@ -191,12 +200,18 @@ fn tokens(criterion: &mut Criterion) {
     criterion.bench_function("token_1500_new_connection", |bencher| {
         bencher.iter(|| step(&mut Memo::default()));
     });
-    let handoff = HandOff::new(&BackendIdentity::Passthrough).unwrap();
+    let handoff = HandOff::new(&BackendIdentity::Passthrough, None).unwrap();
     let AuthStep::Granted(identity) = step(&mut memo) else {
         return;
     };
     criterion.bench_function("token_1500_handoff_identity_key", |bencher| {
-        bencher.iter(|| handoff.identity_key(&identity, black_box(Some(&value))));
+        bencher.iter(|| {
+            handoff.lane(
+                Authenticates::Connections,
+                &identity,
+                black_box(Some(&value)),
+            )
+        });
     });
     // The first look at a token made up in somebody's name: what a storm of them costs each.
     let header = json!({ "kid": "made up" });

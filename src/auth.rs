@@ -41,6 +41,7 @@ pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
 pub use verify::{Tally, Verification};
 
 use crate::config::settings::AuthSettings;
+use crate::gss::Evidence;
 use crate::ids::UserName;
 use crate::metrics::AuthOutcome;
 use crate::refusal::{Diagnosis, Refusal};
@@ -67,6 +68,8 @@ pub struct Identity {
     /// When the credential stops proving it; `None` where it does not say. Requests that began before
     /// are finished.
     pub expires: Option<SystemTime>,
+    /// The ticket that proved it, where it lets us act for the user.
+    pub evidence: Option<Evidence>,
 }
 
 /// What a request shows of its sender, where, and when.
@@ -167,6 +170,8 @@ impl From<Denied> for Refusal {
 pub struct Authenticator {
     schemes: Schemes,
     chain: Vec<Arc<dyn Method>>,
+    /// Schemes that servers judge: here they are only offered.
+    untouched: Vec<Scheme>,
     memory: Memory,
 }
 
@@ -218,6 +223,10 @@ impl Authenticator {
         let schemes = Schemes::new(settings, keep.map_or(&none, |earlier| &earlier.schemes))?;
         Ok(Self {
             chain: schemes.chain(),
+            untouched: match &settings.passthrough {
+                Some(untouched) => untouched.schemes.clone(),
+                None => Vec::new(),
+            },
             schemes,
             memory: Memory::new(settings, kept.map(|earlier| &earlier.memory))?,
         })
@@ -341,7 +350,12 @@ impl Authenticator {
         refused: Option<Scheme>,
     ) -> impl Iterator<Item = &'a str> {
         let line = move |scheme: &Scheme| {
-            let method = self.chain.iter().find(|m| m.scheme() == *scheme)?;
+            let Some(method) = self.chain.iter().find(|m| m.scheme() == *scheme) else {
+                return self.untouched.contains(scheme).then_some(match scheme {
+                    Scheme::Ntlm => "WWW-Authenticate: NTLM\r\n",
+                    _ => "WWW-Authenticate: Negotiate\r\n",
+                });
+            };
             Some(match refused == Some(*scheme) {
                 true => method.challenge_to_refused(),
                 false => method.challenge(),

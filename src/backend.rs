@@ -1,5 +1,6 @@
 //! Connections to mailbox servers.
 
+mod defences;
 pub mod leg;
 pub mod pool;
 
@@ -7,7 +8,7 @@ pub use leg::Leg;
 
 use crate::accounting::Unbilled;
 use crate::certs::{CertError, client_config};
-use crate::config::settings::{Authenticates, Server};
+use crate::config::settings::Server;
 use crate::ids::ServerName;
 use crate::metrics::{Metrics, ServerMeters};
 use hashbrown::HashMap;
@@ -133,16 +134,6 @@ impl BackServer {
     /// Its name.
     pub fn name(&self) -> &ServerName {
         &self.settings.name
-    }
-
-    /// Which kept connections may carry this identity's requests: where the server takes a header to
-    /// prove a whole connection, each identity has a lane of its own; elsewhere all share one, and nobody
-    /// asks which identity it is.
-    pub fn lane(&self, identity: impl FnOnce() -> Option<u128>) -> Option<u128> {
-        match self.settings.authenticates {
-            Authenticates::Requests => None,
-            Authenticates::Connections => identity(),
-        }
     }
 
     /// A kept connection of this worker and lane. Dead ones are dropped on the way. No system call

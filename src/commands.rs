@@ -2,6 +2,7 @@
 
 mod ask;
 pub mod auth;
+pub mod assertion_helper;
 pub mod check;
 pub mod demo;
 pub mod lab;
@@ -54,6 +55,8 @@ enum Command {
     Overhead(overhead::OverheadArgs),
     /// Plan how large the front ends of a site must be, from measured costs or from a running site
     Size(size::SizeArgs),
+    /// Tell a mailbox server whom our assertions name, line by line, as gromox asks its gss_program
+    AssertionHelper(assertion_helper::HelperArgs),
     /// Simulated mailbox servers and Outlooks, for trying things out
     Lab(lab::Lab),
 }
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Demo(args))) => failing_loudly(demo::run(&args)),
         (_, Some(Command::Overhead(args))) => failing_loudly(overhead::run(&args)),
         (_, Some(Command::Size(args))) => size::run(&args),
+        (_, Some(Command::AssertionHelper(args))) => failing_loudly(assertion_helper::run(&args)),
         (_, Some(Command::Lab(args))) => failing_loudly(lab::run(args)),
         (Some(file), None) => check::run(&check::CheckArgs {
             file,

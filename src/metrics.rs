@@ -12,7 +12,7 @@ mod servers;
 
 pub use labels::{
     AuthOutcome, ConnectOutcome, HandshakeOutcome, Label, Outcome, PollEnd, ReloadEnd, RetryReason,
-    Told,
+    TicketOutcome, Told,
 };
 pub use ledger::{Account, LegSide};
 pub use requests::Finished;
@@ -66,6 +66,8 @@ pub struct Metrics {
     keys_fetched_time: GaugeVec,
     known_issuers: Mutex<BTreeSet<String>>,
     fence_trips: IntCounter,
+    tickets: Counters<TicketOutcome>,
+    pinned: IntGauge,
     servers: ServerFamilies,
     retries: Counters<RetryReason>,
     /// By dialect.
@@ -197,6 +199,15 @@ impl Metrics {
             fence_trips: families.counter(
                 "identity_fence_trips_total",
                 "Server connections closed because a second identity was about to use them. Never 0 means a bug.",
+            ),
+            tickets: families.counters_of(
+                "delegation_tickets_total",
+                "Tickets in users' names that were asked for.",
+                "outcome",
+            ),
+            pinned: families.gauge(
+                "pinned_connections",
+                "Server connections that one client connection owns.",
             ),
             servers: ServerFamilies::new(&families),
             retries: families.counters_of(
@@ -471,6 +482,17 @@ impl Metrics {
     /// A server connection was about to carry a second identity and was closed instead.
     pub fn identity_fence_tripped(&self) {
         self.fence_trips.inc();
+    }
+
+    /// A ticket in a user's name was asked for.
+    pub fn ticket(&self, outcome: TicketOutcome) {
+        self.tickets.inc(outcome);
+    }
+
+    /// A seat for a server connection that one client connection owns; `None` where all `most` are taken.
+    pub fn pinned(&self, most: usize) -> Option<Counted> {
+        let taken = u64::try_from(most).is_ok_and(|most| count(&self.pinned) >= most);
+        (!taken).then(|| Counted::new(&self.pinned))
     }
 
     // servers

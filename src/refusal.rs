@@ -5,6 +5,7 @@
 
 use crate::ids::{DatabaseName, ServerName};
 use crate::mapi::ResponseCode;
+use std::sync::Arc;
 
 /// Whose move it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +91,12 @@ pub enum Refusal {
     /// Credentials that were not looked at, because too many others were wrong; told in the same words.
     #[error("not authenticated: {0}")]
     Guarded(&'static str),
+    /// Nobody may act for this user towards this server: the KDC says no, or the name cannot be told.
+    #[error("not handed on: {0}")]
+    NotHandedOn(Arc<str>),
+    /// Whoever decides whether we may act for the user cannot be asked.
+    #[error("no ticket for the server: {0}")]
+    NoTicket(Arc<str>),
     /// The directory lists who may open this mailbox, and this user is not listed.
     #[error("user is not listed for this mailbox")]
     MailboxForbidden,
@@ -192,6 +199,8 @@ impl Refusal {
         "token_refused",
         "certificate",
         "guarded",
+        "not_handed_on",
+        "no_ticket",
         "mailbox_forbidden",
         "unknown_mailbox",
         "session_gone",
@@ -224,6 +233,8 @@ impl Refusal {
             Self::TokenRefused(_) => "token_refused",
             Self::Certificate(_) => "certificate",
             Self::Guarded(_) => "guarded",
+            Self::NotHandedOn(_) => "not_handed_on",
+            Self::NoTicket(_) => "no_ticket",
             Self::MailboxForbidden => "mailbox_forbidden",
             Self::UnknownMailbox => "unknown_mailbox",
             Self::SessionGone(_) => "session_gone",
@@ -252,7 +263,7 @@ impl Refusal {
             Self::UnknownHost => 421,
             Self::BodyTooLarge { .. } => 413,
             Self::Unauthenticated(_) | Self::TokenRefused(_) | Self::Guarded(_) => 401,
-            Self::MailboxForbidden | Self::Certificate(_) => 403,
+            Self::MailboxForbidden | Self::Certificate(_) | Self::NotHandedOn(_) => 403,
             // The directory's answer is not the client's business before the server's is: same words
             // for a mailbox that does not exist and one that is elsewhere.
             Self::UnknownMailbox => 404,
@@ -261,6 +272,7 @@ impl Refusal {
             Self::ServerSilent { .. } => 504,
             Self::NoEligibleCopy { .. }
             | Self::ServerUnreachable { .. }
+            | Self::NoTicket(_)
             | Self::TooBusy(_)
             | Self::ShuttingDown => 503,
         }
@@ -273,7 +285,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => Some(ResponseCode::TOO_LARGE),
             Self::MethodNotAllowed => Some(ResponseCode::INVALID_VERB),
             Self::UnknownPath => Some(ResponseCode::INVALID_PATH),
-            Self::MailboxForbidden => Some(ResponseCode::NO_PRIVILEGE),
+            Self::MailboxForbidden | Self::NotHandedOn(_) => Some(ResponseCode::NO_PRIVILEGE),
             Self::NotCapable { .. } => Some(ResponseCode::ENDPOINT_DISABLED),
             Self::ServerNonsense { .. } => Some(ResponseCode::INVALID_RESPONSE),
             Self::ShuttingDown => Some(ResponseCode::ENDPOINT_SHUTTING_DOWN),
@@ -284,9 +296,11 @@ impl Refusal {
     /// Whose move it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::NoEligibleCopy { .. } | Self::NotCapable { .. } | Self::SessionGone(_) => {
-                Blame::Site
-            }
+            Self::NoEligibleCopy { .. }
+            | Self::NotCapable { .. }
+            | Self::SessionGone(_)
+            | Self::NotHandedOn(_)
+            | Self::NoTicket(_) => Blame::Site,
             Self::ServerUnreachable { .. }
             | Self::ServerFailed { .. }
             | Self::ServerSilent { .. }
@@ -307,7 +321,9 @@ impl Refusal {
     /// When to try again, in seconds; only where trying again can help.
     pub fn retry_after_seconds(&self) -> Option<u32> {
         match self {
-            Self::NoEligibleCopy { .. } | Self::ServerUnreachable { .. } => Some(5),
+            Self::NoEligibleCopy { .. } | Self::ServerUnreachable { .. } | Self::NoTicket(_) => {
+                Some(5)
+            }
             Self::TooBusy(_) | Self::ShuttingDown => Some(1),
             _ => None,
         }
@@ -348,6 +364,8 @@ impl Refusal {
             }
             Self::Certificate(_) => "A valid client certificate is required.",
             Self::MailboxForbidden => "You may not open this mailbox.",
+            Self::NotHandedOn(_) => "Your logon cannot be used for the mailbox server.",
+            Self::NoTicket(_) => "Your logon cannot be used at the moment.",
             Self::UnknownMailbox => "There is no such mailbox here.",
             Self::SessionGone(_) | Self::ForeignSession => {
                 "The session context is not found. Connect again."

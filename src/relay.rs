@@ -23,6 +23,7 @@ mod in_band;
 mod learn;
 mod local;
 mod public;
+mod pinned;
 mod refuse;
 mod respond;
 mod slow;

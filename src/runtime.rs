@@ -57,9 +57,12 @@ impl Snapshot {
         let auth = Authenticator::new(&settings.auth, previous.map(|world| &*world.auth))
             .map_err(|problem| note(&problem))
             .ok();
-        let handoff = HandOff::new(&settings.backend_identity)
-            .map_err(|problem| note(&problem))
-            .ok();
+        let handoff = HandOff::new(
+            &settings.backend_identity,
+            previous.map(|world| &*world.handoff),
+        )
+        .map_err(|problem| note(&problem))
+        .ok();
         let default_domain = settings
             .auth
             .basic

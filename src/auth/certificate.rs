@@ -294,6 +294,7 @@ impl Holding {
     pub(super) fn new(proven: Proven, when: [u64; 3]) -> Self {
         Self {
             identity: Arc::new(Identity {
+                evidence: None,
                 user: proven.user,
                 scheme: Scheme::Certificate,
                 expires: proven.expires,

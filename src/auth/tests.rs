@@ -23,6 +23,7 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let site = Self {
             settings: AuthSettings {
+                passthrough: None,
                 basic: Some(BasicAuth {
                     realm: "mail".to_owned(),
                     password_file: folder.path().join("users"),

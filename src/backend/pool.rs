@@ -3,6 +3,7 @@
 //! A worker keeps its own, so that a checkout takes no lock and a stream stays with the reactor that
 //! knows it. Only clean legs come here: both messages of the last exchange complete, nothing left over.
 
+use super::defences::lanes_stand;
 use super::leg::Leg;
 use hashbrown::HashMap;
 use std::cell::RefCell;
@@ -23,6 +24,7 @@ thread_local! {
 
 /// The most recently used live leg of a lane.
 pub(super) fn take(server: u64, lane: Option<u128>, now: Instant) -> Option<Leg> {
+    let lane = lane.filter(|_| lanes_stand());
     KEPT.with_borrow_mut(|lanes| {
         let legs = lanes.get_mut(&(server, lane))?;
         while let Some(kept) = legs.pop() {
@@ -36,6 +38,7 @@ pub(super) fn take(server: u64, lane: Option<u128>, now: Instant) -> Option<Leg>
 
 /// Keeps a leg until `until`; at the cap the newcomer is closed.
 pub(super) fn keep(server: u64, lane: Option<u128>, leg: Leg, until: Instant, cap: usize) {
+    let lane = lane.filter(|_| lanes_stand());
     KEPT.with_borrow_mut(|lanes| {
         let legs = lanes.entry((server, lane)).or_default();
         if legs.len() < cap {

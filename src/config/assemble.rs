@@ -3,10 +3,12 @@
 mod accounting;
 mod discovery;
 mod edge;
+mod handoff;
 mod logs;
 mod people;
 mod site;
 mod tokens;
+mod untouched;
 
 use super::desk::Source;
 use super::problem::{Complaint, quoted};
@@ -57,7 +59,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         autodiscover,
         directory: site::directory(top, known),
         auth: people::auth(top),
-        backend_identity: people::backend_identity(top),
+        backend_identity: handoff::backend_identity(top, &servers),
         sessions: sessions(top),
         limits: limits(top),
         health,

@@ -169,7 +169,7 @@ const fn usual(example: &'static str, without: &'static str) -> Given {
 }
 
 /// What `names[].authentication` may hold.
-const SCHEMES: &[&str] = &["basic", "bearer", "certificate"];
+const SCHEMES: &[&str] = &["basic", "bearer", "certificate", "negotiate", "ntlm"];
 /// Signatures that anybody can check and only the issuer can make. RFC 7518 3.1
 const ALGORITHMS: &[&str] = &[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
@@ -429,17 +429,55 @@ pub const KEYS: &[Key] = keys! {
         "Answers to whom the guard refuses are held back this long; 0s: not at all.";
     "auth.lockout_guard.delays_max" Count(0, 1_000_000), default("1000"),
         "So many answers are held back at once; further ones go out at once.";
+    "auth.passthrough" Section, optional("", "no scheme is left to the servers"),
+        "Schemes that prove a connection and that only the mailbox server can judge. A client's connection gets a connection to one server for itself alone; both end together. mapigate does not learn who the user is: it routes by the MailboxId in the URL, and the server decides who may open it. Not for clients behind a balancer that puts several clients' requests on one connection.";
+    "auth.passthrough.schemes" List(&Choice(&["negotiate", "ntlm"])), required("[negotiate, ntlm]", "what is not verified here must be named"),
+        "These schemes, where a name offers them.";
+    "auth.passthrough.connections" Count(1, 10_000_000), default("10000"),
+        "Connections that may be bound to a server's at once; more are answered 503.";
+    "auth.passthrough.handshake_timeout" Duration(100 * MS, 10 * MINUTE), default("10s"),
+        "A connection whose logon is half done for this long is closed.";
 
     "backend_identity" Section, section(),
         "Whose credentials the mailbox server sees.";
-    "backend_identity.mode" Choice(&["passthrough", "basic_service"]), default("passthrough"),
-        "passthrough: the client's own. basic_service: a service account's, with the user's name in a header.";
+    "backend_identity.mode" Choice(&["passthrough", "kerberos", "assertion", "basic_service", "trusted_header"]), default("passthrough"),
+        "passthrough: the client's own. kerberos: a ticket in the user's name. assertion: a short-lived token of ours that names the user. basic_service: a service account's, with the user's name in a header. trusted_header: the name in a header, on connections that show our certificate.";
     "backend_identity.user" Text, optional("svc-mail@contoso.com", "only `basic_service` needs it"),
         "The service account.";
     "backend_identity.password" Secret, optional("${MAPIGATE_SERVICE_PASSWORD}", "only `basic_service` needs it"),
         "Its password: `${ENV}`, `file:PATH`, or the text itself.";
     "backend_identity.user_header" Token, default("X-Remote-User"),
-        "The header that carries the user's name with `basic_service`. Clients cannot send it.";
+        "The header that carries the user's name with `basic_service` and `trusted_header`. Clients cannot send it.";
+    "backend_identity.kerberos" Section, optional("", "only `kerberos` needs it"),
+        "Tickets in users' names (constrained delegation). The realm and its KDCs stand in the system's krb5.conf.";
+    "backend_identity.kerberos.client_keytab" File, required("mapigate.keytab", "nobody else can know where it is"),
+        "Key table of an account that the directory trusts to delegate to the servers, with any authentication protocol. Guard it like the mailboxes: it opens them all.";
+    "backend_identity.kerberos.account" Text, optional("svc-mail@CONTOSO.COM", "it is the first name in the key table"),
+        "That account.";
+    "backend_identity.kerberos.service" Text, default("HTTP/{server_fqdn}"),
+        "The principal of a server: `{server_fqdn}` is its `tls.name` or the host of its address, `{server}` its name here in small letters.";
+    "backend_identity.kerberos.realms" Named(&Text, "contoso.com"), optional("CONTOSO.LOCAL", "a realm is the mail domain in capitals"),
+        "Realms of users by mail domain. The KDC is asked for a login name's first part in its realm.";
+    "backend_identity.kerberos.token_per" Choice(&["connection", "request"]), default("connection"),
+        "What carries a ticket: the first request of a connection, which is then that user's alone; or every request, for servers that authenticate each (IIS with authPersistNonNTLM off), at 0.1 ms of processor time.";
+    "backend_identity.kerberos.ticket_ttl" Duration(MINUTE, DAY), default("1h"),
+        "A user's ticket is asked for anew after this; a user who is locked out there goes on until then.";
+    "backend_identity.kerberos.users" Count(1, 10_000_000), default("20000"),
+        "Users whose tickets are kept; of more, the one unused longest goes.";
+    "backend_identity.kerberos.timeout" Duration(100 * MS, MINUTE), default("5s"),
+        "Who waits longer for the KDC is answered 503.";
+    "backend_identity.assertion" Section, optional("", "only `assertion` needs it"),
+        "Tokens of our own (JSON Web Tokens, ES256) that name the user, for one server and a short time.";
+    "backend_identity.assertion.keys" File, required("assertion.key", "nobody else can know where it is"),
+        "PEM file with private keys (P-256, PKCS#8). The first signs; the others may stay until nobody goes by them.";
+    "backend_identity.assertion.header" Token, default("Authorization"),
+        "The header that carries the token. Clients cannot send it.";
+    "backend_identity.assertion.scheme" Choice(&["bearer", "negotiate"]), default("bearer"),
+        "The scheme before the token in Authorization; negotiate is for gromox, with `mapigate assertion-helper` as its gss_program.";
+    "backend_identity.assertion.lifetime" Duration(5 * SECOND, 10 * MINUTE), default("60s"),
+        "How long a token is good; the servers' clocks must differ by less.";
+    "backend_identity.assertion.issuer" Text, default("mapigate"),
+        "Whom a token says it is from.";
 
     "sessions" Section, section(),
         "Session memory.";

@@ -4,7 +4,10 @@ use super::desk::Desk;
 use super::problem::{Complaint, Severity, quoted};
 use super::section::Section;
 use super::settings::{SealKey, Secret};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -264,6 +267,38 @@ fn key_line(line: &[u8]) -> Result<SealKey, Complaint> {
         id,
         key: Zeroizing::new(key),
     })
+}
+
+/// Private keys that sign, PKCS#8, in the order of the file. `None`: reported.
+pub(super) fn signing_keys(section: &Section<'_>, leaf: &str) -> Option<Vec<Zeroizing<Vec<u8>>>> {
+    const CURE: &str = "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out assertion.key";
+    let (desk, place) = (section.desk, section.place(leaf));
+    let file = section.file(leaf)?;
+    let bytes = Zeroizing::new(desk.bytes(&place, &file, SECRET_MAX)?);
+    desk.warn_if_open(&place, &file);
+    let shown = quoted(&file.display().to_string());
+    let mut keys = Vec::new();
+    for key in PrivatePkcs8KeyDer::pem_slice_iter(&bytes) {
+        let fits = key.as_ref().is_ok_and(|key| {
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_pkcs8_der())
+                .is_ok()
+        });
+        match key {
+            Ok(key) if fits => keys.push(Zeroizing::new(key.secret_pkcs8_der().to_vec())),
+            _ => {
+                let what = format!("{shown} has a key that is not for ECDSA on P-256");
+                desk.error(&place, Complaint::new(what, CURE));
+                return None;
+            }
+        }
+    }
+    if keys.is_empty() {
+        let what =
+            format!("{shown} holds no private key in PKCS#8 (`-----BEGIN PRIVATE KEY-----`)");
+        desk.error(&place, Complaint::new(what, CURE));
+        return None;
+    }
+    Some(keys)
 }
 
 /// Made once, so that a reload without a key file does not forget the cookies sealed before it.

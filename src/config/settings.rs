@@ -248,11 +248,21 @@ pub enum Scheme {
     Bearer,
     /// A certificate shown in the TLS handshake. It has no challenge and no word in HTTP.
     Certificate,
+    /// Kerberos, or NTLM inside its negotiation. RFC 4559
+    Negotiate,
+    /// NTLM by itself. `[MS-NTHT]`
+    Ntlm,
 }
 
 impl Scheme {
     /// Every scheme, in the order of their indices.
-    pub const ALL: [Self; 3] = [Self::Basic, Self::Bearer, Self::Certificate];
+    pub const ALL: [Self; 5] = [
+        Self::Basic,
+        Self::Bearer,
+        Self::Certificate,
+        Self::Negotiate,
+        Self::Ntlm,
+    ];
 
     /// Position in [`Self::ALL`].
     pub const fn index(self) -> usize {
@@ -265,6 +275,8 @@ impl Scheme {
             Self::Basic => "Basic",
             Self::Bearer => "Bearer",
             Self::Certificate => "Certificate",
+            Self::Negotiate => "Negotiate",
+            Self::Ntlm => "NTLM",
         }
     }
 
@@ -274,6 +286,8 @@ impl Scheme {
             Self::Basic => "basic",
             Self::Bearer => "bearer",
             Self::Certificate => "certificate",
+            Self::Negotiate => "negotiate",
+            Self::Ntlm => "ntlm",
         }
     }
 }
@@ -307,6 +321,13 @@ pub struct Server {
     pub requests_max: usize,
     /// Rewrite its response codes into the specification's numbers and restore missing echo headers.
     pub normalize: bool,
+}
+
+impl Server {
+    /// The name it is known by: the one its certificate must carry, else the host of its address.
+    pub fn fqdn(&self) -> &str {
+        self.tls.as_ref().map_or(&self.host, |tls| &tls.name)
+    }
 }
 
 /// What a mailbox server takes an `Authorization` header to prove.
@@ -378,6 +399,8 @@ pub struct AuthSettings {
     pub bearer: Option<BearerAuth>,
     /// How names are read from client certificates.
     pub certificate: CertificateAuth,
+    /// Schemes that only the mailbox server judges.
+    pub passthrough: Option<Untouched>,
     /// A verified credential is believed this long.
     pub cache_ttl: Duration,
     /// A refused credential is refused without another look this long.
@@ -418,6 +441,17 @@ pub struct SourceGuard {
     pub v6_prefix: u8,
     /// Addresses that many share, and that are not counted.
     pub exempt: Vec<IpNet>,
+}
+
+/// Schemes that prove a connection and that only the mailbox server judges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untouched {
+    /// Which.
+    pub schemes: Vec<Scheme>,
+    /// Client connections bound to a server's at once.
+    pub connections_max: usize,
+    /// A connection whose logon is half done for this long is closed.
+    pub handshake_timeout: Duration,
 }
 
 /// Basic authentication.
@@ -576,6 +610,61 @@ pub enum BackendIdentity {
         /// The header that carries the user's name.
         user_header: String,
     },
+    /// A ticket in the user's name, by constrained delegation.
+    Kerberos(KerberosHandOff),
+    /// A short-lived token of our own that names the user.
+    Assertion(AssertionHandOff),
+    /// The user's name in a header, on connections that show our certificate.
+    TrustedHeader {
+        /// The header that carries the user's name.
+        user_header: String,
+    },
+}
+
+/// Tickets in users' names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KerberosHandOff {
+    /// The keys of the account that may act for users.
+    pub client_keytab: PathBuf,
+    /// That account; `None`: the first name in its file.
+    pub account: Option<String>,
+    /// The principal of a server, with placeholders.
+    pub service: String,
+    /// Realms by mail domain.
+    pub realms: BTreeMap<String, String>,
+    /// Every request carries a ticket; else the first of a connection does.
+    pub signs_each_request: bool,
+    /// A user's ticket is used for this long at most.
+    pub ticket_ttl: Duration,
+    /// Users whose tickets are kept.
+    pub users_max: usize,
+    /// Who waits longer for the KDC goes without.
+    pub timeout: Duration,
+}
+
+/// Tokens of our own.
+#[derive(Clone, PartialEq)]
+pub struct AssertionHandOff {
+    /// PKCS#8 of the keys, the one that signs first.
+    pub keys: Vec<Zeroizing<Vec<u8>>>,
+    /// The header that carries the token.
+    pub header: String,
+    /// In `Authorization`, as a Negotiate token; else as a Bearer token.
+    pub as_negotiate: bool,
+    /// How long a token is good.
+    pub lifetime: Duration,
+    /// Whom a token says it is from.
+    pub issuer: String,
+}
+
+impl fmt::Debug for AssertionHandOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AssertionHandOff")
+            .field("keys", &self.keys.len())
+            .field("header", &self.header)
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Session memory.

@@ -10,6 +10,7 @@
 mod address_book;
 pub(in crate::lab) mod answers;
 mod autodiscover;
+pub mod authenticator;
 pub(in crate::lab) mod connection;
 mod contexts;
 pub mod control;
@@ -40,7 +41,7 @@ use tokio::time::Instant;
 pub use counts::Counters;
 pub use faults::{Ending, Fault, Place, UnknownFault};
 pub use journal::{Executed, Journal};
-pub use options::{Authenticate, HealthPage, Mode, Options, Service, Tokens, Users};
+pub use options::{Authenticate, HealthPage, Mode, Options, Service, Tokens, Told, Users};
 
 use crate::ids::{DatabaseName, ServerName, UserName};
 use crate::lab::identity_provider;

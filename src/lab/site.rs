@@ -40,6 +40,8 @@ pub struct Plan {
     pub servers: Vec<mailbox_server::Options>,
     /// TLS between mapigate and the servers.
     pub back_tls: bool,
+    /// The servers demand mapigate's certificate, with [`Self::back_tls`].
+    pub back_certificate: bool,
     /// Users, `user1` and up, each with a mailbox.
     pub users: usize,
     /// Sections of the configuration in place of ours, by name: their YAML, indented by two.
@@ -66,6 +68,7 @@ impl Plan {
         Self {
             servers: servers.collect(),
             back_tls: false,
+            back_certificate: false,
             users: 20,
             sections: BTreeMap::new(),
             server_keys: String::new(),
@@ -137,7 +140,11 @@ impl Site {
     async fn spawn_server(&mut self, mut options: mailbox_server::Options) -> Result<()> {
         let name = options.name.to_string();
         if self.plan.back_tls && options.tls.is_none() {
-            options.tls = Some(self.authority.server_config(&[&options.host])?);
+            let names = [options.host.as_str()];
+            options.tls = Some(match self.plan.back_certificate {
+                true => self.authority.strict_server_config(&names)?,
+                false => self.authority.server_config(&names)?,
+            });
         }
         if matches!(options.users, Users::Any) {
             let users = 1..=self.plan.users;

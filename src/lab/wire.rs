@@ -27,6 +27,14 @@ impl Wire {
         }
     }
 
+    /// True where the other side showed a certificate that was verified.
+    pub fn shows_certificate(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.get_ref().1.peer_certificates().is_some(),
+        }
+    }
+
     /// Ends the connection with a reset instead of an end.
     pub fn reset(self) {
         // Failing means the connection is gone already.

@@ -130,6 +130,20 @@ label! {
         Busy = "busy",
         /// Not looked at, because too many others were wrong.
         Guarded = "guarded",
+        /// Only the mailbox server can judge it.
+        Passed = "passed",
+    }
+}
+
+label! {
+    /// How asking for a ticket in a user's name ended.
+    TicketOutcome {
+        /// There is one.
+        Made = "made",
+        /// The KDC refused it.
+        Refused = "refused",
+        /// The KDC could not be asked, or our own account is no good.
+        Unavailable = "unavailable",
     }
 }
 

@@ -3,13 +3,16 @@
 use super::bill::{Bill, Routed};
 use super::discover::{self, Inquiry};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
+use super::pinned::{self, Pinned};
 use super::slow::{Known, Slow};
 use super::target::{Place, Target};
 use crate::accounting::meter::enter;
 use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
+use crate::auth::handoff::Shown;
 use crate::auth::{Asker, AuthStep, Denied, Identity, Memo, NO_CREDENTIALS, Presented, Scheme};
-use crate::backend::BackServer;
+use crate::backend::{BackServer, Leg};
+use crate::gss::Ticket;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::mapi::{Endpoint, RequestType};
 use crate::metrics::{AuthOutcome, Counted};
@@ -17,6 +20,7 @@ use crate::refusal::Refusal;
 use crate::routing::{self, Decision, Pin, Question};
 use crate::runtime::{Runtime, Snapshot};
 use crate::sessions::SessionKey;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -51,12 +55,27 @@ pub(crate) struct Plan {
     pub(crate) name: Option<usize>,
     /// Which kept connections may carry it.
     pub(crate) lane: Option<u128>,
+    /// Which of them does.
+    pub(crate) by: By,
     /// Whose session, and what becomes of it.
     pub(crate) pin: Pinning,
     /// The client's route cookie, to be repeated with the server's own cookies.
     pub(crate) route_cookie: Option<Box<[u8]>>,
     _permit: Permit,
     _in_flight: Counted,
+}
+
+/// The connection to the server a request goes by.
+#[derive(Debug)]
+pub(crate) enum By {
+    /// Any kept one of its lane, or a new one.
+    Any,
+    /// This kept one, which knows the user: the head shows nothing.
+    SignedOn(Box<Leg>),
+    /// A new one: the head signs it on.
+    New,
+    /// The one that the client's connection owns, or is to own from now on; with its seat, once it has it.
+    Own(Scheme, Option<Counted>),
 }
 
 /// What a session is, or will be once the server's answer opens it.
@@ -89,6 +108,10 @@ pub(crate) struct Caller<'a> {
     pub(crate) known: &'a Known,
     /// Servers that could not be reached for this request.
     pub(crate) tried: &'a [ServerName],
+    /// The server connection it owns.
+    pub(crate) pinned: Option<&'a Pinned>,
+    /// A connection that was signed on has just failed: not by another of that kind.
+    pub(crate) signs_on: bool,
 }
 
 /// What is known of a request once its head is read, whatever becomes of it.
@@ -166,25 +189,28 @@ pub(crate) fn admit(
         source: caller.source,
         now: (now, bill.time),
     };
-    let identity = match who(&asker, world, &mut caller, runtime)? {
-        Ok(identity) => identity,
-        Err(slow) => return Ok(Some(Admitted::Wait(slow))),
+    let left = pinned::left_to_server(
+        head.authorization,
+        caller.pinned,
+        asker.offered,
+        world.settings.auth.passthrough.as_ref(),
+    );
+    let identity = match left {
+        Some(scheme) => {
+            runtime.metrics.auth(left, AuthOutcome::Passed);
+            pinned::stranger(&head, scheme)?
+        }
+        None => match who(&asker, world, &mut caller, runtime)? {
+            Ok(identity) => identity,
+            Err(slow) => return Ok(Some(Admitted::Wait(slow))),
+        },
     };
-    bill.user = Some(identity.user.clone());
+    // Of a stranger we know no name, and tell none.
+    bill.user = left.is_none().then(|| identity.user.clone());
     enter(Phase::Route);
     bill.scheme = Some(identity.scheme);
     let mut admitted = route(
-        &head,
-        endpoint,
-        runtime,
-        world,
-        &identity,
-        caller.address,
-        caller.scheme,
-        caller.tried,
-        now,
-        bill,
-        out,
+        &head, endpoint, runtime, world, &identity, left, &caller, now, bill, out,
     )?;
     if let Admitted::Forward(plan) = &mut admitted {
         plan.name = name;
@@ -304,9 +330,8 @@ fn route(
     runtime: &Runtime,
     world: &Snapshot,
     identity: &Arc<Identity>,
-    address: &str,
-    scheme: &'static str,
-    tried: &[ServerName],
+    left: Option<Scheme>,
+    caller: &Caller<'_>,
     now: Instant,
     bill: &mut Bill<'_>,
     out: &mut Vec<u8>,
@@ -329,7 +354,7 @@ fn route(
             server: &found.server,
         }),
         database: Some(&home),
-        tried,
+        tried: caller.tried,
     };
     let capable = |server: &ServerName| {
         world
@@ -370,23 +395,49 @@ fn route(
         database: database.clone(),
         why: "its server is not configured",
     })?;
+    let lane = match left {
+        Some(_) => None,
+        None => {
+            let authenticates = backend.settings().authenticates;
+            let handoff = &world.handoff;
+            handoff.lane(authenticates, identity, head.authorization)
+        }
+    };
+    let (by, shown) = match introduce(
+        head,
+        world,
+        identity,
+        left,
+        caller,
+        backend,
+        lane,
+        (now, bill.time),
+    )? {
+        Ok(introduced) => introduced,
+        Err(slow) => return Ok(Admitted::Wait(slow)),
+    };
     let limits = &world.settings.limits;
     let quota = Quota {
         per_user: limits.requests_per_user,
         per_server: backend.settings().requests_max,
     };
-    let permit = runtime.admission.admit(&identity.user, server, quota)?;
-    let authorization = world.handoff.authorization(head.authorization);
-    let user = world
-        .handoff
-        .user_header()
-        .zip(world.handoff.user_value(identity));
+    let permit = match left {
+        Some(_) => {
+            let payer = pinned::payer(identity, caller.pinned, caller.address);
+            runtime.admission.admit(&payer, server, quota)?
+        }
+        None => runtime.admission.admit(&identity.user, server, quota)?,
+    };
     let written = head.write(
         &Forwarding {
-            client: address,
-            scheme,
-            authorization,
-            user,
+            client: caller.address,
+            scheme: caller.scheme,
+            authorization: shown.authorization.as_deref(),
+            own: world.handoff.own_header(),
+            user: shown
+                .field
+                .as_ref()
+                .map(|(name, value)| (*name, value.as_str())),
             strip_session_cookies: strip,
             route_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
         },
@@ -395,7 +446,8 @@ fn route(
     bill.ledger.server_out = Kinds::of_head(written);
     Ok(Admitted::Forward(Box::new(Plan {
         name: None,
-        lane: backend.lane(|| world.handoff.identity_key(identity, head.authorization)),
+        lane,
+        by,
         pin: Pinning {
             endpoint,
             request_type: head.request_type,
@@ -413,6 +465,51 @@ fn route(
         _in_flight: backend.meters(&runtime.metrics).request_started(),
         server: backend.clone(),
     })))
+}
+
+/// By which connection the server learns who the user is, and what it is shown.
+fn introduce<'a>(
+    head: &RequestHead<'_, 'a>,
+    world: &'a Snapshot,
+    identity: &Arc<Identity>,
+    left: Option<Scheme>,
+    caller: &Caller<'_>,
+    backend: &Arc<BackServer>,
+    lane: Option<u128>,
+    (now, wall): (Instant, SystemTime),
+) -> Result<Result<(By, Shown<'a>), Slow>, Refusal> {
+    if let Some(scheme) = left {
+        // Only the connection that was signed on knows the user of such a request.
+        if head.authorization.is_none() && !caller.pinned.is_some_and(|own| own.leads_to(backend)) {
+            return Err(Refusal::Unauthenticated("signed on at another server"));
+        }
+        let shown = Shown {
+            authorization: head.authorization.map(Cow::Borrowed),
+            field: None,
+        };
+        return Ok(Ok((By::Own(scheme, None), shown)));
+    }
+    let handoff = &world.handoff;
+    if let Some(shown) = handoff
+        .show(&identity.user, head.authorization, backend.name(), wall)
+        .map_err(|why| Refusal::NotHandedOn(why.to_string().into()))?
+    {
+        return Ok(Ok((By::Any, shown)));
+    }
+    let each = handoff.signs_each_request();
+    if !each
+        && !caller.signs_on
+        && let Some(leg) = backend.reuse(lane, now)
+    {
+        return Ok(Ok((By::SignedOn(Box::new(leg)), Shown::default())));
+    }
+    let for_this = |(server, _): &&(ServerName, Ticket)| server == backend.name();
+    let Some((_, ticket)) = caller.known.ticket.as_ref().filter(for_this) else {
+        let (identity, server) = (Arc::clone(identity), Arc::clone(backend));
+        return Ok(Err(Slow::Ticket(identity, server)));
+    };
+    let by = if each { By::Any } else { By::New };
+    Ok(Ok((by, Shown::by_ticket(ticket))))
 }
 
 /// The mailbox that is asked for and its database; without a `MailboxId`, the user's own.

@@ -1,11 +1,12 @@
 //! One client connection, request after request, until it ends.
 
-use super::admit::{Admitted, Caller, Plan, Shape, admit};
+use super::admit::{Admitted, By, Caller, Plan, Shape, admit};
 use super::asks::Asks;
 use super::bill::{Bill, Handshake, Measured};
 use super::buffer::{Buffer, poll_send};
 use super::deadline::Deadline;
-use super::forward::Sent;
+use super::forward::{Sent, Unsent};
+use super::pinned::Pinned;
 use super::slow::Known;
 use crate::accounting::meter::{Look, belongs_to, enter, look, looking, settle};
 use crate::accounting::{Kind, Phase, Wire};
@@ -41,6 +42,10 @@ pub(super) struct Connection<S> {
     memo: Memo,
     /// What the client showed in its handshake.
     shown: Option<Box<Presented>>,
+    /// The server connection that is this one's alone.
+    pub(super) pinned: Option<Box<Pinned>>,
+    /// What this connection owned has ended: so does it, after the answer.
+    pub(super) must_end: bool,
     /// A request has been answered here: the client knows how to open another connection.
     is_used: bool,
     /// What the connection's beginning cost; the first request's line shows it.
@@ -127,6 +132,8 @@ pub fn serve<S: Stream>(
         asks: Asks::new(asks),
         memo: Memo::default(),
         shown,
+        pinned: None,
+        must_end: false,
         is_used: false,
         handshake: (scheme == "https").then(|| Box::new(handshake)),
         ended: began,
@@ -161,7 +168,10 @@ impl<S: Stream> Connection<S> {
 
     /// Waits for the first bytes of a request. False: the connection ends here, nobody is owed anything.
     async fn next_request(&mut self, idle: Duration) -> bool {
-        self.late.set((self.ended + idle).into());
+        let idle_until = self.ended + idle;
+        let half_done = self.pinned.as_ref().and_then(|own| own.half_done_until);
+        let until = half_done.map_or(idle_until, |until| until.min(idle_until));
+        self.late.set(until.into());
         enter(Phase::Idle);
         poll_fn(|cx| {
             if !self.input.is_empty() {
@@ -170,6 +180,12 @@ impl<S: Stream> Connection<S> {
             belongs_to(Phase::Idle);
             if let Poll::Ready(read) = self.input.poll_fill(&mut self.stream, usize::MAX, cx) {
                 return Poll::Ready(matches!(read, Ok(bytes) if bytes > 0));
+            }
+            // What it owns at the server and the connection end together.
+            if let Some(own) = &self.pinned
+                && own.poll_noise(cx).is_ready()
+            {
+                return Poll::Ready(false);
             }
             while self.asks.poll(cx).is_ready() {}
             if self.asks.now().leaving {
@@ -251,10 +267,11 @@ impl<S: Stream> Connection<S> {
     ) -> Result<Way, Stop> {
         let mut tried: Vec<ServerName> = Vec::new();
         let mut unreachable = None;
+        let mut signs_on = false;
         loop {
             let mut out = Scratch::new();
-            let plan = match self
-                .admit(runtime, &world, &tried, shape, bill, &mut out)
+            let mut plan = match self
+                .admit(runtime, &world, &tried, signs_on, shape, bill, &mut out)
                 .await
             {
                 Ok(Admitted::Forward(plan)) => plan,
@@ -284,13 +301,14 @@ impl<S: Stream> Connection<S> {
                 runtime.metrics.retried(RetryReason::ConnectFailed);
             }
             match self
-                .forward(runtime, &world, &plan, this, &mut out, bill)
+                .forward(runtime, &world, &mut plan, this, &mut out, bill)
                 .await?
             {
                 Ok(sent) => {
                     // From here on the request's bytes are going or gone: nobody can pass over them.
                     *shape = None;
-                    let keep_alive = this.keep_alive;
+                    let is_own = matches!(plan.by, By::Own(..));
+                    let keep_alive = this.keep_alive && (is_own || !self.must_end);
                     return Ok(Way::Sent(Box::new(OnTheWay {
                         world,
                         plan,
@@ -298,12 +316,13 @@ impl<S: Stream> Connection<S> {
                         sent,
                     })));
                 }
-                Err(refusal) => {
-                    // No byte of it left us: another look at the world may find another server.
+                // No byte of it left us: another look at the world may find another server.
+                Err(Unsent::Unreachable(refusal)) => {
                     tried.push(plan.server.name().clone());
                     unreachable = Some(refusal);
                     world = runtime.snapshot();
                 }
+                Err(Unsent::LegGone) => signs_on = true,
             }
         }
     }
@@ -314,10 +333,14 @@ impl<S: Stream> Connection<S> {
         runtime: &Runtime,
         world: &Snapshot,
         tried: &[ServerName],
+        signs_on: bool,
         shape: &mut Option<Shape>,
         bill: &mut Bill<'_>,
         out: &mut Scratch,
     ) -> Result<Admitted, Stop> {
+        if self.pinned.as_ref().is_some_and(|own| !own.leg.is_quiet()) {
+            (self.pinned, self.must_end) = (None, true);
+        }
         let limits = &world.settings.limits;
         let mut known = Known::default();
         let mut is_partial = false;
@@ -331,6 +354,8 @@ impl<S: Stream> Connection<S> {
                 shown: self.shown.as_deref(),
                 known: &known,
                 tried,
+                pinned: self.pinned.as_deref(),
+                signs_on,
             };
             match admit(
                 self.input.data(),
@@ -467,7 +492,7 @@ mod tests {
             size_of::<Plan>(),
         ];
 
-        assert!(kept.iter().sum::<usize>() <= 2304, "{kept:?}");
+        assert!(kept.iter().sum::<usize>() <= 2368, "{kept:?}");
     }
 
     #[test]

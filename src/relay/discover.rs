@@ -29,6 +29,7 @@ use crate::runtime::{Runtime, Snapshot};
 use std::sync::Arc;
 use std::time::Instant;
 use whose::Verdict;
+use zeroize::Zeroizing;
 
 /// An Autodiscover request whose body is still to be read.
 #[derive(Debug)]
@@ -57,8 +58,8 @@ struct Asking {
     head: Vec<u8>,
     /// Bodies take memory, and one user has so many requests and no more.
     permit: Permit,
-    /// What tells one credential from another, where servers authenticate connections.
-    key: Option<u128>,
+    /// What the client showed, where servers are shown the same.
+    authorization: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// An answer as a whole.
@@ -168,10 +169,12 @@ pub(super) fn admit(
     let asking = Asking {
         permit,
         head: match public.autodiscover {
-            AutodiscoverMode::Proxy => proxied::head(head, dialect, &identity, world, &caller),
+            AutodiscoverMode::Proxy => proxied::head(head, dialect, &caller),
             AutodiscoverMode::Answer | AutodiscoverMode::Off => Vec::new(),
         },
-        key: world.handoff.identity_key(&identity, head.authorization),
+        authorization: head
+            .authorization
+            .map(|value| Zeroizing::new(value.to_vec())),
         identity,
     };
     inquire(Kind::Body(asking))

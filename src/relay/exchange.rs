@@ -108,6 +108,15 @@ impl<'c, S: Stream> Exchange<'c, S> {
         }
     }
 
+    /// Sends the rest of the request on, though its answer is over. False: it did not come in time.
+    pub(super) async fn finish_request(&mut self) -> bool {
+        poll_fn(|cx| match self.poll_request(cx) {
+            Poll::Ready(moved) => Poll::Ready(moved.is_ok()),
+            Poll::Pending => self.late.poll(cx).map(|()| false),
+        })
+        .await
+    }
+
     /// Waits for the next thing to happen. `listens`: to the outside as well.
     pub(super) async fn next(&mut self, listens: bool) -> Event {
         poll_fn(|cx| self.poll_next(listens, cx)).await

@@ -1,10 +1,11 @@
 //! The way out: a leg to the server, and the first write on it.
 
-use super::admit::{Plan, Shape};
+use super::admit::{By, Plan, Shape};
 use super::bill::Bill;
 use super::buffer::poll_send;
 use super::connection::{Connection, Stop, Stream, after};
 use super::head::{BodyLength, finish};
+use super::pinned::Pinned;
 use crate::accounting::meter::enter;
 use crate::accounting::{Kind, Phase, Wire};
 use crate::backend::{ConnectError, Leg};
@@ -27,6 +28,14 @@ pub(super) struct Sent {
     pub(super) body: Body,
 }
 
+/// Why a request of which no byte left us is still here.
+pub(super) enum Unsent {
+    /// The server cannot be reached.
+    Unreachable(Refusal),
+    /// The connection that knew the user is gone: the request must say it again.
+    LegGone,
+}
+
 impl<S: Stream> Connection<S> {
     /// Sends the request, as far as its bytes are here. `Ok(Err(_))`: the server could not be reached
     /// and no byte of the request was written, so it may go elsewhere, whatever its type.
@@ -37,11 +46,11 @@ impl<S: Stream> Connection<S> {
         &mut self,
         runtime: &Runtime,
         world: &Snapshot,
-        plan: &Plan,
+        plan: &mut Plan,
         shape: Shape,
         out: &mut Scratch,
         bill: &mut Bill<'_>,
-    ) -> Result<Result<Sent, Refusal>, Stop> {
+    ) -> Result<Result<Sent, Unsent>, Stop> {
         enter(Phase::Upstream);
         let limits = &world.settings.limits;
         let begun = out.0.len();
@@ -72,7 +81,7 @@ impl<S: Stream> Connection<S> {
         to_server.add(Kind::Payload, payload);
         let leg = match self.first_write(runtime, world, plan, &out.0, bill).await? {
             Ok(written) => written,
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(unsent) => return Ok(Err(unsent)),
         };
         // Only now: a request that was not written is read from its head again.
         let wire = taken.saturating_sub(shape.length) as u64;
@@ -177,13 +186,16 @@ impl<S: Stream> Connection<S> {
         &mut self,
         runtime: &Runtime,
         world: &Snapshot,
-        plan: &Plan,
+        plan: &mut Plan,
         bytes: &[u8],
         bill: &mut Bill<'_>,
-    ) -> Result<Result<Leg, Refusal>, Stop> {
+    ) -> Result<Result<Leg, Unsent>, Stop> {
         let limits = &world.settings.limits;
+        // A request that says nothing of its user goes by the connection that knows, or not at all.
+        let is_bound = matches!(plan.by, By::SignedOn(_));
+        let mut kept = self.choose(runtime, world, plan, bill.began)?;
+        let is_own = matches!(plan.by, By::Own(..));
         let (server, meters) = (&plan.server, plan.server.meters(&runtime.metrics));
-        let mut kept = server.reuse(plan.lane, bill.began);
         loop {
             let mut leg = match kept.take() {
                 Some(leg) => {
@@ -213,10 +225,10 @@ impl<S: Stream> Connection<S> {
                             return Err(Refusal::TooBusy("no descriptor for a connection").into());
                         }
                         runtime.observe(server.name(), observation);
-                        return Ok(Err(Refusal::ServerUnreachable {
+                        return Ok(Err(Unsent::Unreachable(Refusal::ServerUnreachable {
                             server: server.name().clone(),
                             cause: error.to_string(),
-                        }));
+                        })));
                     }
                 },
             };
@@ -224,6 +236,9 @@ impl<S: Stream> Connection<S> {
             if !leg.carry(plan.lane) {
                 runtime.metrics.identity_fence_tripped();
                 tracing::error!(server = %server.name(), "identity fence tripped: connection dropped");
+                if is_bound {
+                    return Ok(Err(Unsent::LegGone));
+                }
                 continue;
             }
             let before = leg.wire();
@@ -237,15 +252,23 @@ impl<S: Stream> Connection<S> {
                     bill.sent = Some(now);
                     return Ok(Ok(leg));
                 }
+                Err(_) if sent == 0 && was_used && is_own => {
+                    return Err(
+                        Refusal::Unauthenticated("signed on at a connection that is gone").into(),
+                    );
+                }
                 Err(_) if sent == 0 && was_used => {
                     runtime.metrics.retried(RetryReason::StaleConnection);
+                    if is_bound {
+                        return Ok(Err(Unsent::LegGone));
+                    }
                 }
                 Err(error) if sent == 0 => {
                     runtime.observe(server.name(), Observation::Reset);
-                    return Ok(Err(Refusal::ServerUnreachable {
+                    return Ok(Err(Unsent::Unreachable(Refusal::ServerUnreachable {
                         server: server.name().clone(),
                         cause: error.to_string(),
-                    }));
+                    })));
                 }
                 Err(error) => {
                     runtime.observe(server.name(), Observation::Reset);
@@ -257,6 +280,43 @@ impl<S: Stream> Connection<S> {
                     }
                     .into());
                 }
+            }
+        }
+    }
+
+    /// The kept leg to begin with; `None`: a new one.
+    fn choose(
+        &mut self,
+        runtime: &Runtime,
+        world: &Snapshot,
+        plan: &mut Plan,
+        now: Instant,
+    ) -> Result<Option<Leg>, Stop> {
+        // Whoever shows something else now does not go on with what was owned before.
+        let own = self.pinned.take();
+        match std::mem::replace(&mut plan.by, By::New) {
+            By::Any => {
+                plan.by = By::Any;
+                Ok(plan.server.reuse(plan.lane, now))
+            }
+            By::New => Ok(None),
+            By::SignedOn(leg) => Ok(Some(*leg)),
+            By::Own(scheme, _) => {
+                // Until the answer is over: whatever goes wrong ends both connections.
+                self.must_end = true;
+                if let Some(own) = own.filter(|own| own.leads_to(&plan.server)) {
+                    let Pinned { leg, seat, .. } = *own;
+                    plan.by = By::Own(scheme, Some(seat));
+                    return Ok(Some(leg));
+                }
+                let most = &world.settings.auth.passthrough;
+                let most = most
+                    .as_ref()
+                    .map_or(0, |untouched| untouched.connections_max);
+                let seat = runtime.metrics.pinned(most);
+                let seat = seat.ok_or(Refusal::TooBusy("auth.passthrough.connections"))?;
+                plan.by = By::Own(scheme, Some(seat));
+                Ok(None)
             }
         }
     }

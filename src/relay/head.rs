@@ -366,6 +366,8 @@ pub struct Forwarding<'a> {
     pub scheme: &'a str,
     /// The `Authorization` the server gets.
     pub authorization: Option<&'a [u8]>,
+    /// The name of a field that is ours: what a client sends under it stays here.
+    pub own: Option<&'a str>,
     /// A field of ours with the user's name.
     pub user: Option<(&'a str, &'a str)>,
     /// Leave every cookie out: another server set them. Exchange would follow its `X-BackEndCookie`
@@ -403,7 +405,7 @@ impl RequestHead<'_, '_> {
                     bytes.cookies += out.len() - before;
                 }
             } else if !name.eq_ignore_ascii_case("authorization")
-                && fields::of_request(name, with.user.map(|(field, _)| field)) == Fate::Pass
+                && fields::of_request(name, with.own) == Fate::Pass
             {
                 line(out, name.as_bytes(), value);
             }

@@ -29,6 +29,7 @@ const FORWARDING: Forwarding<'_> = Forwarding {
     client: "192.0.2.7",
     scheme: "https",
     authorization: Some(b"Basic eA=="),
+    own: None,
     user: None,
     strip_session_cookies: false,
     route_cookie: Some("MapigateRoute"),
@@ -207,6 +208,7 @@ fn another_servers_cookies_all_stay_here() {
 #[test]
 fn a_trusted_user_field_is_set_once_and_by_us() {
     let with = Forwarding {
+        own: Some("X-Site-User"),
         user: Some(("X-Site-User", "user1@contoso.test")),
         ..FORWARDING
     };

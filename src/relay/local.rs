@@ -120,7 +120,7 @@ impl<S: Stream> Connection<S> {
         let stays = shape
             .is_some_and(|shape| shape.keep_alive && skippable(shape) && !shape.expects_continue);
         Manner {
-            close: ends || !stays || self.asks.now().leaving,
+            close: ends || !stays || self.must_end || self.asks.now().leaving,
             is_head: shape.is_some_and(|shape| shape.is_head),
         }
     }

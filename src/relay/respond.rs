@@ -1,6 +1,6 @@
 //! The way back: the server's answer, streamed to the client as it comes.
 
-use super::admit::Plan;
+use super::admit::{By, Plan};
 use super::answer::{self, AnswerHead, Echo, Rewrite};
 use super::bill::Bill;
 use super::connection::{Connection, Next, OnTheWay, Stop, Stream, after};
@@ -11,6 +11,7 @@ use super::head::Fields;
 use super::hold::Hold;
 use super::learn;
 use super::local::challenges;
+use super::pinned::Pinned;
 use crate::accounting::meter::enter;
 use crate::accounting::{Kind, Phase, Wire};
 use crate::buffers::Scratch;
@@ -84,6 +85,27 @@ impl<S: Stream> Connection<S> {
         bill.ledger.server_out.add(Kind::Payload, exchange.moved);
         bill.fit_server(&mut sent.leg);
         let (next, leg_is_clean) = outcome?;
+        if let By::Own(scheme, seat) = &mut way.plan.by {
+            let (scheme, seat) = (*scheme, seat.take());
+            let OnTheWay {
+                world, plan, sent, ..
+            } = *way;
+            let patience = world.settings.auth.passthrough.as_ref();
+            let patience = patience.map(|untouched| untouched.handshake_timeout);
+            // The answer to half a logon; what a server refuses later is begun anew as well.
+            let half_done = patience.filter(|_| bill.status == 401);
+            if let Some(seat) = seat.filter(|_| leg_is_clean && next == Next::Request) {
+                let until = half_done.map(|patience| bill.clock + patience);
+                let own = Pinned::new(sent.leg, plan.server, scheme, seat, until);
+                self.pinned = Some(Box::new(own));
+                self.must_end = false;
+                return Ok(Next::Request);
+            }
+            return Ok(match next {
+                Next::Request => Next::Close,
+                other => other,
+            });
+        }
         if leg_is_clean {
             way.give_back(bill.clock);
         }
@@ -103,6 +125,11 @@ impl OnTheWay {
 impl Scene<'_> {
     pub(super) fn server_name(&self) -> crate::ids::ServerName {
         self.plan.server.name().clone()
+    }
+
+    /// True where the client's connection owns the leg.
+    fn is_own(&self) -> bool {
+        matches!(self.plan.by, By::Own(..))
     }
 
     pub(super) fn flavour(&self) -> Flavour {
@@ -164,6 +191,13 @@ impl Scene<'_> {
             return Ok((next, false));
         }
         self.completed(&under, &tags, &mut hold, bill);
+        if self.is_own() && !exchange.is_request_done() {
+            // A server that says 401 early still reads what belongs to it; a logon must not end there.
+            exchange
+                .late
+                .set(after(self.world.settings.limits.body_timeout));
+            exchange.finish_request().await;
+        }
         let clean = exchange.is_request_done() && exchange.output.is_empty() && under.reusable;
         let next = if under.closes || !exchange.is_request_done() {
             Next::Close
@@ -231,10 +265,22 @@ impl Scene<'_> {
         let code = head.code.map(|code| server.flavour.normal(code));
         let session = learn::from_head(head, code, pin, &server.name, self.runtime, world, now);
         let sealed = self.route_cookie(head, code);
-        let keep = self.keep_alive && !leaving && (request_is_done || !head.body.is_done());
+        let keep = self.keep_alive
+            && !leaving
+            && match self.is_own() {
+                true => head.reusable,
+                false => request_is_done || !head.body.is_done(),
+            };
         let name = self.plan.name;
-        let challenges = (head.status == 401)
-            .then(|| challenges(world, name, Some(pin.endpoint), None).collect::<String>());
+        let challenges = match (head.status, self.is_own()) {
+            (_, true) => None,
+            (401, false) => {
+                let lines = challenges(world, name, Some(pin.endpoint), None);
+                Some(lines.collect::<String>())
+            }
+            // What the server says to a credential of ours is not the client's business.
+            _ => (!world.handoff.is_passthrough()).then(String::new),
+        };
         let rewrite = Rewrite {
             code: code.filter(|_| server.normalize && code != head.code),
             echo: head.code.filter(|_| server.normalize).map(|_| Echo {
@@ -288,12 +334,25 @@ impl Scene<'_> {
     /// Statuses that are said to us and not to the client.
     fn check_status(&self, head: &AnswerHead<'_, '_>) -> Result<(), Stop> {
         let server = || self.server_name();
-        match (head.status, &self.world.settings.backend_identity) {
-            (401, BackendIdentity::BasicService { .. }) => Err(Refusal::ServerNonsense {
+        let refused = |what| {
+            Err(Refusal::ServerNonsense {
                 server: server(),
-                what: "our service account was refused",
+                what,
             }
-            .into()),
+            .into())
+        };
+        match (head.status, &self.world.settings.backend_identity) {
+            (401, _) if self.is_own() => Ok(()),
+            (401, BackendIdentity::BasicService { .. }) => {
+                refused("our service account was refused")
+            }
+            (401, BackendIdentity::Kerberos(_)) => {
+                refused("the ticket in the user's name was refused")
+            }
+            (401, BackendIdentity::Assertion(_)) => refused("our assertion was refused"),
+            (401, BackendIdentity::TrustedHeader { .. }) => {
+                refused("our word for the user was refused")
+            }
             (401, BackendIdentity::Passthrough) => {
                 // The server knows another password by now: what we remember is stale.
                 self.world.auth.revoke(&self.plan.pin.user);

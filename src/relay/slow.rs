@@ -2,7 +2,10 @@
 
 use super::bill::Bill;
 use crate::auth::{Identity, Verification};
-use crate::metrics::AuthOutcome;
+use crate::backend::BackServer;
+use crate::gss::{Ticket, TicketError};
+use crate::ids::ServerName;
+use crate::metrics::{AuthOutcome, TicketOutcome};
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
 use std::sync::Arc;
@@ -12,6 +15,8 @@ use std::time::Instant;
 pub(crate) enum Slow {
     /// A credential that nobody knows yet.
     Verify(Verification),
+    /// A ticket in the user's name, for a server that wants one.
+    Ticket(Arc<Identity>, Arc<BackServer>),
 }
 
 /// What slow work has found out for one request.
@@ -19,6 +24,8 @@ pub(crate) enum Slow {
 pub(crate) struct Known {
     /// Who asks.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// A ticket, and the server it is for. Good for one connection.
+    pub(crate) ticket: Option<(ServerName, Ticket)>,
 }
 
 impl Known {
@@ -51,6 +58,21 @@ impl Known {
                 };
                 runtime.metrics.auth(Some(scheme), told);
                 self.identity = Some(outcome?);
+            }
+            Slow::Ticket(identity, server) => {
+                let asked = world.handoff.ticket(&identity, server.settings(), began);
+                let outcome = asked.await;
+                runtime.metrics.ticket(match &outcome {
+                    Ok(_) => TicketOutcome::Made,
+                    Err(TicketError::Refused(_)) => TicketOutcome::Refused,
+                    Err(TicketError::Unavailable(_)) => TicketOutcome::Unavailable,
+                });
+                let ticket = outcome.map_err(|error| match error {
+                    TicketError::Refused(reason) => Refusal::NotHandedOn(reason),
+                    TicketError::Unavailable(reason) => Refusal::NoTicket(reason),
+                })?;
+                self.identity = Some(identity);
+                self.ticket = Some((server.name().clone(), ticket));
             }
         }
         Ok(())

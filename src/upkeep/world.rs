@@ -91,6 +91,7 @@ pub(crate) fn settings() -> Settings {
             redirects: BTreeMap::new(),
         },
         auth: AuthSettings {
+            passthrough: None,
             basic: None,
             bearer: None,
             cache_ttl: second,

@@ -25,6 +25,7 @@ mod continuity;
 mod failover;
 mod gate;
 mod guard;
+mod handoff;
 mod journey;
 mod log_parser;
 mod replay;

@@ -60,6 +60,7 @@ fn issuer() -> TokenIssuer {
 
 fn settings(issuers: Vec<TokenIssuer>) -> AuthSettings {
     AuthSettings {
+        passthrough: None,
         basic: None,
         bearer: Some(BearerAuth {
             challenge: BearerChallenge::default(),

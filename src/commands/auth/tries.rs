@@ -190,6 +190,11 @@ impl Trial<'_> {
             } => {
                 format!("{user} signs on, {user_header} names the user")
             }
+            BackendIdentity::Kerberos(_) => "a ticket in the user's name".to_owned(),
+            BackendIdentity::Assertion(_) => "an assertion that we sign".to_owned(),
+            BackendIdentity::TrustedHeader { user_header } => {
+                format!("{user_header} names the user, our certificate proves who says so")
+            }
         };
         report.step("hand-off", handed);
         report.step("next", "nothing to do; the server has not been asked");

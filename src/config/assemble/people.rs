@@ -1,35 +1,15 @@
-//! Who clients are, and who we are to the servers.
+//! Who clients are.
 
-use super::{amount, cores, edge, tokens};
+use super::{amount, cores, edge, tokens, untouched};
 use crate::config::certificates;
 use crate::config::problem::{Complaint, quoted};
 use crate::config::secrets;
 use crate::config::section::Section;
 use crate::config::settings::{
-    AuthSettings, BackendIdentity, BasicAuth, CertificateAuth, CertificateName, Listener,
-    LockoutGuard, Scheme, SourceGuard,
+    AuthSettings, BasicAuth, CertificateAuth, CertificateName, Listener, LockoutGuard, Scheme,
+    SourceGuard,
 };
 use crate::config::values;
-
-/// Headers with a meaning of their own between us and a server.
-const TAKEN_HEADERS: [&str; 16] = [
-    "authorization",
-    "connection",
-    "content-length",
-    "content-type",
-    "cookie",
-    "date",
-    "expect",
-    "host",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "x-clientinfo",
-    "x-requestid",
-    "x-requesttype",
-];
 
 pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
     let section = top.section("auth");
@@ -50,6 +30,7 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
         }),
         bearer: bearer.map(|section| tokens::bearer(&section)),
         certificate: certificate(&section.section("certificate")),
+        passthrough: untouched::passthrough(top, &section),
         cache_ttl: section.duration("cache_ttl"),
         negative_ttl: section.duration("negative_ttl"),
         cache_capacity: section.amount("cache_capacity"),
@@ -207,54 +188,4 @@ fn judge_missing_basic(top: &Section<'_>, auth: &Section<'_>, has_tokens: bool) 
         name.here()
     };
     top.desk.error(&at, Complaint::new(what, cure));
-}
-
-pub(super) fn backend_identity(top: &Section<'_>) -> BackendIdentity {
-    let section = top.section("backend_identity");
-    let desk = top.desk;
-    let header = section.text("user_header").unwrap_or_default();
-    if TAKEN_HEADERS.contains(&header.to_ascii_lowercase().as_str()) {
-        let what = format!(
-            "{} has another meaning between us and a server",
-            quoted(&header)
-        );
-        let complaint = Complaint::new(what, "choose another name, as in `X-Remote-User`");
-        desk.error(&section.place("user_header"), complaint);
-    }
-    let with_service = section.text("mode").as_deref() == Some("basic_service");
-    for leaf in ["user", "password"] {
-        let written = section.has(leaf);
-        if with_service && !written {
-            let what = format!("`mode: basic_service` needs `{leaf}`");
-            let cure = match leaf {
-                "user" => "add the service account's login name",
-                _ => "add `password: ${ENV}` or `password: file:PATH`",
-            };
-            desk.error(&section.place("mode"), Complaint::new(what, cure));
-        } else if !with_service && written {
-            let what = format!("`{leaf}` has no effect with `mode: passthrough`");
-            let cure = "remove it, or write `mode: basic_service`";
-            desk.warning(&section.place(leaf), Complaint::new(what, cure));
-        }
-    }
-    if !with_service {
-        return BackendIdentity::Passthrough;
-    }
-    let (Some(user), Some(password)) =
-        (section.text("user"), secrets::secret(&section, "password"))
-    else {
-        return BackendIdentity::Passthrough;
-    };
-    if user.contains(':') {
-        let what = format!("{} has a colon, which ends a login name", quoted(&user));
-        desk.error(
-            &section.place("user"),
-            Complaint::new(what, "use the name without it"),
-        );
-    }
-    BackendIdentity::BasicService {
-        user,
-        password,
-        user_header: header,
-    }
 }

@@ -121,7 +121,7 @@ impl Reply {
             Flavour::Exchange => format!("Basic realm=\"{}\"", options.host),
         };
         let mut challenges = vec![realm];
-        if options.authenticate == super::Authenticate::Connections {
+        if options.authenticate != super::Authenticate::Requests {
             // gromox names it last, Exchange first.
             let at = match options.flavour {
                 Flavour::Gromox => challenges.len(),

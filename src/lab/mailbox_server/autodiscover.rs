@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::answers::{Payload, Reply};
+use super::authenticator::Judged;
 use super::connection::Connection;
 use super::delivery::Then;
 use super::http::Head;
@@ -30,7 +31,9 @@ impl Connection {
             Ok(body) => body,
             Err((status, words)) => return self.say(status, words).await,
         };
-        let Some(user) = self.user(head).await else {
+        let shows_certificate = self.inbound.wire.shows_certificate();
+        let judged = self.who.user(&server, head, shows_certificate).await;
+        let Judged::User(user) = judged else {
             let reply = Reply::challenge(&server.options);
             return server.deliver(&mut self.inbound, reply, None).await;
         };

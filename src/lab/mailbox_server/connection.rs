@@ -8,17 +8,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::answers::{Payload, Reply, health_page};
+use super::authenticator::{Judged, Who};
 use super::delivery::{self, Then};
 use super::faults::{Ending, Fault, Place};
 use super::http::{Head, Inbound, NoHead};
 use super::requests::{Asked, Outcome};
-use super::{Authenticate, HealthPage, Server};
+use super::{HealthPage, Server};
 use crate::ids::UserName;
 use crate::lab::wire::Wire;
 use crate::mapi::{Endpoint, Flavour, RequestType};
-
-/// Failures on one connection after which gromox locks a user out.
-const FAILURES_MAX: u32 = 10;
 
 /// What one connection remembers.
 #[derive(Debug)]
@@ -26,9 +24,7 @@ pub(super) struct Connection {
     pub(super) server: Arc<Server>,
     number: u64,
     pub(super) inbound: Inbound,
-    /// The identity that stuck to the connection, where it does.
-    stuck: Option<UserName>,
-    failures: u32,
+    pub(super) who: Who,
 }
 
 /// Serves a connection to its end.
@@ -50,8 +46,7 @@ pub(super) async fn serve(server: Arc<Server>, tcp: TcpStream, number: u64) {
         server,
         number,
         inbound: Inbound::new(wire),
-        stuck: None,
-        failures: 0,
+        who: Who::default(),
     };
     loop {
         match connection.exchange().await {
@@ -123,10 +118,30 @@ impl Connection {
         };
         server.counts.body(body.len());
 
-        let Some(user) = self.user(&head).await else {
-            let reply = Reply::challenge(&server.options);
-            return server.deliver(&mut self.inbound, reply, None).await;
+        let shows_certificate = self.inbound.wire.shows_certificate();
+        let user = match self.who.user(&server, &head, shows_certificate).await {
+            Judged::User(user) => user,
+            Judged::Nobody => {
+                let reply = Reply::challenge(&server.options);
+                return server.deliver(&mut self.inbound, reply, None).await;
+            }
+            Judged::More(token) => {
+                let mut reply = Reply::challenge(&server.options);
+                reply
+                    .headers
+                    .retain(|(name, _)| *name != "WWW-Authenticate");
+                reply
+                    .headers
+                    .push(("WWW-Authenticate", format!("NTLM {token}")));
+                return server.deliver(&mut self.inbound, reply, None).await;
+            }
         };
+        let owner = head
+            .mailbox()
+            .and_then(|id| server.options.owners.get(&id).cloned());
+        if owner.is_some_and(|owner| owner != user) {
+            server.counts.crossed();
+        }
         if let Some(Fault::Status(code)) = fault {
             let reply = delivery::status(code, flavour);
             return server.deliver(&mut self.inbound, reply, None).await;
@@ -252,38 +267,6 @@ impl Connection {
                 .await?;
         }
         Ok(())
-    }
-
-    /// Who asks; judged per request, unless identities stick to connections here.
-    pub(super) async fn user(&mut self, head: &Head) -> Option<UserName> {
-        let server = Arc::clone(&self.server);
-        let Some(authorization) = head.text("authorization") else {
-            return self.stuck.clone();
-        };
-        self.stuck = None;
-        let user = match read_basic(authorization) {
-            Some((user, password)) if server.admits(&user, &password) => user,
-            Some((user, _)) => {
-                server.counts.wrong_password();
-                self.failures += 1;
-                if self.failures >= FAILURES_MAX && server.options.flavour == Flavour::Gromox {
-                    // The user of the tenth failure pays for all ten, whoever made them.
-                    server.ban(&user);
-                }
-                tokio::time::sleep(server.options.wrong_password_delay).await;
-                return None;
-            }
-            None => server.holder_of(authorization)?,
-        };
-        if server.options.authenticate == Authenticate::Connections {
-            self.stuck = Some(user.clone());
-        }
-        match &server.options.service {
-            Some(service) if service.user == user => head
-                .text(&service.header)
-                .map(|on_behalf_of| UserName::new(on_behalf_of.to_ascii_lowercase())),
-            _ => Some(user),
-        }
     }
 }
 

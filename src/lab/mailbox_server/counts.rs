@@ -15,6 +15,7 @@ pub(super) struct Counts {
     waits_held: AtomicU64,
     waits_aborted: AtomicU64,
     wrong_passwords: AtomicU64,
+    crossed: AtomicU64,
     head_bytes: AtomicU64,
     body_bytes: AtomicU64,
     sent_bytes: AtomicU64,
@@ -47,6 +48,8 @@ pub struct Counters {
     pub waits_aborted: u64,
     /// Credentials refused.
     pub wrong_passwords: u64,
+    /// Requests of a user for a mailbox that is another's, where owners are known.
+    pub crossed: u64,
     /// Bytes of request heads.
     pub head_bytes: u64,
     /// Bytes of request bodies.
@@ -104,6 +107,10 @@ impl Counts {
         add(&self.wrong_passwords, 1);
     }
 
+    pub(super) fn crossed(&self) {
+        add(&self.crossed, 1);
+    }
+
     pub(super) fn of(&self, kind: RequestType) -> u64 {
         self.kinds
             .0
@@ -121,6 +128,7 @@ impl Counts {
             waits_held: read(&self.waits_held),
             waits_aborted: read(&self.waits_aborted),
             wrong_passwords: read(&self.wrong_passwords),
+            crossed: read(&self.crossed),
             head_bytes: read(&self.head_bytes),
             body_bytes: read(&self.body_bytes),
             sent_bytes: read(&self.sent_bytes),

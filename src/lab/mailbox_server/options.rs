@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
 
 use super::journal::Journal;
+use crate::auth::handoff::assertion::Verifier;
 use crate::ids::{DatabaseName, ServerName, UserName};
 use crate::lab::identity_provider::Keys;
 use crate::mapi::Flavour;
@@ -28,6 +30,8 @@ pub enum Authenticate {
     Requests,
     /// The connection: later requests without credentials are the same user.
     Connections,
+    /// The connection, by its first credentials: later ones are not looked at.
+    FirstOfConnection,
 }
 
 /// Who may come in.
@@ -48,6 +52,23 @@ impl Users {
         .into_iter()
         .flatten()
     }
+}
+
+/// How a front end tells a server who the user is, beside what users show themselves.
+#[derive(Clone, Debug, Default)]
+pub enum Told {
+    /// Not at all.
+    #[default]
+    Nothing,
+    /// By a ticket in the user's name, which this key table opens.
+    Tickets(PathBuf),
+    /// By a token of the front end's own; in this header, or in `Authorization`.
+    Assertions(Arc<Verifier>, String),
+    /// By a header, on connections that showed a client certificate.
+    Header(String),
+    /// By a handshake of three messages like NTLM's, which proves the connection: `NTLM` with
+    /// [`handshake`](super::authenticator::handshake)'s words in base64.
+    Handshakes,
 }
 
 /// The account of a front end that names the user in a header.
@@ -107,6 +128,11 @@ pub struct Options {
     pub authenticate: Authenticate,
     /// The account of a front end.
     pub service: Option<Service>,
+    /// How a front end tells who the user is.
+    pub told: Told,
+    /// Whose each mailbox is, by lower-case `MailboxId`: whoever asks for another's has crossed over, and
+    /// is counted. Of mailboxes that are not here nothing is known.
+    pub owners: HashMap<String, UserName>,
     /// Databases active here at the start.
     pub databases: BTreeSet<DatabaseName>,
     /// Which database a mailbox is in, by lower-case `MailboxId`.
@@ -165,6 +191,8 @@ impl Options {
             tokens: Tokens::None,
             authenticate: Authenticate::Requests,
             service: None,
+            told: Told::Nothing,
+            owners: HashMap::new(),
             databases: BTreeSet::new(),
             mailboxes: HashMap::new(),
             default_database: None,

@@ -24,6 +24,11 @@ pub(super) fn write(site: &Site) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     site.authority().write(folder)?;
     site.authority().server(&[HOST])?.write(folder, "mail")?;
+    if site.plan().back_certificate {
+        site.authority()
+            .client("mapigate")?
+            .write(folder, "front")?;
+    }
     write_users(site)?;
     write_keys(folder)?;
     write_databases(site)?;
@@ -168,6 +173,10 @@ fn servers(site: &Site) -> String {
             Flavour::Gromox => "gromox",
         };
         let tls = match site.plan().back_tls {
+            true if site.plan().back_certificate => format!(
+                "{{ ca: ca.pem, name: {}, client_certificate: {{ chain: front.pem, key: front.key }} }}",
+                options.host
+            ),
             true => format!("{{ ca: ca.pem, name: {} }}", options.host),
             false => "off".to_owned(),
         };

@@ -5,6 +5,7 @@ use super::{Asking, HTML, Reply, XML};
 use crate::accounting::{Kind, Wire};
 use crate::admission::Quota;
 use crate::auth::Identity;
+use crate::auth::handoff::Shown;
 use crate::autodiscover::{
     ANSWER_MAX, Dialect, Filter, authority_of, filter, host_of, with_authority,
 };
@@ -19,8 +20,10 @@ use crate::relay::answer;
 use crate::relay::bill::{Bill, Routed};
 use crate::relay::head::{Fields, RequestHead, finish, line};
 use crate::relay::public::is_back_end;
-use crate::runtime::{Runtime, Snapshot};
+use crate::relay::slow::{Known, Slow};
+use crate::runtime::Runtime;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -35,14 +38,8 @@ const PASSED: [&str; 7] = [
     "client-request-id",
 ];
 
-/// The head a server gets, but for its length and end.
-pub(super) fn head(
-    head: &RequestHead<'_, '_>,
-    dialect: Dialect,
-    identity: &Identity,
-    world: &Snapshot,
-    caller: &Caller<'_>,
-) -> Vec<u8> {
+/// The head a server gets, but for who asks, its length and its end.
+pub(super) fn head(head: &RequestHead<'_, '_>, dialect: Dialect, caller: &Caller<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(b"POST ");
     out.extend_from_slice(dialect.path().as_bytes());
@@ -51,13 +48,6 @@ pub(super) fn head(
         if let Some(value) = head.field(name) {
             line(&mut out, name.as_bytes(), value);
         }
-    }
-    if let Some(value) = world.handoff.authorization(head.authorization) {
-        line(&mut out, b"Authorization", value);
-    }
-    let user = world.handoff.user_header();
-    if let Some((field, value)) = user.zip(world.handoff.user_value(identity)) {
-        line(&mut out, field.as_bytes(), value.as_bytes());
     }
     line(&mut out, b"X-Forwarded-For", caller.address.as_bytes());
     line(&mut out, b"X-Forwarded-Proto", caller.scheme.as_bytes());
@@ -101,6 +91,33 @@ pub(super) async fn ask(
         let number = number.to_string();
         line(&mut request, b"X-MapiHttpCapability", number.as_bytes());
     }
+    let original = asking.authorization.as_ref().map(|value| value.as_slice());
+    let authenticates = server.settings().authenticates;
+    let lane = world
+        .handoff
+        .lane(authenticates, &asking.identity, original);
+    let shown = world
+        .handoff
+        .show(&asking.identity.user, original, server.name(), bill.time)
+        .map_err(|why| Refusal::NotHandedOn(why.to_string().into()))?;
+    // A ticket signs a connection on: it is for a new one.
+    let is_new = shown.is_none();
+    let shown = match shown {
+        Some(shown) => shown,
+        None => {
+            let slow = Slow::Ticket(Arc::clone(&asking.identity), Arc::clone(server));
+            let mut known = Known::default();
+            known.learn(slow, runtime, world, bill).await?;
+            let ticket = known.ticket.as_ref().map(|(_, ticket)| ticket);
+            Shown::by_ticket(ticket.ok_or(Refusal::TooBusy("ticket"))?)
+        }
+    };
+    if let Some(value) = &shown.authorization {
+        line(&mut request, b"Authorization", value);
+    }
+    if let Some((field, value)) = &shown.field {
+        line(&mut request, field.as_bytes(), value.as_bytes());
+    }
     finish(body.len() as u64, &mut request);
     bill.ledger
         .server_out
@@ -109,7 +126,8 @@ pub(super) async fn ask(
     request.extend_from_slice(body);
     let asked = Asked {
         server,
-        lane: server.lane(|| asking.key),
+        lane,
+        is_new,
         connect_timeout: limits.connect_timeout,
         runtime,
     };
@@ -133,7 +151,7 @@ pub(super) async fn ask(
 }
 
 /// The server of the active copy, where it is up.
-fn eligible<'a>(scene: &Scene<'a>, errand: &Errand) -> Result<&'a BackServer, Refusal> {
+fn eligible<'a>(scene: &Scene<'a>, errand: &Errand) -> Result<&'a Arc<BackServer>, Refusal> {
     let refused = |why| Refusal::NoEligibleCopy {
         database: errand.database.clone(),
         why,
@@ -148,7 +166,7 @@ fn eligible<'a>(scene: &Scene<'a>, errand: &Errand) -> Result<&'a BackServer, Re
         ));
     }
     let server = world.servers.get(active);
-    Ok(server.ok_or_else(|| refused("its server is not configured"))?)
+    server.ok_or_else(|| refused("its server is not configured"))
 }
 
 /// A server's answer, whole.
@@ -162,6 +180,8 @@ struct Answered {
 struct Asked<'a> {
     server: &'a BackServer,
     lane: Option<u128>,
+    /// No kept connection will do.
+    is_new: bool,
     connect_timeout: Duration,
     runtime: &'a Runtime,
 }
@@ -170,7 +190,11 @@ impl Asked<'_> {
     /// Asks on a kept connection, and where that fails, on a new one: the question changes nothing, so it
     /// may be asked twice.
     async fn ask(&self, request: &[u8], bill: &mut Bill<'_>) -> Result<Answered, Refusal> {
-        if let Some(leg) = self.server.reuse(self.lane, bill.began) {
+        let kept = match self.is_new {
+            true => None,
+            false => self.server.reuse(self.lane, bill.began),
+        };
+        if let Some(leg) = kept {
             bill.tries += 1;
             bill.server_reused = true;
             if let Ok(answered) = self.exchange(leg, request, bill).await {

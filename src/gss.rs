@@ -1,0 +1,9 @@
+//! What the system's Kerberos library is told and asked.
+//!
+//! The library (MIT's `libgssapi_krb5`) is blocking C: whatever is here that asks a KDC says so, and is
+//! for threads that may wait.
+
+pub mod credential;
+mod delegation;
+
+pub use delegation::{Delegation, Evidence, Names, Ticket, TicketError};
