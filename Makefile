@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help build demo test lint doc bench bench-smoke build-tools test-tools bench-peers
+.PHONY: help build demo test test-ad lint doc bench bench-smoke build-tools test-tools bench-peers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,19 @@ test: build-tools test-tools ## Format, lints, documentation, then every test
 	else \
 	  echo "cargo test"; cargo test --no-fail-fast; \
 	fi
+	@if why=$$(tests/ad/possible.sh); then \
+	  $(MAKE) --no-print-directory test-ad; \
+	else \
+	  echo "skipped: make test-ad, mapigate with an Active Directory ($$why)"; \
+	fi
+
+test-ad: build-tools test-tools ## Bring up an Active Directory on the loopback, test against it, take it down; needs root
+	@$(AS_ROOT) tests/ad/up.sh $(AD_LAB); \
+	trap '$(AS_ROOT) tests/ad/down.sh $(AD_LAB)' EXIT; \
+	MAPIGATE_AD_LAB=$(abspath $(AD_LAB)) cargo test --test ad -- --include-ignored
+
+# Where the directory of `make test-ad` is kept between runs.
+AD_LAB ?= target/ad
 
 lint: build-tools ## Format and lints; dependencies too where cargo-deny is installed
 	cargo fmt --check

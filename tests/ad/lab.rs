@@ -1,0 +1,113 @@
+//! The directory that `tests/ad/up.sh` brought up, as tests use it.
+#![allow(
+    dead_code,
+    reason = "facts of the lab, of which every subject uses some"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The Kerberos realm of the lab.
+pub(crate) const REALM: &str = "CONTOSO.TEST";
+/// The domain of its mail addresses.
+pub(crate) const DOMAIN: &str = "contoso.test";
+/// What Windows calls the domain.
+pub(crate) const NETBIOS: &str = "CONTOSO";
+/// The password of alice, bob and carol.
+pub(crate) const PASSWORD: &str = "P@ssw0rd.1";
+
+/// A running domain controller.
+#[derive(Debug)]
+pub(crate) struct Lab(PathBuf);
+
+impl Lab {
+    /// The lab that `make test-ad` has brought up.
+    pub(crate) fn find() -> Self {
+        let folder = std::env::var_os("MAPIGATE_AD_LAB").map(PathBuf::from);
+        let folder = folder.expect(
+            "MAPIGATE_AD_LAB names no folder of a running lab: run `make test-ad`, \
+             or `tests/ad/up.sh FOLDER` and set it to that folder",
+        );
+        assert!(
+            folder.join("krb5.conf").exists(),
+            "{} holds no lab: run `tests/ad/up.sh {0}`",
+            folder.display()
+        );
+        Self(folder)
+    }
+
+    /// A file of the lab: `krb5.conf`, `mail.keytab`, `mbx.keytab`, `tls/ca.pem`, `etc/smb.conf` and others.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Where Kerberos programs find the realm: one variable of their environment.
+    pub(crate) fn environment(&self) -> (String, String) {
+        let path = self.path("krb5.conf").display().to_string();
+        ("KRB5_CONFIG".to_owned(), path)
+    }
+
+    /// Administers the domain; `arguments` as for `samba-tool`.
+    pub(crate) fn tool(&self, arguments: &[&str]) -> Output {
+        let conf = self.path("etc/smb.conf");
+        let output = Command::new("samba-tool")
+            .args(arguments)
+            .arg(format!("--configfile={}", conf.display()))
+            .output()
+            .expect("samba-tool runs");
+        assert!(
+            output.status.success(),
+            "samba-tool {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output
+    }
+
+    /// A user of this test alone, whose account goes with it.
+    pub(crate) fn user(&self, password: &str) -> LabUser<'_> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("t{}x{number}", std::process::id());
+        self.tool(&["user", "create", &name, password]);
+        LabUser { lab: self, name }
+    }
+
+    /// Logs on as `name` and keeps the tickets in this file.
+    pub(crate) fn log_on(&self, name: &str, password: &str, tickets: &Path) {
+        use std::io::Write as _;
+        let mut child = Command::new("kinit")
+            .env("KRB5_CONFIG", self.path("krb5.conf"))
+            .arg("-c")
+            .arg(format!("FILE:{}", tickets.display()))
+            .arg(format!("{name}@{REALM}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("kinit runs");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(password.as_bytes()).unwrap();
+        drop(stdin);
+        let status = child.wait().unwrap();
+        assert!(status.success(), "kinit {name}: {status}");
+    }
+}
+
+/// A user that one test made.
+#[derive(Debug)]
+pub(crate) struct LabUser<'a> {
+    lab: &'a Lab,
+    /// The account's name, without a domain.
+    pub(crate) name: String,
+}
+
+impl Drop for LabUser<'_> {
+    fn drop(&mut self) {
+        let conf = self.lab.path("etc/smb.conf");
+        // It matters to nobody but a later reader of the list of users.
+        let _gone = Command::new("samba-tool")
+            .args(["user", "delete", &self.name])
+            .arg(format!("--configfile={}", conf.display()))
+            .output();
+    }
+}

@@ -1,0 +1,17 @@
+//! mapigate between an Active Directory and curl: what a site's own users do on the first morning.
+//!
+//! These tests need a domain controller and are ignored without one; `make test-ad` brings one up. Each subject is a
+//! module.
+#![allow(unreachable_pub, reason = "modules of one test program share")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that meets the unexpected ends there; waiting is by the clock; figures are told"
+)]
+
+mod controller;
+mod lab;
