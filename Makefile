@@ -32,7 +32,8 @@ test: build-tools test-tools ## Format, lints, documentation, then every test
 test-ad: build-tools test-tools ## Bring up an Active Directory on the loopback, test against it, take it down; needs root
 	@$(AS_ROOT) tests/ad/up.sh $(AD_LAB); \
 	trap '$(AS_ROOT) tests/ad/down.sh $(AD_LAB)' EXIT; \
-	MAPIGATE_AD_LAB=$(abspath $(AD_LAB)) cargo test --test ad -- --include-ignored
+	MAPIGATE_AD_LAB=$(abspath $(AD_LAB)) KRB5_CONFIG=$(abspath $(AD_LAB))/krb5.conf \
+	  cargo test --test ad -- --include-ignored
 
 # Where the directory of `make test-ad` is kept between runs.
 AD_LAB ?= target/ad
@@ -62,6 +63,9 @@ build-tools:
 	@command -v cargo >/dev/null || { echo "Rust 1.88 or later is needed: https://rustup.rs" >&2; exit 1; }
 	@$(call ensure,cc,gcc,compiles the C and assembly of aws-lc and zlib-ng)
 	@$(call ensure,cmake,cmake,configures zlib-ng)
+	@[ -e /usr/include/gssapi/gssapi_ext.h ] || { $(call install,libkrb5-dev,Kerberos: headers and library); }
+	@ls /usr/lib/*/libclang-*.so* /usr/lib/llvm*/lib/libclang* >/dev/null 2>&1 \
+	  || { $(call install,libclang-dev,reads the headers of Kerberos for the build); }
 	@[ -e /usr/include/stdio.h ] || { $(call install,libc6-dev,headers of the C library); }
 
 # Tests that are a person's own hand use the person's own tool.

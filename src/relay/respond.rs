@@ -32,6 +32,8 @@ pub(super) struct Scene<'a> {
     pub(super) world: &'a Snapshot,
     pub(super) plan: &'a Plan,
     pub(super) keep_alive: bool,
+    /// The connection may be proven as a whole.
+    pub(super) is_bindable: bool,
 }
 
 /// What is known once the answer's head has passed.
@@ -71,6 +73,7 @@ impl<S: Stream> Connection<S> {
             world,
             plan,
             keep_alive,
+            is_bindable: self.memo.is_bindable(),
         };
         let client = self.client.ip();
         let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
@@ -233,8 +236,14 @@ impl Scene<'_> {
         let sealed = self.route_cookie(head, code);
         let keep = self.keep_alive && !leaving && (request_is_done || !head.body.is_done());
         let name = self.plan.name;
-        let challenges = (head.status == 401)
-            .then(|| challenges(world, name, Some(pin.endpoint), None).collect::<String>());
+        let challenges = match head.status {
+            401 => {
+                let endpoint = Some(pin.endpoint);
+                let lines = challenges(world, name, endpoint, None, self.is_bindable);
+                Some(lines.collect::<String>())
+            }
+            _ => None,
+        };
         let rewrite = Rewrite {
             code: code.filter(|_| server.normalize && code != head.code),
             echo: head.code.filter(|_| server.normalize).map(|_| Echo {
@@ -248,7 +257,9 @@ impl Scene<'_> {
                 .zip(sealed.as_deref())
                 .map(|(sealer, value)| (sealer.name(), value, pin.endpoint.path())),
             own_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
-            challenges: challenges.as_deref(),
+            challenges: challenges
+                .as_deref()
+                .or(self.plan.proof.as_deref().map(|proof| &*proof.0)),
             device: self.device(bill),
             close: !keep,
         };

@@ -1,7 +1,7 @@
 //! Slow work between a head and its decision, done once for the request, then the head is judged again.
 
 use super::bill::Bill;
-use crate::auth::{Identity, Verification};
+use crate::auth::{HANDSHAKE, Handshake, Identity, Memo, Shaken, Verification};
 use crate::metrics::AuthOutcome;
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
@@ -12,6 +12,8 @@ use std::time::Instant;
 pub(crate) enum Slow {
     /// A credential that nobody knows yet.
     Verify(Verification),
+    /// A word of a conversation that proves the connection.
+    Shake(Box<Handshake>),
 }
 
 /// What slow work has found out for one request.
@@ -33,6 +35,7 @@ impl Known {
     pub(super) async fn learn(
         &mut self,
         slow: Slow,
+        memo: &mut Memo,
         runtime: &Runtime,
         world: &Snapshot,
         bill: &mut Bill<'_>,
@@ -51,6 +54,23 @@ impl Known {
                 };
                 runtime.metrics.auth(Some(scheme), told);
                 self.identity = Some(outcome?);
+            }
+            Slow::Shake(handshake) => {
+                let scheme = handshake.scheme();
+                let outcome = handshake.run(memo).await;
+                bill.auth = began.elapsed();
+                bill.verification_ns += world.auth.take_cpu_ns();
+                runtime.metrics.auth_verified();
+                let told = match &outcome {
+                    Ok(Shaken::Proven(_)) => AuthOutcome::Verified,
+                    Ok(Shaken::More) => AuthOutcome::Challenged,
+                    Err(denied) => denied.outcome(),
+                };
+                runtime.metrics.auth(Some(scheme), told);
+                match outcome? {
+                    Shaken::Proven(identity) => self.identity = Some(identity),
+                    Shaken::More => return Err(Refusal::Unauthenticated(HANDSHAKE)),
+                }
             }
         }
         Ok(())

@@ -93,6 +93,9 @@ pub(crate) fn settings() -> Settings {
         auth: AuthSettings {
             basic: None,
             bearer: None,
+            negotiate: None,
+            ntlm: None,
+            connection_ttl: Duration::from_secs(3600),
             cache_ttl: second,
             negative_ttl: second,
             cache_capacity: 10,

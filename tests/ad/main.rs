@@ -13,5 +13,9 @@
     reason = "a test that meets the unexpected ends there; waiting is by the clock; figures are told"
 )]
 
+mod client;
 mod controller;
 mod lab;
+mod negotiate;
+mod ntlm;
+mod site;
