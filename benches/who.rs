@@ -10,11 +10,16 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use libgssapi::context::{ClientCtx, CtxFlags};
+use libgssapi::credential::{Cred, CredUsage};
+use libgssapi::name::Name;
+use libgssapi::oid::{GSS_MECH_SPNEGO, GSS_NT_HOSTBASED_SERVICE, GSS_NT_USER_NAME, OidSet};
 use mapigate::auth::{Asker, AuthStep, Authenticator, HandOff, Identity, Memo, Scheme};
 use mapigate::config::settings::{
     Access, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BearerAuth, BearerChallenge,
-    Database, DirectorySettings, KeyPlace, KeySource, TokenIssuer,
+    BindingRule, Database, DirectorySettings, KeyPlace, KeySource, NegotiateAuth, NtlmAuth,
+    TokenIssuer,
 };
 use mapigate::directory::Directory;
 use mapigate::ids::{DatabaseName, ServerName, UserName};
@@ -58,6 +63,9 @@ fn authentication(criterion: &mut Criterion) {
             default_domain: None,
         }),
         bearer: None,
+        negotiate: None,
+        ntlm: None,
+        connection_ttl: Duration::from_secs(3600),
         cache_ttl: Duration::from_secs(3600),
         negative_ttl: Duration::from_secs(3600),
         cache_capacity: 200_000,
@@ -160,6 +168,9 @@ fn tokens(criterion: &mut Criterion) {
                 clients: Vec::new(),
             }],
         }),
+        negotiate: None,
+        ntlm: None,
+        connection_ttl: Duration::from_secs(3600),
         cache_ttl: Duration::from_secs(3600),
         negative_ttl: Duration::from_secs(3600),
         cache_capacity: 200_000,
@@ -224,6 +235,118 @@ fn tokens(criterion: &mut Criterion) {
     });
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "criterion has no word for what was left out, nor for processor time"
+)]
+#[expect(clippy::panic, reason = "a handshake that fails is no measurement")]
+/// What a proven connection costs, and, where a domain controller is at hand, what proving it costs.
+fn connections(criterion: &mut Criterion) {
+    let helper = "while read verb rest; do case $verb in YR) echo TT AQID;; *) echo 'AF CONTOSO\\user1';; esac; done";
+    let mut settings = AuthSettings {
+        basic: None,
+        bearer: None,
+        passthrough: None,
+        negotiate: None,
+        ntlm: Some(NtlmAuth {
+            helper: ["sh", "-c", helper].map(str::to_owned).into(),
+            pool: 1,
+            handshake_timeout: Duration::from_secs(10),
+            realm_map: BTreeMap::new(),
+        }),
+        certificate: mapigate::config::settings::CertificateAuth::default(),
+        lockout_guard: None,
+        connection_ttl: Duration::from_secs(3600),
+        cache_ttl: Duration::from_secs(3600),
+        negative_ttl: Duration::from_secs(3600),
+        cache_capacity: 1000,
+        verifications_max: 2,
+    };
+    let now = (Instant::now(), SystemTime::now());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let offered = &[Scheme::Negotiate, Scheme::Ntlm];
+    let auth = Authenticator::new(&settings, None).unwrap();
+    let mut memo = Memo::over_tls(None);
+    for message in [b"NTLMSSP\0\x01", b"NTLMSSP\0\x03"] {
+        let value = format!("NTLM {}", STANDARD.encode(message));
+        if let AuthStep::Shake(word) =
+            auth.step(&asker(Some(value.as_bytes()), offered, now), &mut memo)
+        {
+            runtime.block_on(word.run(&mut memo)).unwrap();
+        }
+    }
+    assert!(matches!(
+        auth.step(&asker(None, offered, now), &mut memo),
+        AuthStep::Granted(_)
+    ));
+    criterion.bench_function("proven_connection", |bencher| {
+        bencher.iter(|| auth.step(black_box(&asker(None, offered, now)), &mut memo));
+    });
+
+    let Some(lab) = std::env::var_os("MAPIGATE_AD_LAB").map(std::path::PathBuf::from) else {
+        println!(
+            "kerberos_ticket_accepted is left out: MAPIGATE_AD_LAB names no lab of tests/ad/up.sh"
+        );
+        return;
+    };
+    settings.negotiate = Some(NegotiateAuth {
+        keytab: lab.join("mail.keytab"),
+        replay_cache: None,
+        realm_map: BTreeMap::new(),
+        channel_binding: BindingRule::Accept,
+        extra_channel_bindings: Vec::new(),
+        allow_ntlm_in_spnego: false,
+        persist: true,
+        threads: 4,
+        handshake_timeout: Duration::from_secs(10),
+    });
+    let auth = Authenticator::new(&settings, None).unwrap();
+    let spnego = OidSet::singleton(GSS_MECH_SPNEGO).unwrap();
+    let user = Name::new(b"alice@CONTOSO.TEST", Some(GSS_NT_USER_NAME)).unwrap();
+    let credential = Cred::acquire_with_password(
+        Some(&user),
+        "P@ssw0rd.1",
+        None,
+        CredUsage::Initiate,
+        Some(&spnego),
+    );
+    let credential = credential.unwrap();
+    let value = || {
+        let service = Name::new(b"HTTP@mail.contoso.test", Some(GSS_NT_HOSTBASED_SERVICE)).unwrap();
+        let mut client = ClientCtx::new(
+            Some(credential.clone()),
+            service,
+            CtxFlags::GSS_C_MUTUAL_FLAG,
+            Some(GSS_MECH_SPNEGO),
+        );
+        let token = client.step(None, None).unwrap().unwrap();
+        format!("Negotiate {}", STANDARD.encode(&*token)).into_bytes()
+    };
+    let mut cpu = (0, 0);
+    criterion.bench_function("kerberos_ticket_accepted", |bencher| {
+        bencher.iter_batched(
+            value,
+            |value| {
+                let mut memo = Memo::over_tls(None);
+                let step = auth.step(&asker(Some(&value), offered, now), &mut memo);
+                let AuthStep::Shake(word) = step else {
+                    panic!("{step:?}");
+                };
+                runtime.block_on(word.run(&mut memo)).unwrap();
+                cpu = (cpu.0 + auth.take_cpu_ns(), cpu.1 + 1);
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    println!(
+        "kerberos_ticket_accepted: {} ns of processor time each",
+        cpu.0 / cpu.1.max(1)
+    );
+}
+
 fn directory(criterion: &mut Criterion) {
     let settings = DirectorySettings {
         file: None,
@@ -285,5 +408,5 @@ fn directory(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, authentication, tokens, directory);
+criterion_group!(benches, authentication, tokens, connections, directory);
 criterion_main!(benches);

@@ -13,16 +13,21 @@
 //! lines do not matter, so that a site does not hash all passwords again because one was changed. What is disbelieved ends with any
 //! change, since the change may have made it right.
 //!
-//! A further scheme is a file that implements `Method`, and a field of `Schemes`.
+//! A further scheme is a file that implements `Method`, and a field of `Schemes`. Schemes that prove a connection by
+//! words and answers implement `Dialogue` instead; of them only the connection knows.
 
 mod basic;
 mod bearer;
+mod binding;
 mod cache;
 mod certificate;
 mod guard;
+mod dialogue;
 pub mod handoff;
 mod method;
 mod names;
+mod negotiate;
+mod ntlm;
 pub mod passwords;
 mod people;
 mod verify;
@@ -31,10 +36,12 @@ pub use crate::config::settings::Scheme;
 #[cfg(test)]
 pub(crate) use bearer::mint;
 pub use bearer::{Fetch, KeyRing, KeySetProblem, Put};
+pub use binding::ChannelBinding;
 pub use cache::Memo;
 pub use certificate::{
     Claim, Holder, Holders, Presented, Trust, Trusts, words as certificate_words,
 };
+pub use dialogue::{Handshake, Shaken};
 pub use guard::{Delay, GuardFacts};
 pub use handoff::{HandOff, HandOffError};
 pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
@@ -49,8 +56,11 @@ use basic::Basic;
 use bearer::Bearer;
 use cache::Beliefs;
 use certificate::{Certificate, Holding};
+use dialogue::{Dialogue, Waiting, Word};
 use guard::Guard;
 use method::Method;
+use negotiate::Negotiate;
+use ntlm::Ntlm;
 use passwords::PasswordProblem;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -92,6 +102,8 @@ pub enum AuthStep {
     Granted(Arc<Identity>),
     /// Only slow work can tell.
     Verify(Verification),
+    /// A word of a conversation that proves the connection: it must be heard.
+    Shake(Box<Handshake>),
     /// Answer 401 with the challenges. Nothing was shown: [`BEARER_PROBE`] and [`NO_CREDENTIALS`] are the
     /// normal beginning of a conversation.
     Challenge(&'static str),
@@ -101,6 +113,9 @@ pub enum AuthStep {
 
 /// The reason of a request without credentials.
 pub const NO_CREDENTIALS: &str = "no credentials";
+
+/// The reason of a 401 in mid-conversation.
+pub const HANDSHAKE: &str = "handshake goes on";
 
 /// The reason of a bare `Authorization: Bearer`, by which Outlook asks for the challenges.
 pub const BEARER_PROBE: &str = "bearer probe";
@@ -172,6 +187,8 @@ pub struct Authenticator {
     chain: Vec<Arc<dyn Method>>,
     /// Schemes that servers judge: here they are only offered.
     untouched: Vec<Scheme>,
+    dialogues: Vec<Arc<dyn Dialogue>>,
+    connection_ttl: Duration,
     memory: Memory,
 }
 
@@ -181,6 +198,8 @@ struct Schemes {
     basic: Option<Arc<Basic>>,
     bearer: Option<Arc<Bearer>>,
     certificate: Option<Arc<Certificate>>,
+    negotiate: Option<Arc<Negotiate>>,
+    ntlm: Option<Arc<Ntlm>>,
 }
 
 impl Schemes {
@@ -193,6 +212,14 @@ impl Schemes {
             let made = Bearer::new(bearer, earlier.bearer.as_deref());
             made.map(Arc::new)
         });
+        let negotiate = settings.negotiate.as_ref().map(|negotiate| {
+            let made = Negotiate::new(negotiate, earlier.negotiate.as_deref());
+            made.map(Arc::new)
+        });
+        let ntlm = settings
+            .ntlm
+            .as_ref()
+            .map(|ntlm| Arc::new(Ntlm::new(ntlm, earlier.ntlm.as_deref())));
         Ok(Self {
             basic: basic.transpose()?,
             bearer: bearer.transpose()?,
@@ -200,10 +227,19 @@ impl Schemes {
                 Certificate::new(&settings.certificate, earlier.certificate.as_ref())
                     .map_err(|why| AuthError::Issuers(why.to_string()))?,
             ),
+            negotiate: negotiate.transpose()?,
+            ntlm,
         })
     }
 
-    /// All of them, as links of the chain.
+    /// Those that prove connections.
+    fn dialogues(&self) -> Vec<Arc<dyn Dialogue>> {
+        let negotiate = self.negotiate.clone().map(|one| one as Arc<dyn Dialogue>);
+        let ntlm = self.ntlm.clone().map(|one| one as Arc<dyn Dialogue>);
+        [negotiate, ntlm].into_iter().flatten().collect()
+    }
+
+    /// Those that prove requests, as links of the chain.
     fn chain(&self) -> Vec<Arc<dyn Method>> {
         let basic = self.basic.clone().map(|basic| basic as Arc<dyn Method>);
         let bearer = self.bearer.clone().map(|bearer| bearer as Arc<dyn Method>);
@@ -223,11 +259,13 @@ impl Authenticator {
         let schemes = Schemes::new(settings, keep.map_or(&none, |earlier| &earlier.schemes))?;
         Ok(Self {
             chain: schemes.chain(),
+            dialogues: schemes.dialogues(),
             untouched: match &settings.passthrough {
                 Some(untouched) => untouched.schemes.clone(),
                 None => Vec::new(),
             },
             schemes,
+            connection_ttl: settings.connection_ttl,
             memory: Memory::new(settings, kept.map(|earlier| &earlier.memory))?,
         })
     }
@@ -242,7 +280,10 @@ impl Authenticator {
         } = *asker;
         let value = authorization.unwrap_or_default().trim_ascii();
         if value.is_empty() {
-            return AuthStep::Challenge(NO_CREDENTIALS);
+            return match self.proven(offered, memo, now.0) {
+                Some(identity) => AuthStep::Granted(identity),
+                None => AuthStep::Challenge(NO_CREDENTIALS),
+            };
         }
         let end = memchr::memchr(b' ', value).unwrap_or(value.len());
         let (word, token) = value.split_at(end);
@@ -250,12 +291,17 @@ impl Authenticator {
         if word.eq_ignore_ascii_case(b"Bearer") && token.is_empty() {
             return AuthStep::Challenge(BEARER_PROBE);
         }
+        let is_spoken = |scheme: Scheme| {
+            word.eq_ignore_ascii_case(scheme.word().as_bytes()) && offered.contains(&scheme)
+        };
+        let mut dialogues = self.dialogues.iter().filter(|_| memo.is_bindable());
+        if let Some(dialogue) = dialogues.find(|dialogue| is_spoken(dialogue.scheme())) {
+            return self.hear(dialogue, value, token, memo, now);
+        }
+        memo.part();
         // Scheme words are compared without regard to case. RFC 9110 11.1
         let mut chain = self.chain.iter();
-        let Some(method) = chain.find(|method| {
-            let scheme = method.scheme();
-            word.eq_ignore_ascii_case(scheme.word().as_bytes()) && offered.contains(&scheme)
-        }) else {
+        let Some(method) = chain.find(|method| is_spoken(method.scheme())) else {
             return AuthStep::Deny(None, Denied::Credentials("scheme not offered"));
         };
         let denied = |denied| AuthStep::Deny(Some(method.scheme()), denied);
@@ -341,15 +387,88 @@ impl Authenticator {
         Ok((identity, true))
     }
 
+    /// Who was proven on this connection as a whole, by a scheme that is offered.
+    fn proven(&self, offered: &[Scheme], memo: &Memo, now: Instant) -> Option<Arc<Identity>> {
+        let bond = memo.known_bond()?;
+        let scheme = bond.scheme().filter(|scheme| offered.contains(scheme))?;
+        let mut dialogues = self.dialogues.iter();
+        let dialogue = dialogues.find(|dialogue| dialogue.scheme() == scheme)?;
+        let epoch = self.memory.beliefs.epoch();
+        bond.recall(&**dialogue, None, epoch, now).cloned()
+    }
+
+    /// A word of a conversation. Whoever begins one anew is nobody until it ends well.
+    fn hear(
+        &self,
+        dialogue: &Arc<dyn Dialogue>,
+        value: &[u8],
+        token: &[u8],
+        memo: &mut Memo,
+        now: (Instant, SystemTime),
+    ) -> AuthStep {
+        let scheme = dialogue.scheme();
+        let denied = |denied| AuthStep::Deny(Some(scheme), denied);
+        if value.len() > dialogue::VALUE_BYTES_MAX {
+            memo.part();
+            return denied(Denied::Credentials("handshake token longer than 64 KiB"));
+        }
+        let beliefs = &self.memory.beliefs;
+        let (mark, epoch) = (beliefs.mark(value), beliefs.epoch());
+        let known = memo.known_bond();
+        if let Some(identity) =
+            known.and_then(|bond| bond.recall(&**dialogue, Some(&mark), epoch, now.0))
+        {
+            return AuthStep::Granted(Arc::clone(identity));
+        }
+        let waiting = memo.bond().begin(scheme);
+        if token.is_empty() {
+            return AuthStep::Challenge(NO_CREDENTIALS);
+        }
+        let token = match dialogue::read(token) {
+            Ok(token) => token,
+            Err(reason) => return denied(reason),
+        };
+        let talk = match waiting {
+            _ if dialogue.begins(&token) => None,
+            Waiting::For(talk) => Some(talk),
+            Waiting::TooLong => return denied(Denied::Credentials("handshake took too long")),
+            Waiting::Nobody => {
+                return denied(Denied::Credentials(
+                    "malformed handshake: not its beginning",
+                ));
+            }
+        };
+        AuthStep::Shake(Box::new(Handshake {
+            dialogue: Arc::clone(dialogue),
+            word: Word {
+                token,
+                talk,
+                binding: memo.binding().cloned(),
+                desk: Arc::clone(&self.memory.desk),
+            },
+            mark,
+            beliefs: Arc::clone(beliefs),
+            epoch,
+            connection_ttl: self.connection_ttl,
+            asked_at: now,
+        }))
+    }
+
     /// Challenge lines, each complete with its line end, for those of `schemes` that are configured, in
     /// the order of `schemes`: clients try them in the order they come. `refused` is the scheme whose
-    /// credential was refused, where that is to be said. RFC 9110 11.6.1
+    /// credential was refused, where that is to be said. `is_bindable`: the connection may be proven as a whole.
+    /// RFC 9110 11.6.1
     pub fn challenges<'a>(
         &'a self,
         schemes: &'a [Scheme],
         refused: Option<Scheme>,
+        is_bindable: bool,
     ) -> impl Iterator<Item = &'a str> {
         let line = move |scheme: &Scheme| {
+            let mut dialogues = self.dialogues.iter();
+            if let Some(dialogue) = dialogues.find(|dialogue| dialogue.scheme() == *scheme) {
+                return is_bindable.then(|| dialogue.challenge());
+            }
             let Some(method) = self.chain.iter().find(|m| m.scheme() == *scheme) else {
                 return self.untouched.contains(scheme).then_some(match scheme {
                     Scheme::Ntlm => "WWW-Authenticate: NTLM\r\n",
@@ -497,6 +616,14 @@ pub enum AuthError {
     /// An authority that is to name users cannot be used.
     #[error("auth.certificate.issuers: {0}")]
     Issuers(String),
+    /// The keys of Kerberos are of no use.
+    #[error("auth.negotiate.keytab: {}: {cause}", file.display())]
+    Keytab {
+        /// The file.
+        file: PathBuf,
+        /// What the Kerberos library says.
+        cause: String,
+    },
     /// The system gave no random bytes.
     #[error("the system gives no random bytes")]
     Randomness,

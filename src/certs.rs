@@ -3,7 +3,7 @@
 //! One crypto provider serves the whole binary. A front configuration lives as long as its listener;
 //! certificates and ticket keys inside it are swapped, so that a reload touches no connection.
 
-use crate::auth::{Trust, Trusts};
+use crate::auth::{ChannelBinding, Trust, Trusts};
 use crate::config::settings::{Certificate, ClientCertificates, ServerTls, Tls};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
@@ -81,11 +82,19 @@ fn private_key(certificate: &Certificate) -> Result<PrivateKeyDer<'static>, Cert
 /// Certificates by the name a client asks for. Swapped whole.
 #[derive(Debug)]
 struct ByName {
-    exact: HashMap<String, Arc<CertifiedKey>>,
+    exact: HashMap<String, Shown>,
     /// By the part after `*.`.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
+    wildcard: HashMap<String, Shown>,
     /// For clients that name nobody we know: the first certificate.
-    other: Option<Arc<CertifiedKey>>,
+    other: Option<Shown>,
+    leaves: Vec<Vec<u8>>,
+}
+
+/// A certificate with its key, and what proofs of clients that saw it are bound to.
+#[derive(Clone, Debug)]
+struct Shown {
+    pair: Arc<CertifiedKey>,
+    binding: Option<ChannelBinding>,
 }
 
 impl ByName {
@@ -94,9 +103,16 @@ impl ByName {
             exact: HashMap::new(),
             wildcard: HashMap::new(),
             other: None,
+            leaves: leaves(certificates),
         };
         for certificate in certificates {
-            let pair = certified(certificate)?;
+            let pair = Shown {
+                pair: certified(certificate)?,
+                binding: certificate
+                    .chain
+                    .first()
+                    .and_then(|leaf| ChannelBinding::of(leaf)),
+            };
             for name in &certificate.names {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut by.wildcard, parent),
@@ -109,7 +125,12 @@ impl ByName {
         Ok(by)
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    /// The certificates it was made of are the same.
+    fn is_of(&self, certificates: &[Arc<Certificate>]) -> bool {
+        self.leaves == leaves(certificates)
+    }
+
+    fn find(&self, name: &str) -> Option<&Shown> {
         self.exact
             .get(name)
             .or_else(|| self.wildcard.get(name.split_once('.')?.1))
@@ -124,8 +145,24 @@ impl ResolvesServerCert for Resolver {
         let by = self.0.load();
         // rustls hands the name over in lower case.
         let named = hello.server_name().and_then(|name| by.find(name));
-        named.or(by.other.as_ref()).cloned()
+        let shown = named.or(by.other.as_ref())?;
+        SHOWN.with_borrow_mut(|last| last.clone_from(&shown.binding));
+        Some(shown.pair.clone())
     }
+}
+
+/// Takes a step of a handshake, and tells what a client's proof can be bound to that was shown a certificate in it.
+///
+/// rustls does not say which certificate it has sent. Looking it up afterwards could find its successor; a step runs
+/// on one thread from its beginning to its end, and so what the resolver notes down there is of this handshake.
+pub fn shown_by<T>(step: impl FnOnce() -> T) -> (T, Option<ChannelBinding>) {
+    SHOWN.take();
+    let value = step();
+    (value, SHOWN.take())
+}
+
+thread_local! {
+    static SHOWN: RefCell<Option<ChannelBinding>> = const { RefCell::new(None) };
 }
 
 /// Two generations of ticket keys: the current one seals, both open.
@@ -237,11 +274,21 @@ impl FrontTls {
 
     /// Replaces the certificates; connections are not touched.
     ///
+    /// Where they are others than before, no session goes on: a client that resumes is not shown a certificate, and
+    /// would bind its proof to the one it remembers.
+    ///
     /// # Errors
-    /// A key that rustls refuses; the old certificates stay.
+    /// A key that rustls refuses, or the system gives no random bytes; the old certificates stay.
     pub fn swap_certificates(&self, certificates: &[Arc<Certificate>]) -> Result<(), CertError> {
-        self.certificates
-            .store(Arc::new(ByName::new(certificates)?));
+        let next = ByName::new(certificates)?;
+        let first = match self.certificates.load().is_of(certificates) {
+            true => None,
+            false => Some(ticketer()?),
+        };
+        self.certificates.store(Arc::new(next));
+        if let Some(first) = first {
+            self.tickets.store(Arc::new([first.clone(), first]));
+        }
         Ok(())
     }
 
@@ -293,6 +340,13 @@ fn handshakes(
         config: Arc::new(config),
         trust,
     })
+}
+
+fn leaves(certificates: &[Arc<Certificate>]) -> Vec<Vec<u8>> {
+    let leaves = certificates.iter();
+    leaves
+        .filter_map(|certificate| certificate.chain.first().cloned())
+        .collect()
 }
 
 fn ticketer() -> Result<Arc<dyn ProducesTickets>, CertError> {
@@ -386,12 +440,15 @@ mod tests {
         );
         let by = ByName::new(&[mail.clone(), wild.clone()]).unwrap();
 
-        let leaf = |name: &str| by.find(name).map(|pair| pair.cert[0].to_vec());
+        let leaf = |name: &str| by.find(name).map(|shown| shown.pair.cert[0].to_vec());
         assert_eq!(leaf("mail.contoso.test"), Some(mail.chain[0].clone()));
         assert_eq!(leaf("a.fabrikam.test"), Some(wild.chain[0].clone()));
         assert_eq!(leaf("a.b.fabrikam.test"), None);
         assert_eq!(leaf("fabrikam.test"), None);
-        assert_eq!(by.other.as_ref().unwrap().cert[0].to_vec(), mail.chain[0]);
+        assert_eq!(
+            by.other.as_ref().unwrap().pair.cert[0].to_vec(),
+            mail.chain[0]
+        );
     }
 
     #[test]
@@ -407,6 +464,21 @@ mod tests {
     }
 
     #[test]
+    fn a_session_goes_on_over_a_reload_and_ends_with_its_certificate() {
+        let first = certificate(&["a.test"]);
+        let front = FrontTls::new(&tls(), std::slice::from_ref(&first), None).unwrap();
+        let tickets = Tickets(front.tickets.clone());
+        let sealed = tickets.encrypt(b"session").unwrap();
+
+        front.swap_certificates(&[first]).unwrap();
+        assert!(tickets.decrypt(&sealed).is_some());
+        front
+            .swap_certificates(&[certificate(&["a.test"])])
+            .unwrap();
+        assert_eq!(tickets.decrypt(&sealed), None);
+    }
+
+    #[test]
     fn a_foreign_key_is_refused_and_the_old_certificate_stays() {
         let good = certificate(&["a.test"]);
         let front = FrontTls::new(&tls(), std::slice::from_ref(&good), None).unwrap();
@@ -415,7 +487,7 @@ mod tests {
 
         assert!(front.swap_certificates(&[Arc::new(wrong)]).is_err());
         assert_eq!(
-            front.certificates.load().find("a.test").unwrap().cert[0].to_vec(),
+            front.certificates.load().find("a.test").unwrap().pair.cert[0].to_vec(),
             good.chain[0]
         );
     }

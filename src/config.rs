@@ -17,6 +17,7 @@ mod certificates;
 mod desk;
 mod environment;
 mod grammar;
+mod keytab;
 mod secrets;
 mod section;
 mod values;

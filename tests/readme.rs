@@ -80,6 +80,46 @@ fn every_file_it_links_to_is_there() {
 }
 
 #[test]
+fn the_configuration_for_kerberos_is_good() {
+    let section = README.split("## Kerberos and NTLM\n").nth(1).unwrap();
+    let shown = section.split("```yaml\n").nth(1).unwrap();
+    let smallest = include_str!("../conf/minimal.yaml");
+    let part = |from: &str, to: &str| {
+        let (from, to) = (smallest.find(from).unwrap(), smallest.find(to).unwrap());
+        smallest.get(from..to).unwrap()
+    };
+    let whole = format!(
+        "{}{}{}",
+        part("version:", "names:"),
+        shown.split("```").next().unwrap(),
+        part("servers:", "auth:")
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (from, to) in [
+        ("conf/mail.pem", "mail.pem"),
+        ("conf/mail.key", "mail.key"),
+        ("conf/users.htpasswd", "users.htpasswd"),
+        ("tests/bad_configs/files/mail.keytab", "http.keytab"),
+    ] {
+        std::fs::copy(root.join(from), folder.path().join(to)).unwrap();
+    }
+    std::fs::write(folder.path().join("service.password"), "secret").unwrap();
+    let file = folder.path().join("kerberos.yaml");
+    std::fs::write(&file, whole).unwrap();
+
+    let loaded = mapigate::config::load(&file, 1_800_000_000).unwrap();
+
+    let auth = mapigate::auth::Authenticator::new(&loaded.settings.auth, None).unwrap();
+    let name = loaded.settings.names.first().unwrap();
+    assert_eq!(auth.challenges(&name.authentication, None, true).count(), 2);
+    assert_eq!(
+        auth.challenges(&name.authentication, None, false).count(),
+        1
+    );
+}
+
+#[test]
 fn the_configurations_for_tokens_are_good() {
     let section = README.split("## Tokens\n").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
@@ -106,6 +146,6 @@ fn the_configurations_for_tokens_are_good() {
         assert_eq!(bearer.issuers.len(), 1);
         let auth = mapigate::auth::Authenticator::new(&loaded.settings.auth, None).unwrap();
         let name = loaded.settings.names.first().unwrap();
-        assert!(auth.challenges(&name.authentication, None).count() >= 1);
+        assert!(auth.challenges(&name.authentication, None, true).count() >= 1);
     }
 }

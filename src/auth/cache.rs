@@ -1,6 +1,8 @@
 //! What is remembered of credentials: which were good, which were not, both only by keyed digest.
 
+use super::binding::ChannelBinding;
 use super::certificate::Holding;
+use super::dialogue::Bond;
 use super::method::{Grounds, Method, Proven};
 use super::people::{People, Standing};
 use super::{Denied, Identity};
@@ -237,9 +239,56 @@ pub struct Memo {
     serial: u64,
     /// Whose the connection's certificate is.
     holding: Option<Box<Holding>>,
+    /// What conversations have left behind; most connections have none.
+    bond: Option<Box<Bond>>,
+    /// `None` where the connection cannot be proven as a whole.
+    binding: Option<ChannelBinding>,
 }
 
 impl Memo {
+    /// For a connection whose TLS ends here, so that it can be proven as a whole. `binding`: the certificate that the
+    /// client was shown.
+    pub fn over_tls(binding: Option<ChannelBinding>) -> Self {
+        Self {
+            binding: Some(binding.unwrap_or_else(ChannelBinding::to_nothing)),
+            ..Self::default()
+        }
+    }
+
+    /// Header lines of the scheme for the answer to this request: the next word of a conversation, or its last.
+    pub fn answer(&self) -> Option<&str> {
+        self.bond.as_ref()?.answer()
+    }
+
+    /// Those lines went with an answer.
+    pub fn forget_answer(&mut self) {
+        if let Some(bond) = &mut self.bond {
+            bond.forget_answer();
+        }
+    }
+
+    /// True where connections may be proven: see [`Self::over_tls`].
+    pub fn is_bindable(&self) -> bool {
+        self.binding.is_some()
+    }
+
+    pub(super) fn binding(&self) -> Option<&ChannelBinding> {
+        self.binding.as_ref().filter(|binding| binding.is_some())
+    }
+
+    pub(super) fn bond(&mut self) -> &mut Bond {
+        self.bond.get_or_insert_default()
+    }
+
+    pub(super) fn known_bond(&self) -> Option<&Bond> {
+        self.bond.as_deref()
+    }
+
+    /// Somebody else may be speaking now.
+    pub(super) fn part(&mut self) {
+        self.bond = None;
+    }
+
     /// The remembered belief, if this is its credential and it stands.
     pub(super) fn recall(
         &mut self,
@@ -289,7 +338,7 @@ pub(super) struct Digest([u8; 32]);
 pub(super) struct Mark([u8; 16]);
 
 impl Mark {
-    fn matches(&self, other: &Self) -> bool {
+    pub(super) fn matches(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 }

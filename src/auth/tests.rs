@@ -30,6 +30,9 @@ impl Site {
                     default_domain: Some("contoso.test".to_owned()),
                 }),
                 bearer: None,
+                negotiate: None,
+                ntlm: None,
+                connection_ttl: Duration::from_secs(3600),
                 cache_ttl: TTL,
                 negative_ttl: NEGATIVE_TTL,
                 cache_capacity: 1000,
@@ -134,6 +137,7 @@ async fn ask(auth: &Authenticator, value: &[u8], memo: &mut Memo, now: Instant) 
             Outcome::Challenged(reason)
         }
         AuthStep::Deny(_, busy) => Outcome::Verified(Err(busy)),
+        AuthStep::Shake(handshake) => panic!("{handshake:?}"),
     }
 }
 
@@ -549,13 +553,13 @@ fn what_is_no_credential_is_challenged_without_a_hash() {
 fn challenges_come_one_a_line_in_title_case() {
     let auth = Site::with(&[]).start();
 
-    let lines: String = auth.challenges(&[Scheme::Basic], None).collect();
+    let lines: String = auth.challenges(&[Scheme::Basic], None, true).collect();
 
     assert_eq!(
         lines,
         "WWW-Authenticate: Basic realm=\"mail\", charset=\"UTF-8\"\r\n"
     );
-    assert_eq!(auth.challenges(&[], None).count(), 0);
+    assert_eq!(auth.challenges(&[], None, true).count(), 0);
 }
 
 #[test]
@@ -568,7 +572,7 @@ fn without_a_scheme_nobody_gets_in() {
         reason(&auth, Some(&basic("user1", "a"))),
         "scheme not offered"
     );
-    assert_eq!(auth.challenges(&[Scheme::Basic], None).count(), 0);
+    assert_eq!(auth.challenges(&[Scheme::Basic], None, true).count(), 0);
 }
 
 #[test]

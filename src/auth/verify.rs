@@ -176,15 +176,8 @@ pub(super) async fn aside<T: Send + 'static>(
     held: Held,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let done = tokio::task::spawn_blocking(move || {
-        let before = thread_cpu_ns();
-        let value = work();
-        let spent = thread_cpu_ns().saturating_sub(before);
-        held.desk.tally.cpu_ns.fetch_add(spent, Ordering::Relaxed);
-        drop(held);
-        value
-    });
-    done.await.ok()
+    let desk = Arc::clone(&held.desk);
+    desk.spend(held, work).await
 }
 
 type Verdict = Result<Arc<Identity>, Denied>;
@@ -266,6 +259,37 @@ impl Desk {
         };
         runtime.spawn(flight.fly());
         Ok(Boarding::Flight(receiver))
+    }
+
+    /// The same for a scheme with permits of its own, of which `permit` is one.
+    pub(super) async fn aside<T: Send + 'static>(
+        self: Arc<Self>,
+        permit: Option<OwnedSemaphorePermit>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.tally.judged.fetch_add(1, Ordering::Relaxed);
+        self.spend(permit, work).await
+    }
+
+    async fn spend<T: Send + 'static, K: Send + 'static>(
+        self: Arc<Self>,
+        kept: K,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let done = tokio::task::spawn_blocking(move || {
+            let before = thread_cpu_ns();
+            let value = work();
+            let spent = thread_cpu_ns().saturating_sub(before);
+            self.tally.cpu_ns.fetch_add(spent, Ordering::Relaxed);
+            drop(kept);
+            value
+        });
+        done.await.ok()
+    }
+
+    /// Somebody was turned away because too many were waiting.
+    pub(super) fn shed(&self) {
+        self.tally.shed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Processor time of verifications since this was last asked, in nanoseconds.

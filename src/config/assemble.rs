@@ -2,6 +2,7 @@
 
 mod accounting;
 mod discovery;
+mod domain;
 mod edge;
 mod handoff;
 mod logs;

@@ -145,6 +145,19 @@ fn judge_list(
     }
 }
 
+/// Reads the first certificate of a file: its DER. `None`: reported.
+pub(super) fn leaf(desk: &Desk<'_>, place: &Place<'_>, file: &Path) -> Option<Vec<u8>> {
+    let list = certificates(desk, place, file)?;
+    let leaf = list.first()?;
+    match facts(leaf) {
+        Ok(_) => Some(leaf.to_vec()),
+        Err(complaint) => {
+            desk.error(place, complaint);
+            None
+        }
+    }
+}
+
 /// True where one of the certificate's names is this host, or a wildcard that stands for it.
 pub(super) fn covers(names: &[String], host: &str) -> bool {
     names.iter().any(|name| match name.strip_prefix("*.") {

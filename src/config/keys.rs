@@ -246,7 +246,7 @@ pub const KEYS: &[Key] = keys! {
     "names[].external_url" MapiUrl, optional("https://mail.contoso.com/mapi", "clients outside are told none"),
         "Base URL for clients outside.";
     "names[].authentication" List(&Choice(SCHEMES)), default("[basic]"),
-        "Schemes that are accepted here, and the order of their challenges in a 401. Outlook with modern authentication wants bearer first. A certificate has no challenge; credentials in a request count before it.";
+        "Schemes that are accepted here, and the order of their challenges in a 401. Outlook with modern authentication wants bearer first, members of a domain want negotiate before basic. A certificate has no challenge; credentials in a request count before it.";
     "names[].autodiscover" Choice(&["proxy", "answer", "off"]), optional("answer", "it is what `autodiscover.mode` says"),
         "Who answers Autodiscover under this name; see `autodiscover.mode`.";
 
@@ -397,6 +397,38 @@ pub const KEYS: &[Key] = keys! {
         "PEM file with the authorities whose certificates name users, where the listener trusts others too.";
     "auth.certificate.domains" List(&Host), default("[]"),
         "Domains of the users they may name; []: all.";
+    "auth.negotiate" Section, optional("", "Kerberos is not offered"),
+        "Kerberos, as members of a Windows domain speak it (RFC 4559). On TLS listeners only; `krb5.conf` of the system applies, and no domain controller is asked.";
+    "auth.negotiate.keytab" File, required("http.keytab", "only the site's domain has the keys"),
+        "The keys of our names: a keytab with `HTTP/NAME@REALM` for every name that offers negotiate, as ktpass and msktutil write it. Any key in it is good.";
+    "auth.negotiate.replay_cache" Text, optional("file2:/run/mapigate/krb5.rcache2", "the Kerberos library keeps one in /var/tmp"),
+        "Where used tickets are remembered until they expire, so that none is good twice: `file2:` and a path that mapigate may write.";
+    "auth.negotiate.realm_map" Named(&Host, "CONTOSO.COM"), optional("contoso.com", "a realm is the mail domain of its users; a Windows domain stays in front of the name, as in `contoso\\user1`"),
+        "Mail domains of users, by Kerberos realm (`CONTOSO.COM`) and by Windows domain name (`CONTOSO`).";
+    "auth.negotiate.channel_binding" Choice(&["off", "accept", "require"]), default("accept"),
+        "Whether a client's proof must be bound to the certificate it was shown, so that nobody in the middle can pass it on. accept: where it is bound, to the right one.";
+    "auth.negotiate.extra_channel_binding_certs" List(&File), default("[]"),
+        "PEM files with certificates that clients may see instead of ours, where a device in front ends TLS and speaks TLS to us. For Kerberos only.";
+    "auth.negotiate.allow_ntlm_in_spnego" Switch, default("false"),
+        "Clients without a ticket may prove themselves by NTLM inside of Negotiate. Needs the package gss-ntlmssp, and winbind on a machine that is joined to the domain.";
+    "auth.negotiate.persist" Switch, default("true"),
+        "What follows on a proven connection without a header is the same user's, as Exchange has it. false: every request needs a ticket, for sites where a device in front shares connections among users.";
+    "auth.negotiate.threads" Count(1, 256), default("4"),
+        "Tickets judged at once; more wait.";
+    "auth.negotiate.handshake_timeout" Duration(100 * MS, 10 * MINUTE), default("10s"),
+        "Time for a client to go on with a handshake of several words.";
+    "auth.ntlm" Section, optional("", "NTLM is not offered"),
+        "NTLM by itself, for clients that know nothing better. Off unless a name offers it; it can be relayed, so that channel bindings cannot be required beside it.";
+    "auth.ntlm.helper" List(&Text), default("[ntlm_auth, --helper-protocol=squid-2.5-ntlmssp]"),
+        "The program that judges it, and its arguments: Samba's, with winbind on a machine that is joined to the domain.";
+    "auth.ntlm.pool" Count(1, 1024), default("8"),
+        "Helpers at most. Each hears one client at a time; more clients wait.";
+    "auth.ntlm.handshake_timeout" Duration(100 * MS, 10 * MINUTE), default("10s"),
+        "Time for a client to go on with a handshake, and for a helper to answer.";
+    "auth.ntlm.realm_map" Named(&Host, "CONTOSO"), optional("contoso.com", "a Windows domain stays in front of the name, as in `contoso\\user1`"),
+        "Mail domains of users, by Windows domain name.";
+    "auth.connection_ttl" Duration(SECOND, 7 * DAY), default("1h"),
+        "A connection that negotiate or ntlm has proven is believed this long, and never beyond the end of the ticket.";
     "auth.cache_ttl" Duration(100 * MS, DAY), default("10m"),
         "A verified password or token is believed this long; a token never beyond its own end.";
     "auth.negative_ttl" Duration(0, HOUR), default("60s"),
@@ -498,8 +530,8 @@ pub const KEYS: &[Key] = keys! {
 
     "limits" Section, section(),
         "Sizes, counts and deadlines.";
-    "limits.head" Size(KIB, MIB), default("64KiB"),
-        "A request head; Kerberos needs up to 64KiB.";
+    "limits.head" Size(KIB, MIB), default("128KiB"),
+        "A request head. A Kerberos ticket of a user in a thousand groups has 64KiB, which is 88KiB in a header.";
     "limits.body" Size(KIB, 2 * GIB), default("4MiB"),
         "A request body; beyond it the answer is 413 with code 9.";
     "limits.chunked_body" Size(KIB, 64 * MIB), default("1MiB"),

@@ -184,7 +184,7 @@ mod tests {
         let schema = schema();
 
         let head = &schema["properties"]["limits"]["properties"]["head"];
-        assert_eq!(head["default"], "64KiB");
+        assert_eq!(head["default"], "128KiB");
         assert!(head["description"].as_str().unwrap().contains("From 1KiB"));
         let server = &schema["properties"]["servers"]["additionalProperties"];
         assert_eq!(server["required"], json!(["address"]));

@@ -248,9 +248,9 @@ pub enum Scheme {
     Bearer,
     /// A certificate shown in the TLS handshake. It has no challenge and no word in HTTP.
     Certificate,
-    /// Kerberos, or NTLM inside its negotiation. RFC 4559
+    /// Kerberos, or NTLM inside of it; proves the connection. RFC 4559
     Negotiate,
-    /// NTLM by itself. `[MS-NTHT]`
+    /// NTLM as it is; proves the connection. `[MS-NTHT]`
     Ntlm,
 }
 
@@ -401,6 +401,12 @@ pub struct AuthSettings {
     pub certificate: CertificateAuth,
     /// Schemes that only the mailbox server judges.
     pub passthrough: Option<Untouched>,
+    /// Negotiate, where it is configured.
+    pub negotiate: Option<NegotiateAuth>,
+    /// NTLM, where it is configured.
+    pub ntlm: Option<NtlmAuth>,
+    /// A connection that was proven as a whole is believed this long.
+    pub connection_ttl: Duration,
     /// A verified credential is believed this long.
     pub cache_ttl: Duration,
     /// A refused credential is refused without another look this long.
@@ -509,6 +515,65 @@ impl CertificateName {
             Self::Email => "san_email",
         }
     }
+}
+
+/// Kerberos, and what is spoken inside of Negotiate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NegotiateAuth {
+    /// The file with the keys of our names.
+    pub keytab: PathBuf,
+    /// Where used tickets are remembered, as the Kerberos library spells it; `None`: where it does by itself.
+    pub replay_cache: Option<String>,
+    /// Realm or Windows domain name to the mail domain of its users.
+    pub realm_map: BTreeMap<String, String>,
+    /// What is asked of channel bindings.
+    pub channel_binding: BindingRule,
+    /// DER of the certificates of devices that end TLS in front of us.
+    pub extra_channel_bindings: Vec<Vec<u8>>,
+    /// NTLM is good enough where a client has no ticket.
+    pub allow_ntlm_in_spnego: bool,
+    /// What follows on a proven connection is the same user's.
+    pub persist: bool,
+    /// Words judged at once.
+    pub threads: usize,
+    /// How long a conversation may take.
+    pub handshake_timeout: Duration,
+}
+
+impl NegotiateAuth {
+    /// What decides who is believed: where it changes, everybody is asked again.
+    pub fn rules(&self) -> impl PartialEq + '_ {
+        (
+            &self.realm_map,
+            self.channel_binding,
+            &self.extra_channel_bindings,
+            self.allow_ntlm_in_spnego,
+        )
+    }
+}
+
+/// What is asked of a client's proof beside that it proves somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindingRule {
+    /// Nothing.
+    Off,
+    /// Where it is bound to a certificate, to the right one.
+    Accept,
+    /// It is bound to the right certificate.
+    Require,
+}
+
+/// NTLM by helper processes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NtlmAuth {
+    /// The helper's program and its arguments.
+    pub helper: Vec<String>,
+    /// Helpers at most.
+    pub pool: usize,
+    /// How long a conversation may take.
+    pub handshake_timeout: Duration,
+    /// Windows domain name to the mail domain of its users.
+    pub realm_map: BTreeMap<String, String>,
 }
 
 /// Tokens of identity providers.

@@ -149,7 +149,7 @@ fn a_small_file_is_filled_up_with_defaults() {
         "DB07"
     );
     assert_eq!(settings.directory.access, Access::Backend);
-    assert_eq!(settings.limits.head, 65_536);
+    assert_eq!(settings.limits.head, 131_072);
     assert_eq!(settings.limits.body, 4 << 20);
     assert_eq!(settings.limits.notification_wait, Duration::from_secs(330));
     assert_eq!(settings.limits.move_jitter, Duration::from_millis(800));

@@ -4,7 +4,7 @@ use super::front::Front;
 use super::proxy_protocol;
 use crate::accounting::meter::{Look, settle};
 use crate::accounting::{Counting, Metered, Phase};
-use crate::auth::{self, Presented, Trust};
+use crate::auth::{self, Memo, Presented, Trust};
 use crate::metrics::{Account, HandshakeOutcome, LegSide};
 use crate::relay;
 use crate::runtime::{Ask, Runtime};
@@ -103,10 +103,12 @@ async fn connection(
     drop(front);
     match front_stream {
         Arrived::Tls(accepted, shown) => {
-            relay::serve(accepted.stream, client, "https", shown, runtime, asks).await;
+            let memo = Memo::over_tls(accepted.binding);
+            relay::serve(accepted.stream, client, "https", memo, shown, runtime, asks).await;
         }
         Arrived::Plain(stream) => {
-            relay::serve(stream, client, "http", None, runtime, asks).await;
+            let memo = Memo::default();
+            relay::serve(stream, client, "http", memo, None, runtime, asks).await;
         }
     }
 }

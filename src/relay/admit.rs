@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) pin: Pinning,
     /// The client's route cookie, to be repeated with the server's own cookies.
     pub(crate) route_cookie: Option<Box<[u8]>>,
+    /// Header lines of the sender's scheme, which go with the answer whoever gives it.
+    pub(crate) proof: Option<Box<Proof>>,
     _permit: Permit,
     _in_flight: Counted,
 }
@@ -77,6 +79,9 @@ pub(crate) enum By {
     /// The one that the client's connection owns, or is to own from now on; with its seat, once it has it.
     Own(Scheme, Option<Counted>),
 }
+/// Header lines of a scheme. One pointer in a plan, because every held poll keeps one.
+#[derive(Debug)]
+pub(crate) struct Proof(pub(crate) Box<str>);
 
 /// What a session is, or will be once the server's answer opens it.
 #[derive(Clone, Debug)]
@@ -214,6 +219,8 @@ pub(crate) fn admit(
     )?;
     if let Admitted::Forward(plan) = &mut admitted {
         plan.name = name;
+        let proof = caller.memo.answer();
+        plan.proof = proof.map(|lines| Box::new(Proof(lines.into())));
     }
     Ok(Some(admitted))
 }
@@ -258,6 +265,7 @@ pub(super) fn who(
             Ok(Ok(identity))
         }
         AuthStep::Verify(verification) => Ok(Err(Slow::Verify(verification))),
+        AuthStep::Shake(handshake) => Ok(Err(Slow::Shake(handshake))),
         AuthStep::Challenge(reason) => {
             metrics.auth(None, AuthOutcome::Challenged);
             Err(Refusal::Unauthenticated(reason))
@@ -446,6 +454,7 @@ fn route(
     bill.ledger.server_out = Kinds::of_head(written);
     Ok(Admitted::Forward(Box::new(Plan {
         name: None,
+        proof: None,
         lane,
         by,
         pin: Pinning {

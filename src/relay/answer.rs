@@ -163,7 +163,7 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) route_cookie: Option<(&'a str, &'a [u8], &'a str)>,
     /// Name of our cookie, which no server may set.
     pub(crate) own_cookie: Option<&'a str>,
-    /// Challenge lines that stand for the server's own.
+    /// Lines of the schemes, challenges or the last word of one, that stand for the server's own.
     pub(crate) challenges: Option<&'a str>,
     /// Our stamp, where it is wanted. Those of devices behind us pass.
     pub(crate) device: Option<Device<'a>>,

@@ -39,7 +39,7 @@ pub(super) struct Connection<S> {
     pub(super) input: Buffer,
     pub(super) late: Deadline,
     pub(super) asks: Asks,
-    memo: Memo,
+    pub(super) memo: Memo,
     /// What the client showed in its handshake.
     shown: Option<Box<Presented>>,
     /// The server connection that is this one's alone.
@@ -100,13 +100,15 @@ pub(super) enum Next {
     Break,
 }
 
-/// Serves a connection until it ends. Everything of a request happens in this one future.
+/// Serves a connection until it ends. Everything of a request happens in this one future. `memo`: a new one, of the
+/// connection's own.
 ///
 /// Not an `async fn`: that would keep its arguments beside the connection made of them.
 pub fn serve<S: Stream>(
     mut stream: S,
     client: SocketAddr,
     scheme: &'static str,
+    memo: Memo,
     shown: Option<Box<Presented>>,
     runtime: Arc<Runtime>,
     asks: watch::Receiver<Ask>,
@@ -130,7 +132,7 @@ pub fn serve<S: Stream>(
         input: Buffer::default(),
         late: Deadline::new((began + idle).into()),
         asks: Asks::new(asks),
-        memo: Memo::default(),
+        memo,
         shown,
         pinned: None,
         must_end: false,
@@ -244,6 +246,7 @@ impl<S: Stream> Connection<S> {
                 .client_in
                 .add(Kind::Payload, std::mem::take(&mut ahead));
         }
+        self.memo.forget_answer();
         self.ended = Instant::now();
         let times = settle();
         // From here on it is the next request's time, the booking of this one included.
@@ -368,7 +371,7 @@ impl<S: Stream> Connection<S> {
                 &mut out.0,
             )? {
                 Some(Admitted::Wait(slow)) => {
-                    Box::pin(known.learn(slow, runtime, world, bill)).await?;
+                    Box::pin(known.learn(slow, &mut self.memo, runtime, world, bill)).await?;
                 }
                 Some(admitted) => return Ok(admitted),
                 None => {
@@ -465,7 +468,15 @@ mod tests {
     }
 
     fn connection(_: ()) -> impl Sized {
-        serve::<Client>(never(), never(), "https", never(), never(), never())
+        serve::<Client>(
+            never(),
+            never(),
+            "https",
+            never(),
+            never(),
+            never(),
+            never(),
+        )
     }
 
     fn exchange(connection: &'static mut Connection<Client>) -> impl Sized {
@@ -492,7 +503,7 @@ mod tests {
             size_of::<Plan>(),
         ];
 
-        assert!(kept.iter().sum::<usize>() <= 2368, "{kept:?}");
+        assert!(kept.iter().sum::<usize>() <= 2432, "{kept:?}");
     }
 
     #[test]

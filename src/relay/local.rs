@@ -54,7 +54,8 @@ impl<S: Stream> Connection<S> {
             Local::SessionEnded => {
                 bill.status = 200;
                 bill.code = Some(ResponseCode::SUCCESS);
-                refuse::session_ended(bill, manner, &mut out.0);
+                let proof = self.memo.answer();
+                refuse::session_ended(bill, proof, manner, &mut out.0);
             }
         }
         bill.outcome = Outcome::Local;
@@ -77,13 +78,17 @@ impl<S: Stream> Connection<S> {
         // A head that was refused has no shape, but its method still forbids a body.
         manner.is_head |=
             shape.is_none() && bill.endpoint.is_none() && self.input.data().starts_with(b"HEAD ");
-        let challenges: Vec<&str> = match &refusal {
-            Refusal::Unauthenticated(_) | Refusal::TokenRefused(_) | Refusal::Guarded(_) => {
+        let challenges: Vec<&str> = match (&refusal, self.memo.answer()) {
+            // The next word of a conversation, or its last, which is owed whatever becomes of the request.
+            (_, Some(word)) => vec![word],
+            (
+                Refusal::Unauthenticated(_) | Refusal::TokenRefused(_) | Refusal::Guarded(_),
+                None,
+            ) => {
                 let refused = refusal.diagnosis().map(|_| Scheme::Bearer);
-                {
-                    let name = shape.and_then(|shape| shape.name);
-                    challenges(&world, name, bill.endpoint, refused).collect()
-                }
+                let name = shape.and_then(|shape| shape.name);
+                let is_bindable = self.memo.is_bindable();
+                challenges(&world, name, bill.endpoint, refused, is_bindable).collect()
             }
             _ => Vec::new(),
         };
@@ -183,19 +188,20 @@ impl<S: Stream> Connection<S> {
 }
 
 /// The challenges of a 401, in the order of the name that was asked for.
-/// `refused` is the scheme whose credential was refused, where that is to be said.
+/// `refused` is the scheme whose credential was refused, where that is to be said; `is_bindable` is the memo's.
 pub(super) fn challenges(
     world: &Snapshot,
     name: Option<usize>,
     endpoint: Option<Endpoint>,
     refused: Option<Scheme>,
+    is_bindable: bool,
 ) -> impl Iterator<Item = &str> {
     let schemes = world
         .settings
         .names
         .get(name.unwrap_or(0))
         .map_or(&[][..], |name| name.offered(endpoint));
-    world.auth.challenges(schemes, refused)
+    world.auth.challenges(schemes, refused, is_bindable)
 }
 
 /// How long unread bytes are taken after a last answer.

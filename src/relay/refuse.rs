@@ -18,7 +18,7 @@ pub(crate) struct Manner {
 }
 
 /// Appends a refusal. MAPI clients read the code and the echoes, people the sentence; the id in it is in
-/// the access log. `challenges`: header lines of a 401.
+/// the access log. `challenges`: header lines of the schemes.
 pub(crate) fn refusal(
     refusal: &Refusal,
     challenges: &[&str],
@@ -69,7 +69,13 @@ pub(crate) fn refusal(
 
 /// Appends success for a `Disconnect` or `Unbind` whose session is as good as ended.
 /// `[MS-OXCMAPIHTTP] 2.2.4.3.2, 2.2.5.2.2`
-pub(crate) fn session_ended(bill: &Bill<'_>, manner: Manner, out: &mut Vec<u8>) {
+/// `proof`: header lines of the sender's scheme.
+pub(crate) fn session_ended(
+    bill: &Bill<'_>,
+    proof: Option<&str>,
+    manner: Manner,
+    out: &mut Vec<u8>,
+) {
     // StatusCode, ErrorCode (Unbind calls success 1), AuxiliaryBufferSize.
     let mut body = *b"\0\0\0\0\0\0\0\0\0\0\0\0";
     if bill.request_type == Some(RequestType::Unbind) {
@@ -79,6 +85,7 @@ pub(crate) fn session_ended(bill: &Bill<'_>, manner: Manner, out: &mut Vec<u8>) 
     line(out, b"Cache-Control", b"private");
     line(out, b"Content-Type", b"application/mapi-http");
     mapi_fields(ResponseCode::SUCCESS, bill, out);
+    out.extend_from_slice(proof.unwrap_or_default().as_bytes());
     let tagged = [
         &b"PROCESSING\r\nDONE\r\nX-ElapsedTime: 0\r\n\r\n"[..],
         &body,

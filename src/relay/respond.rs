@@ -33,6 +33,8 @@ pub(super) struct Scene<'a> {
     pub(super) world: &'a Snapshot,
     pub(super) plan: &'a Plan,
     pub(super) keep_alive: bool,
+    /// The connection may be proven as a whole.
+    pub(super) is_bindable: bool,
 }
 
 /// What is known once the answer's head has passed.
@@ -72,6 +74,7 @@ impl<S: Stream> Connection<S> {
             world,
             plan,
             keep_alive,
+            is_bindable: self.memo.is_bindable(),
         };
         let client = self.client.ip();
         let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
@@ -275,7 +278,8 @@ impl Scene<'_> {
         let challenges = match (head.status, self.is_own()) {
             (_, true) => None,
             (401, false) => {
-                let lines = challenges(world, name, Some(pin.endpoint), None);
+                let endpoint = Some(pin.endpoint);
+                let lines = challenges(world, name, endpoint, None, self.is_bindable);
                 Some(lines.collect::<String>())
             }
             // What the server says to a credential of ours is not the client's business.
@@ -294,7 +298,9 @@ impl Scene<'_> {
                 .zip(sealed.as_deref())
                 .map(|(sealer, value)| (sealer.name(), value, pin.endpoint.path())),
             own_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
-            challenges: challenges.as_deref(),
+            challenges: challenges
+                .as_deref()
+                .or(self.plan.proof.as_deref().map(|proof| &*proof.0)),
             device: self.device(bill),
             close: !keep,
         };

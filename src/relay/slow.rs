@@ -1,7 +1,7 @@
 //! Slow work between a head and its decision, done once for the request, then the head is judged again.
 
 use super::bill::Bill;
-use crate::auth::{Identity, Verification};
+use crate::auth::{HANDSHAKE, Handshake, Identity, Memo, Shaken, Verification};
 use crate::backend::BackServer;
 use crate::gss::{Ticket, TicketError};
 use crate::ids::ServerName;
@@ -17,6 +17,8 @@ pub(crate) enum Slow {
     Verify(Verification),
     /// A ticket in the user's name, for a server that wants one.
     Ticket(Arc<Identity>, Arc<BackServer>),
+    /// A word of a conversation that proves the connection.
+    Shake(Box<Handshake>),
 }
 
 /// What slow work has found out for one request.
@@ -40,6 +42,7 @@ impl Known {
     pub(super) async fn learn(
         &mut self,
         slow: Slow,
+        memo: &mut Memo,
         runtime: &Runtime,
         world: &Snapshot,
         bill: &mut Bill<'_>,
@@ -73,6 +76,23 @@ impl Known {
                 })?;
                 self.identity = Some(identity);
                 self.ticket = Some((server.name().clone(), ticket));
+            }
+            Slow::Shake(handshake) => {
+                let scheme = handshake.scheme();
+                let outcome = handshake.run(memo).await;
+                bill.auth = began.elapsed();
+                bill.verification_ns += world.auth.take_cpu_ns();
+                runtime.metrics.auth_verified();
+                let told = match &outcome {
+                    Ok(Shaken::Proven(_)) => AuthOutcome::Verified,
+                    Ok(Shaken::More) => AuthOutcome::Challenged,
+                    Err(denied) => denied.outcome(),
+                };
+                runtime.metrics.auth(Some(scheme), told);
+                match outcome? {
+                    Shaken::Proven(identity) => self.identity = Some(identity),
+                    Shaken::More => return Err(Refusal::Unauthenticated(HANDSHAKE)),
+                }
             }
         }
         Ok(())

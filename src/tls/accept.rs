@@ -3,6 +3,8 @@
 use super::incoming::Incoming;
 use super::record::Keys;
 use super::stream::TlsStream;
+use crate::auth::ChannelBinding;
+use crate::certs;
 use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
@@ -21,6 +23,8 @@ pub struct Accepted<S> {
     /// The client's certificate and its chain; empty where it showed none. Of a resumed session, as it
     /// was when the session began.
     pub certificates: Vec<CertificateDer<'static>>,
+    /// What the client's proof of itself can be bound to: the certificate it was shown.
+    pub binding: Option<ChannelBinding>,
 }
 
 /// Shakes hands with a client. `config` must allow its secrets to be taken out. The future is large:
@@ -36,8 +40,11 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     let mut incoming: Vec<u8> = Vec::new();
     let mut early: Vec<u8> = Vec::new();
     let mut outgoing: Vec<u8> = Vec::new();
+    let mut binding = None;
     loop {
-        let UnbufferedStatus { mut discard, state } = tls.process_tls_records(&mut incoming);
+        let (UnbufferedStatus { mut discard, state }, shown) =
+            certs::shown_by(|| tls.process_tls_records(&mut incoming));
+        binding = shown.or(binding);
         let mut wants_bytes = false;
         let mut is_done = false;
         match state {
@@ -92,6 +99,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         stream: Box::new(TlsStream::new(io, kernel, [receive, transmit], incoming)),
         resumed,
         certificates,
+        binding,
     })
 }
 

@@ -34,6 +34,12 @@ impl Lab {
             "{} holds no lab: run `tests/ad/up.sh {0}`",
             folder.display()
         );
+        let conf = std::env::var_os("KRB5_CONFIG").map(PathBuf::from);
+        assert!(
+            conf.is_some_and(|conf| conf == folder.join("krb5.conf")),
+            "KRB5_CONFIG is not {}: run `make test-ad`, or set it so that tests find the lab's domain controller",
+            folder.join("krb5.conf").display()
+        );
         Self(folder)
     }
 

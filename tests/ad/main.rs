@@ -13,6 +13,10 @@
     reason = "a test that meets the unexpected ends there; waiting is by the clock; figures are told"
 )]
 
+mod client;
 mod controller;
 mod handoff;
 mod lab;
+mod negotiate;
+mod ntlm;
+mod site;

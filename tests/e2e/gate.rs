@@ -555,7 +555,13 @@ async fn a_kerberos_ticket_fits_and_a_larger_head_does_not() {
     assert_eq!(answer(&site, &padded(64 << 10)).await.head.status, 200);
     let reached = site.server("MBX1").unwrap().counters().requests;
 
-    let (text, end) = last_words(&site, &padded(65 << 10).bytes()).await;
+    // The largest ticket there is, of which the gate has no opinion.
+    let ticket = ping()
+        .without("Authorization")
+        .with(format!("Authorization: Negotiate {}", "A".repeat(88 << 10)))
+        .with("Connection: close");
+    assert_eq!(answer(&site, &ticket).await.head.status, 401);
+    let (text, end) = last_words(&site, &padded(129 << 10).bytes()).await;
 
     assert_eq!((status(&text), end), (431, End::Clean), "{text}");
     assert_eq!(site.server("MBX1").unwrap().counters().requests, reached);

@@ -329,7 +329,7 @@ async fn each_bad_token_is_told_what_is_wrong_and_reaches_nobody() {
         status(&last_words(&tokened.site, &two.bytes()).await.0),
         400
     );
-    let huge = ping(1, &"x".repeat(70_000));
+    let huge = ping(1, &"x".repeat(140_000));
     assert_eq!(
         status(&last_words(&tokened.site, &huge.bytes()).await.0),
         431

@@ -67,6 +67,9 @@ fn settings(issuers: Vec<TokenIssuer>) -> AuthSettings {
             leeway: LEEWAY,
             issuers,
         }),
+        negotiate: None,
+        ntlm: None,
+        connection_ttl: Duration::from_secs(3600),
         cache_ttl: 24 * HOUR,
         negative_ttl: SECOND_LONG * 60,
         cache_capacity: 1000,
@@ -148,6 +151,7 @@ async fn ask(auth: &Authenticator, token: &str, memo: &mut Memo, passed: Duratio
             Outcome::Denied(denied)
         }
         AuthStep::Challenge(reason) => panic!("challenged: {reason}"),
+        AuthStep::Shake(handshake) => panic!("{handshake:?}"),
     }
 }
 
@@ -560,7 +564,7 @@ fn the_challenge_is_as_exchange_writes_it() {
     let mut settings = settings(vec![issuer()]);
     let lines = |settings: &AuthSettings, refused| {
         let auth = Authenticator::new(settings, None).unwrap();
-        auth.challenges(OFFERED, refused).collect::<String>()
+        auth.challenges(OFFERED, refused, true).collect::<String>()
     };
     assert_eq!(
         lines(&settings, None),

@@ -64,6 +64,7 @@ async fn log_on_from(
         AuthStep::Verify(verification) => verification.run().await.map(|_| false),
         AuthStep::Deny(_, denied) => Err(denied),
         AuthStep::Challenge(reason) => panic!("{reason}"),
+        AuthStep::Shake(handshake) => panic!("{handshake:?}"),
     }
 }
 

@@ -123,6 +123,8 @@ impl Trial<'_> {
             AuthStep::Verify(verification) => verification.run().await,
             AuthStep::Deny(_, denied) => Err(denied),
             AuthStep::Challenge(reason) => Err(Denied::Credentials(reason)),
+            // A handshake needs the client's own machine; nothing here begins one.
+            AuthStep::Shake(_) => Err(Denied::Credentials("handshakes are not tried here")),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Who clients are.
 
-use super::{amount, cores, edge, tokens, untouched};
+use super::{amount, cores, domain, edge, tokens, untouched};
 use crate::config::certificates;
 use crate::config::problem::{Complaint, quoted};
 use crate::config::secrets;
@@ -19,6 +19,9 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
         judge_missing_basic(top, &section, bearer.is_some());
     }
     tokens::judge_offers(top, &section, bearer.is_some());
+    let negotiate = section.written_section("negotiate");
+    let ntlm = section.written_section("ntlm");
+    domain::judge_offers(top, &section);
     AuthSettings {
         basic: basic.and_then(|section| {
             secrets::check_password_file(&section, "password_file");
@@ -31,6 +34,9 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
         bearer: bearer.map(|section| tokens::bearer(&section)),
         certificate: certificate(&section.section("certificate")),
         passthrough: untouched::passthrough(top, &section),
+        negotiate: negotiate.and_then(|section| domain::negotiate(top, &section)),
+        ntlm: ntlm.map(|section| domain::ntlm(&section)),
+        connection_ttl: section.duration("connection_ttl"),
         cache_ttl: section.duration("cache_ttl"),
         negative_ttl: section.duration("negative_ttl"),
         cache_capacity: section.amount("cache_capacity"),

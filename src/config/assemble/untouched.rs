@@ -1,7 +1,7 @@
 //! Schemes that are left to the mailbox servers.
 
 use super::edge;
-use crate::config::problem::{Complaint, quoted};
+use crate::config::problem::Complaint;
 use crate::config::section::Section;
 use crate::config::settings::{Scheme, Untouched};
 
@@ -28,35 +28,29 @@ pub(super) fn passthrough(top: &Section<'_>, auth: &Section<'_>) -> Option<Untou
     })
 }
 
+/// Schemes that are left to the servers.
+pub(super) fn left_to_servers(auth: &Section<'_>) -> Vec<Scheme> {
+    auth.written_section("passthrough")
+        .map_or_else(Vec::new, |section| schemes(&section))
+}
+
 fn schemes(section: &Section<'_>) -> Vec<Scheme> {
     let words = section.list("schemes");
     let named = |scheme: &Scheme| words.iter().any(|(word, _)| word == scheme.as_str());
     Scheme::ALL.into_iter().filter(named).collect()
 }
 
-/// Names that offer what nobody looks at, and schemes that no name offers.
+/// Schemes that no name offers.
 fn judge_offers(top: &Section<'_>, auth: &Section<'_>, schemes: &[Scheme]) {
     let names = top.items("names");
     let offers = |scheme: Scheme| names.iter().find(|name| edge::offers(name, scheme));
     for scheme in [Scheme::Negotiate, Scheme::Ntlm] {
         let word = scheme.as_str();
-        match (offers(scheme), schemes.contains(&scheme)) {
-            (Some(name), false) => {
-                let host = name.text("host").unwrap_or_default();
-                let what = format!("{} offers {word}, and nobody is to judge it", quoted(&host));
-                let cure = format!(
-                    "add `auth: {{ passthrough: {{ schemes: [{word}] }} }}`, or remove it here"
-                );
-                top.desk
-                    .error(&name.place("authentication"), Complaint::new(what, cure));
-            }
-            (None, true) if !names.is_empty() => {
-                let what = format!("no name offers {word}: it is not passed through");
-                let cure = format!("write `authentication: [{word}]` under `names`");
-                let at = auth.section("passthrough").place("schemes");
-                top.desk.warning(&at, Complaint::new(what, cure));
-            }
-            _ => {}
+        if offers(scheme).is_none() && schemes.contains(&scheme) && !names.is_empty() {
+            let what = format!("no name offers {word}: it is not passed through");
+            let cure = format!("write `authentication: [{word}]` under `names`");
+            let at = auth.section("passthrough").place("schemes");
+            top.desk.warning(&at, Complaint::new(what, cure));
         }
     }
 }

@@ -4,8 +4,8 @@ use super::whose::{Errand, Scene, told};
 use super::{Asking, HTML, Reply, XML};
 use crate::accounting::{Kind, Wire};
 use crate::admission::Quota;
-use crate::auth::Identity;
 use crate::auth::handoff::Shown;
+use crate::auth::{Identity, Memo};
 use crate::autodiscover::{
     ANSWER_MAX, Dialect, Filter, authority_of, filter, host_of, with_authority,
 };
@@ -107,7 +107,9 @@ pub(super) async fn ask(
         None => {
             let slow = Slow::Ticket(Arc::clone(&asking.identity), Arc::clone(server));
             let mut known = Known::default();
-            known.learn(slow, runtime, world, bill).await?;
+            known
+                .learn(slow, &mut Memo::default(), runtime, world, bill)
+                .await?;
             let ticket = known.ticket.as_ref().map(|(_, ticket)| ticket);
             Shown::by_ticket(ticket.ok_or(Refusal::TooBusy("ticket"))?)
         }

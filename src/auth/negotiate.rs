@@ -1,0 +1,338 @@
+//! Negotiate: Kerberos, and NTLM inside of it where the site allows that. RFC 4559, RFC 4178, RFC 4121
+//!
+//! A ticket is judged with the key in the keytab; the domain controller is not asked. That is processor work and one
+//! small file written, the replay cache; NTLM is winbind's word, and winbind may take its time. Both happen on threads
+//! beside the workers, at most `auth.negotiate.threads` at once.
+
+mod credential;
+mod trouble;
+
+use super::binding::ChannelBinding;
+use super::dialogue::{Dialogue, Heard, Known, Realms, Talk, Word};
+use super::method::serial;
+use super::{AuthError, Denied, Scheme};
+use crate::config::settings::{BindingRule, NegotiateAuth};
+use async_trait::async_trait;
+use credential::Replays;
+use libgssapi::context::{CtxFlags, SecurityContext, ServerCtx};
+use libgssapi::credential::Cred;
+use libgssapi::oid::GSS_MECH_KRB5;
+use parking_lot::Mutex;
+use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use trouble::Trouble;
+use zeroize::Zeroizing;
+
+/// The service as the settings name it.
+pub(super) struct Negotiate {
+    settings: NegotiateAuth,
+    acceptor: Arc<Acceptor>,
+    /// At most this many words are judged at once.
+    threads: Arc<Semaphore>,
+    /// More words than this do not even wait.
+    waiting: Arc<Semaphore>,
+    /// Conversations between two words.
+    open: Arc<Semaphore>,
+    serial: u64,
+}
+
+/// Everything a thread needs to judge a word.
+struct Acceptor {
+    credential: Cred,
+    /// The same without a replay cache: it tells which certificate a client has bound its proof to, where that may be
+    /// another's than ours. Nobody is let in by its word.
+    oracle: Option<Cred>,
+    extra: Vec<ChannelBinding>,
+    rule: BindingRule,
+    allows_ntlm: bool,
+    realms: Realms,
+    words: Mutex<trouble::Words>,
+}
+
+impl Negotiate {
+    /// Reads the keytab. Blocks on the disk. What was proven under the same rules goes on being believed, whatever
+    /// keys are in the keytab now.
+    pub(super) fn new(settings: &NegotiateAuth, earlier: Option<&Self>) -> Result<Self, AuthError> {
+        let unusable = |cause: String| AuthError::Keytab {
+            file: settings.keytab.clone(),
+            cause,
+        };
+        // The library opens it with the first ticket, and would tell the client instead of the administrator.
+        File::open(&settings.keytab).map_err(|cause| unusable(cause.to_string()))?;
+        let acquire = |replays: Replays<'_>| {
+            credential::acquire(&settings.keytab, replays)
+                .map_err(|cause| unusable(cause.to_string()))
+        };
+        let kept = settings.replay_cache.as_deref();
+        let extra = settings.extra_channel_bindings.iter();
+        let extra: Vec<_> = extra.filter_map(|der| ChannelBinding::of(der)).collect();
+        let acceptor = Acceptor {
+            credential: acquire(kept.map_or(Replays::Usual, Replays::In))?,
+            oracle: match extra.is_empty() {
+                true => None,
+                false => Some(acquire(Replays::Unseen)?),
+            },
+            extra,
+            rule: settings.channel_binding,
+            allows_ntlm: settings.allow_ntlm_in_spnego,
+            realms: Realms::new(&settings.realm_map),
+            words: Mutex::default(),
+        };
+        let same = earlier.filter(|earlier| earlier.settings.rules() == settings.rules());
+        let pool = earlier.filter(|earlier| earlier.settings.threads == settings.threads);
+        Ok(Self {
+            acceptor: Arc::new(acceptor),
+            threads: match pool {
+                Some(pool) => Arc::clone(&pool.threads),
+                None => Arc::new(Semaphore::new(settings.threads)),
+            },
+            waiting: match pool {
+                Some(pool) => Arc::clone(&pool.waiting),
+                None => Arc::new(Semaphore::new(WAITING_MAX)),
+            },
+            open: match earlier {
+                Some(earlier) => Arc::clone(&earlier.open),
+                None => Arc::new(Semaphore::new(OPEN_MAX)),
+            },
+            serial: same.map_or_else(serial, |same| same.serial),
+            settings: settings.clone(),
+        })
+    }
+}
+
+impl fmt::Debug for Negotiate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Negotiate")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A conversation between two words.
+pub(super) struct Context {
+    gss: ServerCtx,
+    /// It was begun as NTLM, with no key of ours.
+    is_ntlm: bool,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+#[cfg(test)]
+impl Context {
+    /// One that has heard nothing.
+    pub(super) fn for_tests() -> Self {
+        Self {
+            gss: ServerCtx::new(None),
+            is_ntlm: false,
+            _place: None,
+        }
+    }
+}
+
+#[async_trait]
+impl Dialogue for Negotiate {
+    fn scheme(&self) -> Scheme {
+        Scheme::Negotiate
+    }
+
+    fn challenge(&self) -> &str {
+        "WWW-Authenticate: Negotiate\r\n"
+    }
+
+    fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    fn persists(&self) -> bool {
+        self.settings.persist
+    }
+
+    fn patience(&self) -> Duration {
+        self.settings.handshake_timeout
+    }
+
+    fn begins(&self, word: &[u8]) -> bool {
+        // The frame of a first token, or NTLM's first message as it is. RFC 2743 3.1, [MS-NLMP] 2.2.1.1
+        word.first() == Some(&0x60) || word.starts_with(b"NTLMSSP\0\x01")
+    }
+
+    async fn hear(&self, word: Word) -> Heard {
+        let Word {
+            token,
+            talk,
+            binding,
+            desk,
+        } = word;
+        let Ok(_waiting) = self.waiting.try_acquire() else {
+            desk.shed();
+            return Heard::Nothing(Denied::Busy("too many handshakes wait"));
+        };
+        let Ok(permit) = Arc::clone(&self.threads).acquire_owned().await else {
+            return Heard::Nothing(Denied::Busy("shutting down"));
+        };
+        let acceptor = Arc::clone(&self.acceptor);
+        let context = match talk {
+            Some(Talk::Negotiate(context)) => Some(context),
+            _ => None,
+        };
+        let judged = Arc::clone(&desk).aside(Some(permit), move || {
+            acceptor.judge(context, &token, binding.as_ref())
+        });
+        match judged.await {
+            Some(Judged::More(mut context, answer)) => {
+                if context._place.is_none() {
+                    // A place is given back with the conversation.
+                    context._place = Arc::clone(&self.open).try_acquire_owned().ok();
+                    if context._place.is_none() {
+                        desk.shed();
+                        return Heard::Nothing(Denied::Busy("too many handshakes are half done"));
+                    }
+                }
+                Heard::More(Talk::Negotiate(context), answer)
+            }
+            Some(Judged::Proven(known)) => Heard::Proven(known),
+            Some(Judged::Nothing(denied)) => Heard::Nothing(denied),
+            None => Heard::Nothing(Denied::Busy("the handshake was interrupted")),
+        }
+    }
+}
+
+/// What a thread found out.
+enum Judged {
+    More(Context, Zeroizing<Vec<u8>>),
+    Proven(Known),
+    Nothing(Denied),
+}
+
+impl Acceptor {
+    fn judge(
+        &self,
+        context: Option<Context>,
+        token: &[u8],
+        shown: Option<&ChannelBinding>,
+    ) -> Judged {
+        let is_first = context.is_none();
+        let mut context = context.unwrap_or_else(|| {
+            let is_ntlm = self.allows_ntlm && is_ntlm(token);
+            // Without a credential every mechanism of the machine answers, NTLM among them.
+            let credential = (!is_ntlm).then(|| self.credential.clone());
+            Context {
+                gss: ServerCtx::new(credential),
+                is_ntlm,
+                _place: None,
+            }
+        });
+        let binding = match self.rule {
+            BindingRule::Off => None,
+            BindingRule::Accept | BindingRule::Require if is_first => self.choose(token, shown),
+            BindingRule::Accept | BindingRule::Require => shown,
+        };
+        let answer = match context.gss.step(token, binding.map(ChannelBinding::bytes)) {
+            Ok(answer) => answer.map(|answer| Zeroizing::new(answer.to_vec())),
+            Err(error) => {
+                let trouble = Trouble::of(&error, context.is_ntlm);
+                return Judged::Nothing(self.told(trouble, &error));
+            }
+        };
+        if !context.gss.is_complete() {
+            return Judged::More(context, answer.unwrap_or_default());
+        }
+        match self.who(&context, answer) {
+            Ok(known) => Judged::Proven(known),
+            Err(denied) => Judged::Nothing(denied),
+        }
+    }
+
+    /// The certificate that a client may have seen: ours, or that of a device in front of us.
+    fn choose<'a>(
+        &'a self,
+        token: &[u8],
+        shown: Option<&'a ChannelBinding>,
+    ) -> Option<&'a ChannelBinding> {
+        let Some(oracle) = &self.oracle else {
+            return shown;
+        };
+        let mut candidates = shown.into_iter().chain(&self.extra);
+        let fits = |binding: &&ChannelBinding| {
+            let mut trial = ServerCtx::new(Some(oracle.clone()));
+            trial.step(token, Some(binding.bytes())).is_ok()
+        };
+        candidates.find(fits).or(shown).or(self.extra.first())
+    }
+
+    /// Who has come to the end of a conversation.
+    fn who(&self, context: &Context, answer: Option<Zeroizing<Vec<u8>>>) -> Result<Known, Denied> {
+        let gss = &context.gss;
+        let unreadable = |error: libgssapi::error::Error| {
+            let trouble = Trouble::of(&error, context.is_ntlm);
+            self.told(trouble, &error)
+        };
+        let flags = gss.flags().map_err(unreadable)?;
+        if flags.contains(CtxFlags::GSS_C_ANON_FLAG) {
+            return Err(Denied::Credentials("anonymous"));
+        }
+        if self.rule == BindingRule::Require && flags.bits() & CHANNEL_BOUND == 0 {
+            return Err(Denied::Credentials("handshake without channel binding"));
+        }
+        let is_kerberos = gss.mechanism().map_err(unreadable)? == GSS_MECH_KRB5;
+        // Whoever begins as NTLM and ends with a ticket has shown one for the machine's own key, not for ours.
+        if is_kerberos == context.is_ntlm {
+            return Err(Denied::Credentials("malformed handshake"));
+        }
+        let name = gss.source_name().map_err(unreadable)?;
+        let name = name.display_name().map_err(unreadable)?;
+        let name = std::str::from_utf8(&name)
+            .map_err(|_not_text| Denied::Credentials("name is not UTF-8"))?;
+        let user = match is_kerberos {
+            true => self.realms.of_principal(name),
+            false => self.realms.of_account(name),
+        };
+        Ok(Known {
+            user: user.ok_or(Denied::Credentials("not the name of a user"))?,
+            // A ticket says when it ends. winbind says nothing.
+            good_for: match is_kerberos {
+                true => gss.lifetime().ok(),
+                false => None,
+            },
+            answer,
+        })
+    }
+
+    /// The denial of a trouble. What an administrator can cure is told once in a while.
+    fn told(&self, trouble: Trouble, error: &libgssapi::error::Error) -> Denied {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "only keeps the log from being flooded; nothing is decided by it"
+        )]
+        let now = Instant::now();
+        if self.words.lock().are_due(trouble, now) {
+            match trouble.cure() {
+                Some(cure) => tracing::warn!(%error, cure, "a handshake failed"),
+                None => tracing::debug!(%error, "a handshake failed"),
+            }
+        }
+        trouble.denied()
+    }
+}
+
+/// True where the word begins with NTLM, in the frame of Negotiate or as it is. `[MS-NLMP] 2.2.1.1`
+fn is_ntlm(word: &[u8]) -> bool {
+    memchr::memmem::find(word, b"NTLMSSP\0\x01").is_some_and(|at| at < NTLM_BEGINS_MAX)
+}
+
+/// The flag of a context whose client has bound its proof, and rightly. MIT krb5's `GSS_C_CHANNEL_BOUND_FLAG`
+const CHANNEL_BOUND: u32 = 2048;
+
+/// Bytes of the frame in front of NTLM's first message.
+const NTLM_BEGINS_MAX: usize = 256;
+
+/// Words that wait for a thread: some tenths of a second of work.
+const WAITING_MAX: usize = 1024;
+
+/// Conversations between two words; each is some kilobytes.
+const OPEN_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! NTLM as it is, by helper processes of Samba. `[MS-NLMP]`, `[MS-NTHT]`
+//!
+//! A helper asks winbind, winbind asks a domain controller: lockout, expiry and trusts are the domain's own. A helper
+//! hears one conversation at a time, so it is lent to a connection from the first message to the last, not for
+//! longer than `auth.ntlm.handshake_timeout`; then it is ended and another takes its place.
+//!
+//! The helper cannot tell what a proof was bound to: a site that requires channel bindings does not offer this.
+
+mod helper;
+
+use super::dialogue::{Dialogue, Heard, Known, Realms, Talk, Word};
+use super::method::serial;
+use super::verify::Desk;
+use super::{Denied, Scheme};
+use crate::config::settings::NtlmAuth;
+use async_trait::async_trait;
+use helper::{Helper, Reply};
+use parking_lot::Mutex;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The helpers as the settings name them.
+pub(super) struct Ntlm {
+    settings: NtlmAuth,
+    pool: Arc<Pool>,
+    realms: Realms,
+    serial: u64,
+}
+
+/// Helpers that are lent to nobody, and how many there may be.
+struct Pool {
+    command: Vec<String>,
+    rested: Mutex<Vec<Helper>>,
+    places: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Ntlm {
+    /// Starts no helper yet: each is started when a client needs it.
+    pub(super) fn new(settings: &NtlmAuth, earlier: Option<&Self>) -> Self {
+        let same = earlier.filter(|earlier| earlier.settings == *settings);
+        Self {
+            pool: match same {
+                Some(same) => Arc::clone(&same.pool),
+                None => Arc::new(Pool {
+                    command: settings.helper.clone(),
+                    rested: Mutex::default(),
+                    places: Arc::new(Semaphore::new(settings.pool)),
+                    waiting: Arc::new(Semaphore::new(settings.pool * WAITING_PER_HELPER)),
+                }),
+            },
+            realms: Realms::new(&settings.realm_map),
+            serial: same.map_or_else(serial, |same| same.serial),
+            settings: settings.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Ntlm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ntlm")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A helper that is lent to one conversation. Dropped in mid-conversation it is ended, because the next one must not
+/// hear what this one said.
+pub(super) struct Lease {
+    helper: Helper,
+    pool: Arc<Pool>,
+    place: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// Gives it back after the last word.
+    fn give_back(self) {
+        self.pool.rested.lock().push(self.helper);
+        drop(self.place);
+    }
+}
+
+#[async_trait]
+impl Dialogue for Ntlm {
+    fn scheme(&self) -> Scheme {
+        Scheme::Ntlm
+    }
+
+    fn challenge(&self) -> &str {
+        "WWW-Authenticate: NTLM\r\n"
+    }
+
+    fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    fn persists(&self) -> bool {
+        true
+    }
+
+    fn patience(&self) -> Duration {
+        self.settings.handshake_timeout
+    }
+
+    fn begins(&self, word: &[u8]) -> bool {
+        // [MS-NLMP] 2.2.1.1
+        word.starts_with(b"NTLMSSP\0\x01")
+    }
+
+    async fn hear(&self, word: Word) -> Heard {
+        let (verb, lease) = match word.talk {
+            Some(Talk::Ntlm(lease)) => (LAST, lease),
+            _ => match self.lend(&word.desk).await {
+                Ok(lease) => (FIRST, lease),
+                Err(denied) => return Heard::Nothing(denied),
+            },
+        };
+        let patience = self.settings.handshake_timeout;
+        let token = word.token;
+        // The helpers are as many as may wait at once: no other permit is needed.
+        let asked = word.desk.aside(None, move || {
+            let mut lease = lease;
+            let reply = lease.helper.ask(verb, &token, patience);
+            (lease, reply)
+        });
+        let Some((lease, reply)) = asked.await else {
+            return Heard::Nothing(Denied::Busy("the handshake was interrupted"));
+        };
+        match reply {
+            Ok(Reply::Challenge(answer)) if verb == FIRST => Heard::More(Talk::Ntlm(lease), answer),
+            Ok(Reply::Proven(account)) => {
+                lease.give_back();
+                match self.realms.of_account(&account) {
+                    Some(user) => Heard::Proven(Known {
+                        user,
+                        good_for: None,
+                        answer: None,
+                    }),
+                    None => Heard::Nothing(Denied::Credentials("not the name of a user")),
+                }
+            }
+            Ok(Reply::Refused(why)) => {
+                lease.give_back();
+                Heard::Nothing(denied(&why))
+            }
+            Ok(Reply::Challenge(_)) => {
+                Heard::Nothing(Denied::Busy("the NTLM helper lost its place"))
+            }
+            Err(error) => Heard::Nothing(broken(&error)),
+        }
+    }
+}
+
+impl Ntlm {
+    /// A helper for a new conversation, started where none rests.
+    async fn lend(&self, desk: &Desk) -> Result<Lease, Denied> {
+        let pool = &self.pool;
+        let Ok(_waiting) = pool.waiting.try_acquire() else {
+            desk.shed();
+            return Err(Denied::Busy("too many handshakes wait"));
+        };
+        let place = Arc::clone(&pool.places).acquire_owned();
+        let place = tokio::time::timeout(self.settings.handshake_timeout, place).await;
+        let Ok(Ok(place)) = place else {
+            desk.shed();
+            return Err(Denied::Busy("every NTLM helper is lent"));
+        };
+        let rested = pool.rested.lock().pop();
+        let helper = match rested {
+            Some(helper) => helper,
+            None => Helper::start(&pool.command).map_err(|error| broken(&error))?,
+        };
+        Ok(Lease {
+            helper,
+            pool: Arc::clone(pool),
+            place,
+        })
+    }
+}
+
+fn broken(error: &io::Error) -> Denied {
+    tracing::warn!(%error, "an NTLM helper failed");
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            Denied::Busy("the NTLM helper cannot be started")
+        }
+        io::ErrorKind::TimedOut => Denied::Busy("the NTLM helper does not answer"),
+        _ => Denied::Busy("the NTLM helper failed"),
+    }
+}
+
+/// The denial of a helper's `NA` or `BH`, whose words are Windows' own. Of a wrong name and a wrong password it is the
+/// same. `[MS-ERREF] 2.3.1`
+fn denied(why: &str) -> Denied {
+    let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    if says(&["LOGON_FAILURE", "WRONG_PASSWORD", "NO_SUCH_USER"]) {
+        Denied::Credentials("wrong name or password")
+    } else if says(&["ACCOUNT_LOCKED_OUT"]) {
+        Denied::Credentials("account is locked in the domain")
+    } else if says(&["ACCOUNT_DISABLED", "ACCOUNT_EXPIRED", "ACCOUNT_RESTRICTION"]) {
+        Denied::Credentials("account is disabled or restricted in the domain")
+    } else if says(&["PASSWORD_EXPIRED", "PASSWORD_MUST_CHANGE"]) {
+        Denied::Credentials("password has expired in the domain")
+    } else if says(&MALFORMED) {
+        Denied::Credentials("malformed handshake")
+    } else {
+        tracing::warn!(why, "an NTLM helper cannot judge");
+        Denied::Busy("winbind or the domain controller does not answer")
+    }
+}
+
+/// A conversation's first message, and its last. Samba's `ntlm_auth(1)`, `squid-2.5-ntlmssp`
+const FIRST: &str = "YR";
+const LAST: &str = "KK";
+
+/// What Samba says of messages that make no sense; the last where a length in one is too great.
+const MALFORMED: [&str; 5] = [
+    "INVALID_PARAMETER",
+    "BUFFER_TOO_SMALL",
+    "NTLMSSP",
+    "decode",
+    "NO_MEMORY",
+];
+
+/// Clients that wait for each helper; more are turned away.
+const WAITING_PER_HELPER: usize = 16;
+
+#[cfg(test)]
+mod tests;
