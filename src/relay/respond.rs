@@ -280,10 +280,13 @@ impl Scene<'_> {
             (401, false) => {
                 let endpoint = Some(pin.endpoint);
                 let lines = challenges(world, name, endpoint, None, self.is_bindable);
-                Some(lines.collect::<String>())
+                Some(Cow::Owned(lines.collect::<String>()))
             }
-            // What the server says to a credential of ours is not the client's business.
-            _ => (!world.handoff.is_passthrough()).then(String::new),
+            // What the server says to a credential of ours is not the client's business; our own proof is.
+            _ => match self.plan.proof.as_deref() {
+                Some(proof) => Some(Cow::Borrowed(&*proof.0)),
+                None => (!world.handoff.is_passthrough()).then_some(Cow::Borrowed("")),
+            },
         };
         let rewrite = Rewrite {
             code: code.filter(|_| server.normalize && code != head.code),
@@ -298,9 +301,7 @@ impl Scene<'_> {
                 .zip(sealed.as_deref())
                 .map(|(sealer, value)| (sealer.name(), value, pin.endpoint.path())),
             own_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
-            challenges: challenges
-                .as_deref()
-                .or(self.plan.proof.as_deref().map(|proof| &*proof.0)),
+            challenges: challenges.as_deref(),
             device: self.device(bill),
             close: !keep,
         };
