@@ -17,9 +17,9 @@ use libgssapi::name::Name;
 use libgssapi::oid::{GSS_MECH_SPNEGO, GSS_NT_HOSTBASED_SERVICE, GSS_NT_USER_NAME, OidSet};
 use mapigate::auth::{Asker, AuthStep, Authenticator, HandOff, Identity, Memo, Scheme};
 use mapigate::config::settings::{
-    Access, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BearerAuth, BearerChallenge,
-    BindingRule, Database, DirectorySettings, KeyPlace, KeySource, NegotiateAuth, NtlmAuth,
-    TokenIssuer,
+    Access, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BasicVerify, BearerAuth,
+    BearerChallenge, BindingRule, Database, DirectorySettings, KeyPlace, KeySource, NegotiateAuth,
+    NtlmAuth, TokenIssuer,
 };
 use mapigate::directory::Directory;
 use mapigate::ids::{DatabaseName, ServerName, UserName};
@@ -59,7 +59,7 @@ fn authentication(criterion: &mut Criterion) {
         passthrough: None,
         basic: Some(BasicAuth {
             realm: "mail".to_owned(),
-            password_file,
+            verify: BasicVerify::File(password_file),
             default_domain: None,
         }),
         bearer: None,
@@ -350,6 +350,7 @@ fn connections(criterion: &mut Criterion) {
 fn directory(criterion: &mut Criterion) {
     let settings = DirectorySettings {
         file: None,
+        ldap: None,
         default_databases: BTreeMap::new(),
         access: Access::Backend,
     };
