@@ -10,25 +10,20 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use libgssapi::context::{ClientCtx, CtxFlags};
-use libgssapi::credential::{Cred, CredUsage};
-use libgssapi::name::Name;
-use libgssapi::oid::{GSS_MECH_SPNEGO, GSS_NT_HOSTBASED_SERVICE, GSS_NT_USER_NAME, OidSet};
-use mapigate::auth::{Asker, AuthStep, Authenticator, HandOff, Identity, Memo, Scheme};
-use mapigate::config::settings::{
-    Access, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BasicVerify, BearerAuth,
-    BearerChallenge, BindingRule, Database, DirectorySettings, KeyPlace, KeySource, NegotiateAuth,
-    NtlmAuth, TokenIssuer,
+    Access, Attributes, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BasicVerify, BearerAuth,
+    BearerChallenge, BindingRule, Database, DatabaseForm, DirectorySettings, GuidForm, KeyPlace, KeySource,
+    LdapSettings, NegotiateAuth, NtlmAuth, Secret, TokenIssuer,
 };
-use mapigate::directory::Directory;
+use mapigate::directory::{Directory, Whose};
 use mapigate::ids::{DatabaseName, ServerName, UserName};
 use mapigate::lab::identity_provider::Keys;
+use mapigate::ldap::{Asked, Book, Findings};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 const MAILBOXES: u32 = 100_000;
@@ -409,5 +404,7 @@ fn directory(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, authentication, tokens, connections, directory);
+    Access, Attributes, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BasicVerify, BearerAuth,
+    BearerChallenge, BindingRule, Database, DatabaseForm, DirectorySettings, GuidForm, KeyPlace, KeySource,
+    LdapSettings, NegotiateAuth, NtlmAuth, Secret, TokenIssuer,
 criterion_main!(benches);

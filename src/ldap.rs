@@ -21,6 +21,7 @@ mod line;
 mod mark;
 mod person;
 mod servers;
+mod survey;
 
 pub use book::{Book, Departed, Findings, Look, Lookup, Lookups};
 pub use changes::Changes;
@@ -28,6 +29,7 @@ pub use client::{Client, Verdict};
 pub use filter::Asked;
 pub(crate) use filter::{guid_of, guid_text};
 pub use person::Person;
+pub use survey::Survey;
 
 /// Why the directory service said nothing. One of a closed list of words, for the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -117,8 +117,14 @@ impl Snapshot {
     }
 }
 
-/// The directory service of a configuration.
-fn book(settings: &Settings, earlier: Option<&Arc<Book>>) -> Result<Option<Arc<Book>>, CertError> {
+/// The directory service of a configuration, where it names one. `earlier` goes on where nothing changed.
+///
+/// # Errors
+/// An authority that cannot be used.
+pub fn book(
+    settings: &Settings,
+    earlier: Option<&Arc<Book>>,
+) -> Result<Option<Arc<Book>>, CertError> {
     let Some(ldap) = &settings.directory.ldap else {
         return Ok(None);
     };

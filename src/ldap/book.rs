@@ -156,6 +156,16 @@ impl Book {
         })
     }
 
+    /// Takes these entries for the directory's answer to a question of `now`: for tests and measurements,
+    /// which have no directory. False where nobody is meant.
+    pub fn told(self: &Arc<Self>, asked: Asked<'_>, entries: &[SearchEntry], now: Instant) -> bool {
+        let Some(lookup) = self.question(asked, asked.mark(&self.marker), true, now) else {
+            return false;
+        };
+        let before = self.slots.get(&lookup.mark);
+        self.found(&lookup, entries, before, true).is_some()
+    }
+
     /// Waits until what was verified of somebody proves nothing any more: another password, a disabled
     /// account, other names, an entry that is gone.
     pub async fn departures(&self) -> Departed {
@@ -176,14 +186,18 @@ impl Book {
 
     // what the directory says
 
-    pub(super) fn attributes(&self) -> &[String] {
+    pub(super) fn attributes(&self) -> &Arc<[String]> {
         &self.attributes
+    }
+
+    pub(super) fn person(&self, entry: &SearchEntry) -> Person {
+        self.reader.person(entry, &self.settings)
     }
 
     /// An entry has changed, whoever asked for it before.
     pub(super) fn changed(&self, entry: &SearchEntry) {
         self.changes.fetch_add(1, Ordering::AcqRel);
-        let person = self.reader.person(entry, &self.settings);
+        let person = self.person(entry);
         let is_known = self.objects.lock().find(person.object).is_some();
         if !is_known {
             // It may be that something is believed of a user who is not remembered here any more.

@@ -6,6 +6,7 @@
 
 use super::Trouble;
 use super::book::{Book, CHANGES_MAX};
+use super::person::texts;
 use ldap3::{SearchEntry, ldap_escape};
 use std::sync::Arc;
 use time::format_description::BorrowedFormatItem;
@@ -88,11 +89,7 @@ async fn read(book: &Arc<Book>, filter: &str) -> Result<usize, Trouble> {
 
 impl Root {
     fn of(entry: &SearchEntry) -> Option<Self> {
-        let text = |name: &str| {
-            let mut attributes = entry.attrs.iter();
-            let (_, values) = attributes.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
-            values.first().map(String::as_str)
-        };
+        let text = |name: &str| texts(entry, name).next();
         let time = text("currentTime").and_then(|time| time.get(..14));
         Some(Self {
             server: text("dsServiceName").unwrap_or_default().to_owned(),

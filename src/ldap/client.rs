@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -103,6 +104,11 @@ impl Client {
         self.servers.count()
     }
 
+    /// Servers that cannot be used, and why not.
+    pub fn failures(&self) -> Vec<(String, String)> {
+        self.servers.failures()
+    }
+
     /// Entries that a filter finds, below the base; more than a few are cut off, since whoever asks means one.
     pub(super) async fn search(
         self: &Arc<Self>,
@@ -147,7 +153,12 @@ impl Client {
             filter,
             attributes,
         };
-        self.asked(LdapOperation::Changes, &self.changes, &query, true)
+        self.found(&query).await
+    }
+
+    /// Everything that a query finds, in pages, on the line for changes; [`CHANGES_MAX`] at most.
+    pub(super) async fn found(&self, query: &Query<'_>) -> Result<Vec<SearchEntry>, Trouble> {
+        self.asked(LdapOperation::Changes, &self.changes, query, true)
             .await
     }
 
@@ -196,7 +207,7 @@ impl Client {
             line.lose(&connection).await;
             // A kept connection that the server closed meanwhile says nothing against the server.
             if !was_open || failure.trouble == Trouble::Late {
-                self.rest(connection.server, &failure.why);
+                self.rest_after(&failure, connection.server);
             }
             trouble = failure.trouble;
         }
@@ -261,7 +272,7 @@ impl Client {
                     // A password that may have been looked at is not tried again at another server: it
                     // would count twice against its owner.
                     if !was_open || trouble == Trouble::Late {
-                        self.rest(connection.server, &failure.why);
+                        self.rest_after(&failure, connection.server);
                         break;
                     }
                     // Those beside it were closed with it.
@@ -283,9 +294,14 @@ impl Client {
         None
     }
 
-    fn rest(&self, server: usize, why: &str) {
+    fn rest_after(&self, failure: &Failure, server: usize) {
+        let least = match failure.trouble {
+            // Each attempt counts against our own account, which must not be locked.
+            Trouble::OwnAccount => REST_OF_OWN_ACCOUNT,
+            _ => Duration::ZERO,
+        };
         if let Ok(home) = self.home() {
-            self.servers.failed(server, why, &home);
+            self.servers.failed(server, &failure.why, least, &home);
         }
     }
 
@@ -313,8 +329,11 @@ impl Client {
                     });
                 }
                 Err(failure) => {
-                    self.rest(server, &failure.why);
-                    trouble = failure.trouble;
+                    self.rest_after(&failure, server);
+                    trouble = match failure.trouble {
+                        Trouble::Broken => Trouble::Unreachable,
+                        trouble => trouble,
+                    };
                 }
             }
         }
@@ -360,11 +379,11 @@ impl Client {
 }
 
 /// What is searched for, and where.
-struct Query<'q> {
-    base: &'q str,
-    scope: Scope,
-    filter: &'q str,
-    attributes: &'q [String],
+pub(super) struct Query<'q> {
+    pub(super) base: &'q str,
+    pub(super) scope: Scope,
+    pub(super) filter: &'q str,
+    pub(super) attributes: &'q [String],
 }
 
 impl Query<'_> {
@@ -501,6 +520,8 @@ fn refusal_words(text: &str) -> &'static str {
     }
 }
 
+/// While the directory refuses our own account.
+const REST_OF_OWN_ACCOUNT: Duration = Duration::from_secs(30);
 /// Once more, on another connection.
 const ATTEMPTS: usize = 2;
 /// Whoever asks means one entry; with several it is to be seen that they are several.

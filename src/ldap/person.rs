@@ -347,6 +347,14 @@ fn values<'e>(
     texts.chain(bytes.flat_map(|(_, values)| values.iter().map(Vec::as_slice)))
 }
 
+/// The values of an attribute that are text.
+pub(super) fn texts<'e>(
+    entry: &'e SearchEntry,
+    attribute: &str,
+) -> impl Iterator<Item = &'e str> + use<'e> {
+    values(entry, &Some(attribute.to_owned())).filter_map(utf8)
+}
+
 fn utf8(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value)
         .ok()
@@ -383,7 +391,7 @@ fn sid_text(value: &[u8]) -> Option<String> {
 }
 
 /// The value of the first part of a DN: `DB07` of `CN=DB07,CN=Databases,…`. RFC 4514 2.4
-fn name_in(dn: &str) -> Option<String> {
+pub(super) fn name_in(dn: &str) -> Option<String> {
     let (_, rest) = dn.split_once('=')?;
     let mut name = Vec::new();
     let mut bytes = rest.bytes().peekable();

@@ -21,6 +21,7 @@ struct Server {
 struct State {
     failures: u32,
     is_resting: bool,
+    why: String,
 }
 
 impl Servers {
@@ -53,8 +54,14 @@ impl Servers {
         }
     }
 
-    /// It failed, and rests for a moment. Said once, until it works again.
-    pub(super) fn failed(self: &Arc<Self>, number: usize, why: &str, home: &Handle) {
+    /// It failed, and rests for a moment, of `least` at least. Said once, until it works again.
+    pub(super) fn failed(
+        self: &Arc<Self>,
+        number: usize,
+        why: &str,
+        least: Duration,
+        home: &Handle,
+    ) {
         let Some(server) = self.0.get(number) else {
             return;
         };
@@ -65,19 +72,29 @@ impl Servers {
         state.is_resting = true;
         state.failures = state.failures.saturating_add(1);
         let failures = state.failures;
+        why.clone_into(&mut state.why);
         drop(state);
         if failures == 1 {
             warn!(server = server.url, why, "directory server cannot be used");
         }
         let servers = Arc::downgrade(self);
         home.spawn(async move {
-            tokio::time::sleep(rest(failures)).await;
+            tokio::time::sleep(rest(failures).max(least)).await;
             if let Some(servers) = servers.upgrade()
                 && let Some(server) = servers.0.get(number)
             {
                 server.state.lock().is_resting = false;
             }
         });
+    }
+
+    /// Those that failed and have not worked since, and why.
+    pub(super) fn failures(&self) -> Vec<(String, String)> {
+        let failed = |server: &Server| {
+            let state = server.state.lock();
+            (state.failures > 0).then(|| (server.url.clone(), state.why.clone()))
+        };
+        self.0.iter().filter_map(failed).collect()
     }
 
     /// How many may be asked, and how many there are.
@@ -117,7 +134,7 @@ mod tests {
     async fn a_server_that_failed_rests_and_comes_back_to_its_place() {
         let servers = two();
 
-        servers.failed(0, "no answer", &Handle::current());
+        servers.failed(0, "no answer", Duration::ZERO, &Handle::current());
         assert_eq!(awake(&servers), [1]);
 
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -128,17 +145,17 @@ mod tests {
     async fn each_failure_makes_the_rest_longer_up_to_five_seconds() {
         let servers = two();
         for _ in 0..10 {
-            servers.failed(0, "no answer", &Handle::current());
+            servers.failed(0, "no answer", Duration::ZERO, &Handle::current());
             tokio::time::sleep(Duration::from_secs(5)).await;
             assert_eq!(awake(&servers), [0, 1]);
         }
-        servers.failed(0, "no answer", &Handle::current());
+        servers.failed(0, "no answer", Duration::ZERO, &Handle::current());
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(awake(&servers), [1]);
 
         tokio::time::sleep(Duration::from_secs(5)).await;
         servers.worked(0);
-        servers.failed(0, "no answer", &Handle::current());
+        servers.failed(0, "no answer", Duration::ZERO, &Handle::current());
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(awake(&servers), [0, 1]);
     }
