@@ -302,7 +302,7 @@ async fn who_asks_the_same_at_the_same_time_asks_once() {
     assert_eq!(book.flights.lock().len(), 1);
     for mut waiting in waiting {
         let answer = waiting.wait_for(Option::is_some).await.unwrap().clone();
-        assert_eq!(answer, Some(Err(Trouble::Broken)));
+        assert_eq!(answer, Some(Err(Trouble::Unreachable)));
     }
     assert!(book.flights.lock().is_empty());
     assert!(began.elapsed().unwrap() < Duration::from_secs(5));

@@ -99,14 +99,9 @@ impl Client {
         }
     }
 
-    /// Servers that may be asked now, and all of them.
-    pub fn servers(&self) -> (usize, usize) {
-        self.servers.count()
-    }
-
-    /// Servers that cannot be used, and why not.
-    pub fn failures(&self) -> Vec<(String, String)> {
-        self.servers.failures()
+    /// The servers in the order of preference, and why those that failed and have not worked since did.
+    pub fn states(&self) -> Vec<(String, Option<String>)> {
+        self.servers.states()
     }
 
     /// Entries that a filter finds, below the base; more than a few are cut off, since whoever asks means one.
@@ -228,9 +223,8 @@ impl Client {
         let tried = self.home()?.spawn(async move {
             let patience = client.settings.operation_timeout;
             let turn = Arc::clone(&client.turns).acquire_owned();
-            let _turn = match timeout(patience, turn).await {
-                Ok(Ok(turn)) => turn,
-                Ok(Err(_)) | Err(_) => return Err(Trouble::Busy),
+            let Ok(Ok(_turn)) = timeout(patience, turn).await else {
+                return Err(Trouble::Busy);
             };
             client.bound(&name, &password).await
         });
@@ -585,6 +579,6 @@ mod tests {
         }
         // The one server of these settings is nobody: what gets there fails.
         assert!(tried("alice", "secret").await.is_err());
-        assert_eq!(client.servers(), (0, 1));
+        assert!(client.states().iter().all(|(_, why)| why.is_some()));
     }
 }

@@ -88,18 +88,14 @@ impl Servers {
         });
     }
 
-    /// Those that failed and have not worked since, and why.
-    pub(super) fn failures(&self) -> Vec<(String, String)> {
-        let failed = |server: &Server| {
+    /// All of them, and why those that failed and have not worked since did.
+    pub(super) fn states(&self) -> Vec<(String, Option<String>)> {
+        let state = |server: &Server| {
             let state = server.state.lock();
-            (state.failures > 0).then(|| (server.url.clone(), state.why.clone()))
+            let why = (state.failures > 0).then(|| state.why.clone());
+            (server.url.clone(), why)
         };
-        self.0.iter().filter_map(failed).collect()
-    }
-
-    /// How many may be asked, and how many there are.
-    pub(super) fn count(&self) -> (usize, usize) {
-        (self.awake().count(), self.0.len())
+        self.0.iter().map(state).collect()
     }
 }
 

@@ -22,7 +22,7 @@ impl Book {
     /// Asks the directory whether it answers, whom it knows, and which databases there are.
     ///
     /// # Errors
-    /// It cannot be asked; [`super::Client::failures`] says more.
+    /// It cannot be asked; [`super::Client::states`] says more.
     pub async fn survey(self: &Arc<Self>) -> Result<Survey, Trouble> {
         let root = self
             .client()

@@ -58,7 +58,7 @@ async fn keep(runtime: &Arc<Runtime>, book: &Arc<Book>) {
                     has_failed = false;
                 }
                 Err(trouble) if has_failed => {
-                    debug!(%trouble, "changes of the directory still not seen")
+                    debug!(%trouble, "changes of the directory still not seen");
                 }
                 Err(trouble) => {
                     warn!(%trouble, "changes of the directory are not seen, what is remembered of it stays");

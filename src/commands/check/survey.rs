@@ -28,8 +28,8 @@ pub(super) fn look(settings: &Settings) -> Vec<Problem> {
     let survey = match ask(&book) {
         Ok(survey) => survey,
         Err(trouble) => {
-            let failures = book.client().failures();
-            let whys = failures.iter().map(|(url, why)| format!("; {url}: {why}"));
+            let states = book.client().states().into_iter();
+            let whys = states.filter_map(|(url, why)| Some(format!("; {url}: {}", why?)));
             let what = format!("{trouble}{}", whys.collect::<String>());
             let cure =
                 "look at `urls`, `ca`, `bind_name` and `bind_password`, and at the network between";
