@@ -21,6 +21,7 @@ mod line;
 mod mark;
 mod person;
 mod servers;
+mod shelf;
 mod survey;
 
 pub use book::{Book, Departed, Findings, Look, Lookup, Lookups};

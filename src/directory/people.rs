@@ -107,7 +107,7 @@ impl Directory {
         match database {
             None => Whose::Unknown,
             Some(_) if !may_open => Whose::Forbidden,
-            Some(database) => Whose::Mailbox(MailboxId::new(id.to_ascii_lowercase()), database),
+            Some(database) => Whose::Mailbox(lower(id), database),
         }
     }
 
@@ -133,6 +133,14 @@ impl Directory {
 
 fn ask(first: Lookup, second: Option<Lookup>) -> Whose {
     Whose::Ask(Box::new(Lookups { first, second }))
+}
+
+/// Mostly written in lower case already, and then copied once.
+fn lower(id: &str) -> MailboxId {
+    match id.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => MailboxId::new(id.to_ascii_lowercase()),
+        false => MailboxId::new(id),
+    }
 }
 
 fn known(look: Look) -> Option<Arc<Person>> {

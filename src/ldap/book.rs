@@ -5,8 +5,9 @@
 
 use super::client::Client;
 use super::filter::Asked;
-use super::mark::{ByOwnBytes, Mark, Marker, Of};
+use super::mark::{Mark, Marker, Of};
 use super::person::{Person, Reader};
+use super::shelf::Shelf;
 use super::{Trouble, client};
 use crate::certs::CertError;
 use crate::config::settings::LdapSettings;
@@ -14,8 +15,6 @@ use crate::ids::UserName;
 use crate::metrics::DirectoryLook;
 use arc_swap::ArcSwap;
 use ldap3::SearchEntry;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
@@ -32,7 +31,7 @@ pub struct Book {
     marker: Marker,
     reader: Reader,
     attributes: Arc<[String]>,
-    slots: Cache<Mark, Slot, ByOwnBytes>,
+    slots: Shelf<Slot>,
     objects: Mutex<Objects>,
     flights: Mutex<HashMap<Mark, watch::Sender<Option<Answer>>>>,
     /// What was found out in an earlier age is asked for anew.
@@ -72,10 +71,7 @@ impl Book {
             reader: Reader::new(marker.clone(), login.to_owned()),
             marker,
             attributes: wanted(settings).into(),
-            slots: Cache::builder()
-                .max_capacity(u64::try_from(settings.capacity).unwrap_or(u64::MAX))
-                .eviction_policy(EvictionPolicy::lru())
-                .build_with_hasher(ByOwnBytes::default()),
+            slots: Shelf::new(settings.capacity),
             objects: Mutex::default(),
             flights: Mutex::default(),
             age: AtomicU64::new(0),
@@ -97,9 +93,9 @@ impl Book {
         &self.settings
     }
 
-    /// Names and mailboxes remembered, about.
+    /// Names and mailboxes remembered.
     pub fn len(&self) -> u64 {
-        self.slots.entry_count()
+        self.slots.len()
     }
 
     /// True where nothing is remembered.
@@ -114,20 +110,18 @@ impl Book {
         if let Some((_, found)) = findings.0.iter().find(|(known, _)| *known == mark) {
             return Look::of(found.clone());
         }
-        let slot = self
-            .slots
-            .get(&mark)
-            .filter(|slot| now < slot.fresh_until && slot.age == self.age.load(Ordering::Acquire));
-        match slot.map(|slot| slot.entry) {
+        let age = self.age.load(Ordering::Acquire);
+        let known = self.slots.read(&mark, |slot| slot.found(age, now));
+        match known.flatten() {
             Some(None) => {
                 self.count(DirectoryLook::Absent);
                 Look::Nobody
             }
-            Some(Some(entry)) if entry.stands() => {
+            Some(Some(person)) => {
                 self.count(DirectoryLook::Remembered);
-                Look::Person(entry.person.load_full())
+                Look::Person(person)
             }
-            _ => self
+            None => self
                 .question(asked, mark, true, now)
                 .map_or(Look::Nobody, Look::Ask),
         }
@@ -162,7 +156,7 @@ impl Book {
         let Some(lookup) = self.question(asked, asked.mark(&self.marker), true, now) else {
             return false;
         };
-        let before = self.slots.get(&lookup.mark);
+        let before = self.slot(&lookup.mark);
         self.found(&lookup, entries, before, true).is_some()
     }
 
@@ -176,6 +170,10 @@ impl Book {
             }
             self.departure.notified().await;
         }
+    }
+
+    fn slot(&self, mark: &Mark) -> Option<Slot> {
+        self.slots.read(mark, Slot::clone)
     }
 
     fn count(&self, look: DirectoryLook) {
@@ -248,10 +246,10 @@ impl Book {
     fn forget(&self, person: &Person) {
         for name in person.names() {
             self.slots
-                .invalidate(&self.marker.mark(Of::User, name.as_bytes()));
+                .remove(&self.marker.mark(Of::User, name.as_bytes()));
         }
         for guid in person.guids() {
-            self.slots.invalidate(&self.marker.mark(Of::Mailbox, &guid));
+            self.slots.remove(&self.marker.mark(Of::Mailbox, &guid));
         }
     }
 
@@ -297,7 +295,7 @@ impl Book {
     }
 
     async fn answer(&self, lookup: &Lookup) -> Answer {
-        let before = self.slots.get(&lookup.mark);
+        let before = self.slot(&lookup.mark);
         let changes = self.changes.load(Ordering::Acquire);
         let found = self.client.search(lookup.filter.clone(), &self.attributes);
         match found.await {
@@ -340,7 +338,7 @@ impl Book {
             }
             match lookup.keeps_absence {
                 true => self.keep(lookup, None, settings.negative_ttl),
-                false => self.slots.invalidate(&lookup.mark),
+                false => self.slots.remove(&lookup.mark),
             }
             return None;
         };
@@ -543,6 +541,20 @@ struct Slot {
     fresh_until: Instant,
     usable_until: Instant,
     age: u64,
+}
+
+impl Slot {
+    /// What is known in this age at `now`; `None` where it has to be asked for.
+    fn found(&self, age: u64, now: Instant) -> Option<Option<Arc<Person>>> {
+        if now >= self.fresh_until || self.age != age {
+            return None;
+        }
+        match &self.entry {
+            None => Some(None),
+            Some(entry) if entry.stands() => Some(Some(entry.person.load_full())),
+            Some(_) => None,
+        }
+    }
 }
 
 /// Somebody as the directory had it last.

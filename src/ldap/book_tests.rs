@@ -196,7 +196,7 @@ fn while_the_directory_is_silent_the_known_are_believed_and_the_unknown_are_not(
     let later = start + settings().ttl;
     let stale = |asked: Asked<'_>, now: Instant| {
         let lookup = question(&book, asked, now);
-        book.stale(&lookup, book.slots.get(&lookup.mark))
+        book.stale(&lookup, book.slot(&lookup.mark))
     };
 
     assert!(matches!(stale(BY_NAME, later), Some(Some(_))));
@@ -237,14 +237,14 @@ fn a_new_age_asks_for_everything_anew_and_forgets_nothing() {
 
     assert!(matches!(look(&book, BY_NAME, now), Look::Ask(_)));
     let lookup = question(&book, BY_NAME, now);
-    assert!(book.stale(&lookup, book.slots.get(&lookup.mark)).is_some());
+    assert!(book.stale(&lookup, book.slot(&lookup.mark)).is_some());
 }
 
 #[test]
 fn what_was_found_for_a_request_counts_for_it_whatever_is_remembered() {
     let (book, now) = (book(), Instant::now());
     let person = answered(&book, BY_NAME, &[alice()], now);
-    book.slots.invalidate_all();
+    book.slots.remove(&BY_NAME.mark(&book.marker));
 
     let found = Findings(vec![(BY_NAME.mark(&book.marker), person)]);
 
@@ -271,7 +271,7 @@ fn a_name_that_may_be_made_up_leaves_no_trace() {
 
     book.found(&lookup, &[], None, true);
 
-    assert_eq!(book.slots.get(&lookup.mark).map(|_| ()), None);
+    assert_eq!(book.slot(&lookup.mark).map(|_| ()), None);
 }
 
 #[test]

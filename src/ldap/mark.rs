@@ -9,6 +9,13 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mark(u128);
 
+impl Mark {
+    /// A number as random as the mark, and independent of its hash.
+    pub(super) fn lot(self) -> usize {
+        usize::try_from(self.0 >> 96).unwrap_or(0)
+    }
+}
+
 /// What is marked; the same bytes as something else get another mark.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Of {
