@@ -18,9 +18,9 @@ use libgssapi::name::Name;
 use libgssapi::oid::{GSS_MECH_SPNEGO, GSS_NT_HOSTBASED_SERVICE, GSS_NT_USER_NAME, OidSet};
 use mapigate::auth::{Asker, AuthStep, Authenticator, HandOff, Identity, Memo, Scheme};
 use mapigate::config::settings::{
-    Access, Attributes, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BasicVerify, BearerAuth,
-    BearerChallenge, BindingRule, Database, DatabaseForm, DirectorySettings, GuidForm, KeyPlace, KeySource,
-    LdapSettings, NegotiateAuth, NtlmAuth, Secret, TokenIssuer,
+    Access, Attributes, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BasicVerify,
+    BearerAuth, BearerChallenge, BindingRule, Database, DatabaseForm, DirectorySettings, GuidForm,
+    KeyPlace, KeySource, LdapSettings, NegotiateAuth, NtlmAuth, Secret, TokenIssuer,
 };
 use mapigate::directory::{Directory, Whose};
 use mapigate::ids::{DatabaseName, ServerName, UserName};

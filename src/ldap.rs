@@ -24,7 +24,7 @@ mod servers;
 mod shelf;
 mod survey;
 
-pub use book::{Book, Departed, Findings, Look, Lookup, Lookups};
+pub use book::{Book, Departed, Findings, Look, Lookup, Lookups, NoRandomness};
 pub use changes::Changes;
 pub use client::{Client, Verdict};
 pub use filter::Asked;

@@ -5,7 +5,7 @@ use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::auth::handoff::HandOff;
 use crate::backend::Backends;
-use crate::certs::CertError;
+use crate::certs;
 use crate::config::Settings;
 use crate::config::settings::BasicVerify;
 use crate::directory::Directory;
@@ -121,10 +121,7 @@ impl Snapshot {
 ///
 /// # Errors
 /// An authority that cannot be used.
-pub fn book(
-    settings: &Settings,
-    earlier: Option<&Arc<Book>>,
-) -> Result<Option<Arc<Book>>, CertError> {
+pub fn book(settings: &Settings, earlier: Option<&Arc<Book>>) -> Result<Option<Arc<Book>>, String> {
     let Some(ldap) = &settings.directory.ldap else {
         return Ok(None);
     };
@@ -133,7 +130,14 @@ pub fn book(
         Some(BasicVerify::LdapBind { name }) => name,
         _ => UPN,
     };
-    Book::new(ldap, login, earlier).map(Some)
+    if let Some(earlier) = earlier.filter(|earlier| earlier.is_of(ldap, login)) {
+        return Ok(Some(Arc::clone(earlier)));
+    }
+    let tls = ldap.starttls || ldap.servers.iter().any(|server| server.tls);
+    let tls = tls.then(|| certs::ldap_config(ldap.ca.as_ref()));
+    let tls = tls.transpose().map_err(|problem| problem.to_string())?;
+    let book = Book::new(ldap, login, tls).map_err(|problem| problem.to_string())?;
+    Ok(Some(book))
 }
 
 /// Nobody logs on with it where passwords are held against something else.

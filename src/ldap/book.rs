@@ -9,13 +9,13 @@ use super::mark::{Mark, Marker, Of};
 use super::person::{Person, Reader};
 use super::shelf::Shelf;
 use super::{Trouble, client};
-use crate::certs::CertError;
 use crate::config::settings::LdapSettings;
 use crate::ids::UserName;
 use crate::metrics::DirectoryLook;
 use arc_swap::ArcSwap;
 use ldap3::SearchEntry;
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,28 +46,20 @@ type Answer = Result<Option<Arc<Person>>, Trouble>;
 
 impl Book {
     /// Prepares; nothing is asked yet. `login` is what people log on with: text with `{upn}`, `{dn}`,
-    /// `{mail}` or `{account}` in it. `earlier` goes on where it was made of the same settings.
+    /// `{mail}` or `{account}` in it. `tls` is for servers that speak it.
     ///
     /// # Errors
-    /// An authority that cannot be used, or the system gives no random bytes.
+    /// The system gives no random bytes.
     pub fn new(
         settings: &Arc<LdapSettings>,
         login: &str,
-        earlier: Option<&Arc<Self>>,
-    ) -> Result<Arc<Self>, CertError> {
-        if let Some(earlier) = earlier
-            && (&*earlier.settings, &*earlier.login) == (&**settings, login)
-        {
-            return Ok(Arc::clone(earlier));
-        }
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<Arc<Self>, NoRandomness> {
         let mut key = [0; 16];
-        aws_lc_rs::rand::fill(&mut key).map_err(|_unspecified| CertError::Refused {
-            what: "directory.ldap".to_owned(),
-            cause: rustls::Error::FailedToGetRandomBytes,
-        })?;
+        aws_lc_rs::rand::fill(&mut key).map_err(|_unspecified| NoRandomness)?;
         let marker = Marker::new(key);
         Ok(Arc::new(Self {
-            client: Arc::new(Client::new(settings)?),
+            client: Arc::new(Client::new(settings, tls)),
             reader: Reader::new(marker.clone(), login.to_owned()),
             marker,
             attributes: wanted(settings).into(),
@@ -81,6 +73,11 @@ impl Book {
             login: login.to_owned(),
             settings: Arc::clone(settings),
         }))
+    }
+
+    /// Made of these settings and this `login`: it may go on after a reload.
+    pub fn is_of(&self, settings: &LdapSettings, login: &str) -> bool {
+        *self.settings == *settings && self.login == login
     }
 
     /// Who carries the questions.
@@ -386,6 +383,11 @@ impl fmt::Debug for Book {
             .finish_non_exhaustive()
     }
 }
+
+/// The system gives no random bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random bytes")]
+pub struct NoRandomness;
 
 /// What came of a look.
 #[derive(Debug)]

@@ -6,8 +6,7 @@
 use super::Trouble;
 use super::line::{Connection, Line};
 use super::servers::Servers;
-use crate::certs::{self, CertError};
-use crate::config::settings::{LdapSettings, ServerTls};
+use crate::config::settings::LdapSettings;
 use crate::metrics::{LdapMeters, LdapOperation, LdapOutcome, LdapPool};
 use ldap3::adapters::{Adapter, EntriesOnly, PagedResults};
 use ldap3::{
@@ -49,27 +48,12 @@ pub enum Verdict {
 }
 
 impl Client {
-    /// Prepares; nothing is dialled. Reads the system's authorities where none are named.
-    ///
-    /// # Errors
-    /// An authority that cannot be used.
-    pub fn new(settings: &Arc<LdapSettings>) -> Result<Self, CertError> {
-        let tls = settings.starttls || settings.servers.iter().any(|server| server.tls);
-        let tls = tls.then(|| {
-            let made = certs::client_config(&ServerTls {
-                ca: settings.ca.clone(),
-                name: String::new(),
-                client_certificate: None,
-            })?;
-            let mut config = ClientConfig::clone(&made);
-            // There is no name for LDAP that every server knows.
-            config.alpn_protocols.clear();
-            Ok(Arc::new(config))
-        });
+    /// Prepares; nothing is dialled. `tls` is for servers that speak it.
+    pub fn new(settings: &Arc<LdapSettings>, tls: Option<Arc<ClientConfig>>) -> Self {
         let line = |_| Line::new(LdapPool::Search);
-        Ok(Self {
+        Self {
             servers: Arc::new(Servers::new(&settings.servers)),
-            tls: tls.transpose()?,
+            tls,
             searches: (0..settings.search_connections.max(1)).map(line).collect(),
             next: AtomicUsize::new(0),
             changes: Line::new(LdapPool::Changes),
@@ -77,7 +61,7 @@ impl Client {
             turns: Arc::new(Semaphore::new(settings.bind_connections.max(1))),
             home: OnceLock::new(),
             settings: Arc::clone(settings),
-        })
+        }
     }
 
     /// Says once where conversations run, and where they are counted. Before, they run where they are
@@ -568,7 +552,7 @@ mod tests {
     #[tokio::test]
     async fn an_empty_password_never_reaches_the_directory() {
         let settings = Arc::new(super::super::person::tests::settings());
-        let client = Arc::new(Client::new(&settings).unwrap());
+        let client = Arc::new(Client::new(&settings, None));
         let tried = |name: &str, password: &str| {
             client.try_password(name.to_owned(), Zeroizing::new(password.to_owned()))
         };

@@ -23,7 +23,7 @@ pub(super) fn look(settings: &Settings) -> Vec<Problem> {
     let book = match runtime::book(settings, None) {
         Ok(Some(book)) => book,
         Ok(None) => return Vec::new(),
-        Err(problem) => return vec![warn(problem.to_string(), "look at `ca`")],
+        Err(problem) => return vec![warn(problem, "look at `ca`")],
     };
     let survey = match ask(&book) {
         Ok(survey) => survey,
