@@ -11,24 +11,27 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ldap3::SearchEntry;
 use libgssapi::context::{ClientCtx, CtxFlags};
 use libgssapi::credential::{Cred, CredUsage};
 use libgssapi::name::Name;
 use libgssapi::oid::{GSS_MECH_SPNEGO, GSS_NT_HOSTBASED_SERVICE, GSS_NT_USER_NAME, OidSet};
 use mapigate::auth::{Asker, AuthStep, Authenticator, HandOff, Identity, Memo, Scheme};
 use mapigate::config::settings::{
-    Access, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BearerAuth, BearerChallenge,
-    BindingRule, Database, DirectorySettings, KeyPlace, KeySource, NegotiateAuth, NtlmAuth,
-    TokenIssuer,
+    Access, Attributes, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BasicVerify,
+    BearerAuth, BearerChallenge, BindingRule, Database, DatabaseForm, DirectorySettings, GuidForm,
+    KeyPlace, KeySource, LdapSettings, NegotiateAuth, NtlmAuth, Secret, TokenIssuer,
 };
-use mapigate::directory::Directory;
+use mapigate::directory::{Directory, Whose};
 use mapigate::ids::{DatabaseName, ServerName, UserName};
 use mapigate::lab::identity_provider::Keys;
+use mapigate::ldap::{Asked, Book, Findings};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 const MAILBOXES: u32 = 100_000;
@@ -59,7 +62,7 @@ fn authentication(criterion: &mut Criterion) {
         passthrough: None,
         basic: Some(BasicAuth {
             realm: "mail".to_owned(),
-            password_file,
+            verify: BasicVerify::File(password_file),
             default_domain: None,
         }),
         bearer: None,
@@ -350,6 +353,7 @@ fn connections(criterion: &mut Criterion) {
 fn directory(criterion: &mut Criterion) {
     let settings = DirectorySettings {
         file: None,
+        ldap: None,
         default_databases: BTreeMap::new(),
         access: Access::Backend,
     };
@@ -408,5 +412,132 @@ fn directory(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, authentication, tokens, connections, directory);
+/// The GUID of a mailbox, in the order of its text.
+fn guid(number: u32) -> [u8; 16] {
+    let mut guid = *b"\x41\x6c\x63\x68\x65\x6d\x79\x4a\x6f\x45\0\0\0\0\0\0";
+    let digits = u128::from_be_bytes(guid) | u128::from(number);
+    guid = digits.to_be_bytes();
+    guid
+}
+
+fn entry(number: u32) -> SearchEntry {
+    let mut attrs: HashMap<String, Vec<String>> = HashMap::new();
+    for (name, value) in [
+        ("upn", format!("user{number}@contoso.test")),
+        ("account", format!("user{number}")),
+        ("object", format!("object {number}")),
+        ("database", format!("CN=DB{:02},CN=Databases", number % 40)),
+    ] {
+        attrs.insert(name.to_owned(), vec![value]);
+    }
+    let address = |name: &str| format!("smtp:{name}{number}@contoso.test");
+    attrs.insert("addresses".to_owned(), vec![address("user"), address("u.")]);
+    let text = format!("416c6368-656d-794a-6f45-{number:012x}");
+    attrs.insert("guid".to_owned(), vec![text]);
+    SearchEntry {
+        dn: format!("CN=User {number},CN=Users,DC=contoso,DC=test"),
+        attrs,
+        bin_attrs: HashMap::new(),
+    }
+}
+
+fn ldap_settings() -> LdapSettings {
+    let name = |name: &str| Some(name.to_owned());
+    LdapSettings {
+        servers: Vec::new(),
+        starttls: false,
+        ca: None,
+        bind_name: String::new(),
+        bind_password: Secret::new(String::new()),
+        base: "DC=contoso,DC=test".to_owned(),
+        people: "(objectCategory=person)".to_owned(),
+        netbios_domain: name("contoso"),
+        attributes: Attributes {
+            upn: name("upn"),
+            account: name("account"),
+            addresses: name("addresses"),
+            mail: None,
+            sid: None,
+            object: name("object"),
+            mailbox_guid: name("guid"),
+            guid_form: GuidForm::Text,
+            archive_guid: None,
+            database: name("database"),
+            database_form: DatabaseForm::Dn,
+            archive_database: None,
+            recipient_type: None,
+            control: None,
+            disabled_bit: 0,
+            password_changed: None,
+            delegates: None,
+            changed: None,
+        },
+        recipient_types: Vec::new(),
+        ttl: Duration::from_secs(3600),
+        negative_ttl: Duration::from_secs(3600),
+        stale_on_error: Duration::from_secs(3600),
+        capacity: 300_000,
+        refresh: Duration::from_secs(3600),
+        search_connections: 1,
+        bind_connections: 1,
+        connect_timeout: Duration::from_secs(1),
+        operation_timeout: Duration::from_secs(1),
+    }
+}
+
+/// What a request pays for an owner and a mailbox that the directory service has been asked for before.
+fn directory_service(criterion: &mut Criterion) {
+    let settings = Arc::new(ldap_settings());
+    let book = Book::new(&settings, "{upn}", None).unwrap();
+    let now = Instant::now();
+    for number in 0..MAILBOXES {
+        let entry = [entry(number)];
+        let upn = format!("user{number}@contoso.test");
+        assert!(book.told(Asked::User(&upn), &entry, now));
+        assert!(book.told(Asked::Mailbox(guid(number)), &entry, now));
+    }
+    let place = DirectorySettings {
+        file: None,
+        ldap: Some(settings),
+        default_databases: BTreeMap::new(),
+        access: Access::Listed,
+    };
+    let home = |name: &str| {
+        let active = ServerName::new("MBX1");
+        let copies = vec![active.clone()];
+        (DatabaseName::new(name), Database { copies, active })
+    };
+    let databases = (0..40)
+        .map(|number| home(&format!("DB{number:02}")))
+        .collect();
+    let site = Directory::of_service(&place, &databases, book);
+    let asked: Vec<(UserName, String)> = (0..MAILBOXES)
+        .map(|number| {
+            let user = UserName::new(format!("user{number}@contoso.test"));
+            (
+                user,
+                format!("416c6368-656d-794a-6f45-{number:012x}@contoso.test"),
+            )
+        })
+        .collect();
+    let mut number = 0;
+    criterion.bench_function("directory_service_owner_and_mailbox_of_100k", |bencher| {
+        bencher.iter(|| {
+            number = (number + 7919) % asked.len();
+            let (user, id) = asked.get(number)?;
+            let whose = site.whose(Some(id), user, &Findings::default(), now);
+            assert!(matches!(whose, Whose::Mailbox(..)), "{whose:?}");
+            Some(whose)
+        });
+    });
+}
+
+criterion_group!(
+    benches,
+    authentication,
+    tokens,
+    connections,
+    directory,
+    directory_service
+);
 criterion_main!(benches);

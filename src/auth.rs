@@ -18,6 +18,7 @@
 
 mod basic;
 mod bearer;
+mod bind;
 mod binding;
 mod cache;
 mod certificate;
@@ -47,13 +48,15 @@ pub use handoff::{HandOff, HandOffError};
 pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
 pub use verify::{Tally, Verification};
 
-use crate::config::settings::AuthSettings;
+use crate::config::settings::{AuthSettings, BasicVerify};
 use crate::gss::Evidence;
 use crate::ids::UserName;
+use crate::ldap::Book;
 use crate::metrics::AuthOutcome;
 use crate::refusal::{Diagnosis, Refusal};
 use basic::Basic;
 use bearer::Bearer;
+use bind::Bind;
 use cache::Beliefs;
 use certificate::{Certificate, Holding};
 use dialogue::{Dialogue, Waiting, Word};
@@ -120,8 +123,8 @@ pub const HANDSHAKE: &str = "handshake goes on";
 /// The reason of a bare `Authorization: Bearer`, by which Outlook asks for the challenges.
 pub const BEARER_PROBE: &str = "bearer probe";
 
-/// A credential without success. The reason is for the log; it names nobody, and no reason tells a wrong
-/// password from an unknown name.
+/// A credential without success. The reason is for the log; it names nobody. What a client gets is the same
+/// for a wrong password and an unknown name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The credential proves nothing: answer 401 with the challenges.
@@ -137,6 +140,9 @@ pub enum Denied {
     /// later.
     #[error("{}", .0.words())]
     Guarded(Guarded),
+    /// The directory that it is held against does not answer. Answer 503.
+    #[error("{0}")]
+    Unavailable(&'static str),
 }
 
 /// Of whom too many credentials were wrong.
@@ -163,7 +169,7 @@ impl Denied {
     pub fn outcome(self) -> AuthOutcome {
         match self {
             Self::Credentials(_) | Self::Token(_) => AuthOutcome::Denied,
-            Self::Busy(_) => AuthOutcome::Busy,
+            Self::Busy(_) | Self::Unavailable(_) => AuthOutcome::Busy,
             Self::Guarded(_) => AuthOutcome::Guarded,
         }
     }
@@ -176,6 +182,7 @@ impl From<Denied> for Refusal {
             Denied::Token(diagnosis) => Self::TokenRefused(diagnosis),
             Denied::Busy(reason) => Self::TooBusy(reason),
             Denied::Guarded(by) => Self::Guarded(by.words()),
+            Denied::Unavailable(reason) => Self::DirectoryUnavailable(reason),
         }
     }
 }
@@ -196,6 +203,7 @@ pub struct Authenticator {
 #[derive(Debug, Default)]
 struct Schemes {
     basic: Option<Arc<Basic>>,
+    bind: Option<Arc<Bind>>,
     bearer: Option<Arc<Bearer>>,
     certificate: Option<Arc<Certificate>>,
     negotiate: Option<Arc<Negotiate>>,
@@ -203,11 +211,25 @@ struct Schemes {
 }
 
 impl Schemes {
-    fn new(settings: &AuthSettings, earlier: &Self) -> Result<Self, AuthError> {
-        let basic = settings.basic.as_ref().map(|basic| {
-            let made = Basic::new(basic, earlier.basic.as_deref());
-            made.map(Arc::new)
-        });
+    fn new(
+        settings: &AuthSettings,
+        book: Option<&Arc<Book>>,
+        earlier: &Self,
+    ) -> Result<Self, AuthError> {
+        let (mut basic, mut bind) = (None, None);
+        if let Some(settings) = &settings.basic {
+            match &settings.verify {
+                BasicVerify::File(file) => {
+                    let made = Basic::new(settings, file, earlier.basic.as_deref());
+                    basic = Some(made.map(Arc::new));
+                }
+                BasicVerify::LdapBind { .. } => {
+                    let book = book.ok_or(AuthError::Directory)?;
+                    let made = Bind::new(settings, book, earlier.bind.as_deref());
+                    bind = Some(made.map(Arc::new));
+                }
+            }
+        }
         let bearer = settings.bearer.as_ref().map(|bearer| {
             let made = Bearer::new(bearer, earlier.bearer.as_deref());
             made.map(Arc::new)
@@ -222,6 +244,7 @@ impl Schemes {
             .map(|ntlm| Arc::new(Ntlm::new(ntlm, earlier.ntlm.as_deref())));
         Ok(Self {
             basic: basic.transpose()?,
+            bind: bind.transpose()?,
             bearer: bearer.transpose()?,
             certificate: Some(
                 Certificate::new(&settings.certificate, earlier.certificate.as_ref())
@@ -242,8 +265,9 @@ impl Schemes {
     /// Those that prove requests, as links of the chain.
     fn chain(&self) -> Vec<Arc<dyn Method>> {
         let basic = self.basic.clone().map(|basic| basic as Arc<dyn Method>);
+        let bind = self.bind.clone().map(|bind| bind as Arc<dyn Method>);
         let bearer = self.bearer.clone().map(|bearer| bearer as Arc<dyn Method>);
-        [basic, bearer].into_iter().flatten().collect()
+        [basic, bind, bearer].into_iter().flatten().collect()
     }
 }
 
@@ -254,9 +278,22 @@ impl Authenticator {
     /// unless the settings that shaped it changed (lifetimes, capacity, the guard's terms). Either of the two may go on
     /// being used, whichever gets published.
     pub fn new(settings: &AuthSettings, keep: Option<&Self>) -> Result<Self, AuthError> {
+        Self::with_directory(settings, None, keep)
+    }
+
+    /// The same, where `book` is the directory service that passwords may be held against.
+    pub fn with_directory(
+        settings: &AuthSettings,
+        book: Option<&Arc<Book>>,
+        keep: Option<&Self>,
+    ) -> Result<Self, AuthError> {
         let kept = keep.filter(|earlier| earlier.memory.terms.remembers_like(settings));
         let none = Schemes::default();
-        let schemes = Schemes::new(settings, keep.map_or(&none, |earlier| &earlier.schemes))?;
+        let schemes = Schemes::new(
+            settings,
+            book,
+            keep.map_or(&none, |earlier| &earlier.schemes),
+        )?;
         Ok(Self {
             chain: schemes.chain(),
             dialogues: schemes.dialogues(),
@@ -599,6 +636,9 @@ pub enum AuthError {
         /// Everything that is wrong with it.
         problems: Vec<PasswordProblem>,
     },
+    /// Passwords are to be held against a directory service, and there is none.
+    #[error("auth.basic.verify: there is no directory service")]
+    Directory,
     /// The realm cannot be said in a header.
     #[error("auth.basic.realm has control characters")]
     Realm,

@@ -404,6 +404,22 @@ pub fn client_config(tls: &ServerTls) -> Result<Arc<ClientConfig>, CertError> {
     Ok(Arc::new(config))
 }
 
+/// The TLS configuration towards a directory service. It names no protocol: there is no name for LDAP that
+/// every server knows.
+///
+/// # Errors
+/// As [`client_config`].
+pub fn ldap_config(ca: Option<&Vec<Vec<u8>>>) -> Result<Arc<ClientConfig>, CertError> {
+    let http = client_config(&ServerTls {
+        ca: ca.cloned(),
+        name: String::new(),
+        client_certificate: None,
+    })?;
+    let mut config = ClientConfig::clone(&http);
+    config.alpn_protocols.clear();
+    Ok(Arc::new(config))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -78,6 +78,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Lab(args))) => failing_loudly(lab::run(args)),
         (Some(file), None) => check::run(&check::CheckArgs {
             file,
+            directory: false,
             format: check::Format::Text,
         }),
         (None, None) => ExitCode::FAILURE,

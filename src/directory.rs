@@ -1,21 +1,26 @@
 //! Who lives where: mailboxes, the names of their owners, the databases they are in.
 //!
-//! The file names every mailbox by the `MailboxId` of its MAPI URL. A mailbox that is in no file lives
+//! A directory service knows, or a file; [`Directory::whose`] asks whichever it is. The file names every mailbox by the `MailboxId` of its MAPI URL. A mailbox that is in neither lives
 //! in the default database of its domain, where the settings name one.
 //!
 //! Immutable: a reload reads a new one.
 
 mod file;
 mod names;
+mod people;
+
+pub use people::Whose;
 
 use crate::auth::{Claim, Holder, Holders, append_canonical};
 use crate::config::settings::{Access, CertificateName, Database, DirectorySettings};
 use crate::ids::{DatabaseName, MailboxId, UserName, disturbs};
+use crate::ldap::Book;
 use file::{Entry, Place, Problems, Word};
 use names::{Index, Names, lowered};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Every mailbox of the site. A few hundred bytes a mailbox; lookups do not allocate.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub struct Directory {
     databases: Vec<DatabaseName>,
     default_databases: BTreeMap<String, DatabaseName>,
     access: Access,
+    /// The directory service, where there is one.
+    book: Option<Arc<Book>>,
 }
 
 impl Directory {
@@ -65,6 +72,19 @@ impl Directory {
             )
         })?;
         Self::parse(&bytes, file, settings, known, default_domain)
+    }
+
+    /// With a directory service, which is asked instead of a file.
+    pub fn of_service(
+        settings: &DirectorySettings,
+        known: &BTreeMap<DatabaseName, Database>,
+        book: Arc<Book>,
+    ) -> Self {
+        let empty = Builder::new(settings, known, None).directory;
+        Self {
+            book: Some(book),
+            ..empty
+        }
     }
 
     /// Reads the text of a mailbox file; `file` is for the problems. See [`Self::load`].
@@ -369,6 +389,7 @@ impl<'s> Builder<'s> {
                 databases: numbered.clone().map(|(name, _)| name.clone()).collect(),
                 default_databases: settings.default_databases.clone(),
                 access: settings.access,
+                book: None,
             },
             database_numbers: numbered.map(|(name, n)| (name.as_str(), n)).collect(),
             default_domain,

@@ -29,6 +29,7 @@ pub mod capacity;
 // floor 3 · outside: each speaks to one foreign system
 pub mod seal;
 pub mod gss;
+pub mod ldap;
 pub mod auth;
 pub mod directory;
 pub mod certs;

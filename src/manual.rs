@@ -61,7 +61,7 @@
 //! | `listener.rs`, `listener/accept.rs` | a worker accepts, reads a PROXY head where one is due, does the handshake within its deadline and hands over a stream that counts its bytes. The connection stays on this thread for life |
 //! | `relay/connection.rs` | one future per connection: request after request until either side is done. What a parked poll keeps is in here, so it is small |
 //! | `relay/head.rs`, `relay/target.rs`, `relay/fields.rs` | the gate. The head is read once and strictly; the path is normalised once, and that is also what is sent on; fields by which a client could say who or where it is are left out, in every spelling |
-//! | `relay/admit.rs` | who asks ([`auth`](crate::auth): memo of the connection, cache, then slow work off the worker), whose mailbox (session, else [`directory`](crate::directory)), a [`Permit`](crate::admission::Permit), and then [`routing::decide`](crate::routing::decide) |
+//! | `relay/admit.rs` | who asks ([`auth`](crate::auth): memo of the connection, cache, then slow work off the worker), whose mailbox (session, else [`directory`](crate::directory): a file, or what is remembered of an [`ldap`](crate::ldap) service, then slow work), a [`Permit`](crate::admission::Permit), and then [`routing::decide`](crate::routing::decide) |
 //! | [`routing`](crate::routing) | pure: pin, placement and health in, a server or a [`Refusal`](crate::refusal::Refusal) out |
 //! | `relay/forward.rs` | a kept leg or a new one; head and first piece of the body in one write. Another leg is tried only while no byte was written |
 //! | `relay/exchange.rs` | both directions at once: the answer may begin before the request has ended, and a client that leaves closes the leg |

@@ -5,15 +5,17 @@
 //! atomic additions and no look-up.
 
 mod labels;
+mod ldap;
 mod ledger;
 mod process;
 mod requests;
 mod servers;
 
 pub use labels::{
-    AuthOutcome, ConnectOutcome, HandshakeOutcome, Label, Outcome, PollEnd, ReloadEnd, RetryReason,
-    TicketOutcome, Told,
+    AuthOutcome, ConnectOutcome, DirectoryLook, HandshakeOutcome, Label, LdapOperation,
+    LdapOutcome, Outcome, PollEnd, ReloadEnd, RetryReason, TicketOutcome, Told,
 };
+pub use ldap::{LdapMeters, LdapPool, LdapTimer};
 pub use ledger::{Account, LegSide};
 pub use requests::Finished;
 pub use servers::ServerMeters;
@@ -68,6 +70,7 @@ pub struct Metrics {
     fence_trips: IntCounter,
     tickets: Counters<TicketOutcome>,
     pinned: IntGauge,
+    ldap: LdapMeters,
     servers: ServerFamilies,
     retries: Counters<RetryReason>,
     /// By dialect.
@@ -209,6 +212,7 @@ impl Metrics {
                 "pinned_connections",
                 "Server connections that one client connection owns.",
             ),
+            ldap: LdapMeters::new(&families),
             servers: ServerFamilies::new(&families),
             retries: families.counters_of(
                 "retries_total",
@@ -493,6 +497,11 @@ impl Metrics {
     pub fn pinned(&self, most: usize) -> Option<Counted> {
         let taken = u64::try_from(most).is_ok_and(|most| count(&self.pinned) >= most);
         (!taken).then(|| Counted::new(&self.pinned))
+    }
+
+    /// The counters of the directory service.
+    pub fn ldap(&self) -> LdapMeters {
+        self.ldap.clone()
     }
 
     // servers

@@ -102,6 +102,9 @@ pub enum Refusal {
     MailboxForbidden,
 
     // where it lives
+    /// The directory service does not answer, and nothing is known from before.
+    #[error("directory not available: {0}")]
+    DirectoryUnavailable(&'static str),
     /// Nobody of this address is in the directory.
     #[error("mailbox not in the directory")]
     UnknownMailbox,
@@ -202,6 +205,7 @@ impl Refusal {
         "not_handed_on",
         "no_ticket",
         "mailbox_forbidden",
+        "directory_unavailable",
         "unknown_mailbox",
         "session_gone",
         "foreign_session",
@@ -236,6 +240,7 @@ impl Refusal {
             Self::NotHandedOn(_) => "not_handed_on",
             Self::NoTicket(_) => "no_ticket",
             Self::MailboxForbidden => "mailbox_forbidden",
+            Self::DirectoryUnavailable(_) => "directory_unavailable",
             Self::UnknownMailbox => "unknown_mailbox",
             Self::SessionGone(_) => "session_gone",
             Self::ForeignSession => "foreign_session",
@@ -270,7 +275,8 @@ impl Refusal {
             Self::SessionGone(_) | Self::ForeignSession | Self::NotCapable { .. } => 200,
             Self::ServerFailed { .. } | Self::ServerNonsense { .. } => 502,
             Self::ServerSilent { .. } => 504,
-            Self::NoEligibleCopy { .. }
+            Self::DirectoryUnavailable(_)
+            | Self::NoEligibleCopy { .. }
             | Self::ServerUnreachable { .. }
             | Self::NoTicket(_)
             | Self::TooBusy(_)
@@ -299,6 +305,7 @@ impl Refusal {
             Self::NoEligibleCopy { .. }
             | Self::NotCapable { .. }
             | Self::SessionGone(_)
+            | Self::DirectoryUnavailable(_)
             | Self::NotHandedOn(_)
             | Self::NoTicket(_) => Blame::Site,
             Self::ServerUnreachable { .. }
@@ -321,9 +328,10 @@ impl Refusal {
     /// When to try again, in seconds; only where trying again can help.
     pub fn retry_after_seconds(&self) -> Option<u32> {
         match self {
-            Self::NoEligibleCopy { .. } | Self::ServerUnreachable { .. } | Self::NoTicket(_) => {
-                Some(5)
-            }
+            Self::NoEligibleCopy { .. }
+            | Self::ServerUnreachable { .. }
+            | Self::DirectoryUnavailable(_)
+            | Self::NoTicket(_) => Some(5),
             Self::TooBusy(_) | Self::ShuttingDown => Some(1),
             _ => None,
         }
@@ -370,6 +378,7 @@ impl Refusal {
             Self::SessionGone(_) | Self::ForeignSession => {
                 "The session context is not found. Connect again."
             }
+            Self::DirectoryUnavailable(_) => "The directory is not available at the moment.",
             Self::NoEligibleCopy { .. } => "The mailbox is not available at the moment.",
             Self::NotCapable { .. } => "MAPI over HTTP is disabled for this mailbox.",
             Self::ServerUnreachable { .. } => "The mailbox is not available at the moment.",

@@ -5,11 +5,14 @@ use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::auth::handoff::HandOff;
 use crate::backend::Backends;
+use crate::certs;
 use crate::config::Settings;
+use crate::config::settings::BasicVerify;
 use crate::directory::Directory;
 use crate::health::{HealthView, Observation};
 use crate::ids::{Generation, RequestId, ServerName};
 use crate::journal::Journal;
+use crate::ldap::Book;
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::seal::Sealer;
@@ -31,6 +34,8 @@ pub struct Snapshot {
     pub auth: Arc<Authenticator>,
     /// Whose credentials servers see.
     pub handoff: Arc<HandOff>,
+    /// The directory service, where there is one.
+    pub book: Option<Arc<Book>>,
     /// Where mailboxes live.
     pub directory: Arc<Directory>,
     /// Where databases are active.
@@ -54,7 +59,12 @@ impl Snapshot {
     pub fn build(settings: Settings, previous: Option<&Self>) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut note = |problem: &dyn std::fmt::Display| problems.push(problem.to_string());
-        let auth = Authenticator::new(&settings.auth, previous.map(|world| &*world.auth))
+        let book = book(&settings, previous.and_then(|world| world.book.as_ref()));
+        let Ok(book) = book.map_err(|problem| note(&problem)) else {
+            return Err(problems);
+        };
+        let keep = previous.map(|world| &*world.auth);
+        let auth = Authenticator::with_directory(&settings.auth, book.as_ref(), keep)
             .map_err(|problem| note(&problem))
             .ok();
         let handoff = HandOff::new(
@@ -68,9 +78,13 @@ impl Snapshot {
             .basic
             .as_ref()
             .and_then(|basic| basic.default_domain.as_deref());
-        let directory = Directory::load(&settings.directory, &settings.databases, default_domain)
-            .map_err(|found| found.iter().for_each(|problem| note(problem)))
-            .ok();
+        let (place, databases) = (&settings.directory, &settings.databases);
+        let directory = match &book {
+            Some(book) => Some(Directory::of_service(place, databases, Arc::clone(book))),
+            None => Directory::load(place, databases, default_domain)
+                .map_err(|found| found.iter().for_each(|problem| note(problem)))
+                .ok(),
+        };
         let servers = Backends::new(&settings.servers, previous.map(|world| &*world.servers))
             .map_err(|found| found.iter().for_each(|problem| note(problem)))
             .ok();
@@ -88,6 +102,7 @@ impl Snapshot {
             generation: Generation(generation),
             auth: Arc::new(auth),
             handoff: Arc::new(handoff),
+            book,
             directory: Arc::new(directory),
             placement: Arc::new(placement),
             health: previous.map_or_else(Arc::default, |world| world.health.clone()),
@@ -101,6 +116,32 @@ impl Snapshot {
         })
     }
 }
+
+/// The directory service of a configuration, where it names one. `earlier` goes on where nothing changed.
+///
+/// # Errors
+/// An authority that cannot be used.
+pub fn book(settings: &Settings, earlier: Option<&Arc<Book>>) -> Result<Option<Arc<Book>>, String> {
+    let Some(ldap) = &settings.directory.ldap else {
+        return Ok(None);
+    };
+    let basic = settings.auth.basic.as_ref();
+    let login = match basic.map(|basic| &basic.verify) {
+        Some(BasicVerify::LdapBind { name }) => name,
+        _ => UPN,
+    };
+    if let Some(earlier) = earlier.filter(|earlier| earlier.is_of(ldap, login)) {
+        return Ok(Some(Arc::clone(earlier)));
+    }
+    let tls = ldap.starttls || ldap.servers.iter().any(|server| server.tls);
+    let tls = tls.then(|| certs::ldap_config(ldap.ca.as_ref()));
+    let tls = tls.transpose().map_err(|problem| problem.to_string())?;
+    let book = Book::new(ldap, login, tls).map_err(|problem| problem.to_string())?;
+    Ok(Some(book))
+}
+
+/// Nobody logs on with it where passwords are held against something else.
+const UPN: &str = "{upn}";
 
 /// What the outside may ask of every connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

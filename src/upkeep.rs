@@ -3,6 +3,7 @@
 mod check;
 mod documents;
 mod files;
+mod people;
 mod providers;
 mod reload;
 mod sweep;
@@ -57,6 +58,7 @@ impl Upkeep {
         let (announce, generation) = channel::channel(self.runtime.snapshot().generation);
         tokio::select! {
             () = providers::keys(Arc::clone(&self.runtime), generation.clone()) => {}
+            () = people::directory(Arc::clone(&self.runtime), generation.clone()) => {}
             () = self.watch.run(generation) => {}
             () = self.reload.run(announce) => {}
             () = sweep::sessions(Arc::clone(&self.runtime)) => {}

@@ -19,6 +19,7 @@ fn a_hundred_thousand_mailboxes_load_in_under_a_second() {
     std::fs::write(&file, mailboxes()).unwrap();
     let settings = DirectorySettings {
         file: Some(file),
+        ldap: None,
         default_databases: BTreeMap::new(),
         access: Access::Backend,
     };

@@ -4,7 +4,9 @@ mod usage;
 
 pub(super) use usage::Heaviest;
 
-use super::status::{CertificateStatus, DatabaseStatus, ReloadStatus, ServerStatus, Status};
+use super::status::{
+    CertificateStatus, DatabaseStatus, DirectoryServer, ReloadStatus, ServerStatus, Status,
+};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ fn write_page(html: &mut String, status: &Status, heaviest: &Heaviest) -> fmt::R
     write_figures(html, status)?;
     write_servers(html, &status.servers, status.health_panics)?;
     write_databases(html, &status.databases)?;
+    write_directory(html, &status.directory, status.directory_entries)?;
     usage::write(html, heaviest)?;
     write_reload(html, &status.last_reload)?;
     write_certificates(html, &status.certificates)?;
@@ -107,6 +110,30 @@ fn write_databases(html: &mut String, databases: &[DatabaseStatus]) -> fmt::Resu
             } else {
                 "not available"
             },
+        )?;
+    }
+    html.write_str("</table>")
+}
+
+/// Nothing where mailboxes come from a file.
+fn write_directory(html: &mut String, servers: &[DirectoryServer], entries: u64) -> fmt::Result {
+    if servers.is_empty() {
+        return Ok(());
+    }
+    write!(
+        html,
+        "<h2>Directory</h2><p>{entries} names and mailboxes remembered</p><table><tr><th>Server<th>State"
+    )?;
+    for server in servers {
+        let (class, words) = match &server.trouble {
+            None => ("good", "usable"),
+            Some(trouble) => ("bad", trouble.as_str()),
+        };
+        write!(
+            html,
+            "<tr><td>{}<td class=\"{class}\">{}",
+            Text(&server.url),
+            Text(words)
         )?;
     }
     html.write_str("</table>")
@@ -227,6 +254,11 @@ mod tests {
             databases: Vec::new(),
             placement_epoch: 1,
             mailboxes: 10,
+            directory: vec![DirectoryServer {
+                url: "ldaps://dc1".to_owned(),
+                trouble: Some("<script>it refuses</script>".to_owned()),
+            }],
+            directory_entries: 17,
             sessions: 2,
             sessions_capacity: 100,
             connections: 5,
@@ -255,6 +287,7 @@ mod tests {
         let html = html();
 
         assert!(html.contains("down: connection refused"));
+        assert!(html.contains("ldaps://dc1") && html.contains("it refuses"));
         assert!(html.contains("rejected, the one before stays in force"));
         assert!(html.contains("1h 1m 1s"));
     }

@@ -1,6 +1,8 @@
 //! Gathers the status from the world and its tables.
 
-use super::status::{CertificateStatus, DatabaseStatus, ReloadStatus, ServerStatus, Status, date};
+use super::status::{
+    CertificateStatus, DatabaseStatus, DirectoryServer, ReloadStatus, ServerStatus, Status, date,
+};
 use crate::runtime::{Runtime, Snapshot};
 use crate::upkeep::Reloader;
 use std::collections::BTreeMap;
@@ -35,6 +37,8 @@ pub(super) fn status(
         databases: databases(&world),
         placement_epoch: world.placement.epoch().0,
         mailboxes: world.directory.len(),
+        directory: directory(&world),
+        directory_entries: world.book.as_ref().map_or(0, |book| book.len()),
         sessions: runtime.sessions.len(),
         sessions_capacity: runtime.sessions.capacity(),
         connections: metrics.connections_open(),
@@ -89,6 +93,12 @@ fn databases(world: &Snapshot) -> Vec<DatabaseStatus> {
         }
     };
     world.placement.iter().map(status).collect()
+}
+
+fn directory(world: &Snapshot) -> Vec<DirectoryServer> {
+    let servers = world.book.iter().flat_map(|book| book.client().states());
+    let status = |(url, trouble)| DirectoryServer { url, trouble };
+    servers.map(status).collect()
 }
 
 /// Each chain once, however many listeners show it.

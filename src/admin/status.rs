@@ -23,8 +23,12 @@ pub struct Status {
     pub databases: Vec<DatabaseStatus>,
     /// Changes of the database map since the start.
     pub placement_epoch: u64,
-    /// Mailboxes in the directory.
+    /// Mailboxes in the mailbox file.
     pub mailboxes: usize,
+    /// The servers of the directory service; empty where there is none.
+    pub directory: Vec<DirectoryServer>,
+    /// Names and mailboxes remembered of the directory service.
+    pub directory_entries: u64,
     /// Sessions in the table.
     pub sessions: usize,
     /// Sessions the table holds at most.
@@ -75,6 +79,15 @@ pub struct DatabaseStatus {
     pub active: ServerName,
     /// Its requests can be served now.
     pub is_available: bool,
+}
+
+/// A server of the directory service.
+#[derive(Clone, Debug, Serialize)]
+pub struct DirectoryServer {
+    /// Where it is.
+    pub url: String,
+    /// Why it could not be used when it was last tried; `None`: it could, or was not tried yet.
+    pub trouble: Option<String>,
 }
 
 /// How the last reload ended; at the start, how the start did.

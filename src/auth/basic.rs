@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use zeroize::Zeroizing;
@@ -30,11 +31,14 @@ pub(super) struct Basic {
 impl Basic {
     /// Reads the password file; accounts that did not change go on being those of `earlier`. Blocks on
     /// the disk.
-    pub(super) fn new(settings: &BasicAuth, earlier: Option<&Self>) -> Result<Self, AuthError> {
+    pub(super) fn new(
+        settings: &BasicAuth,
+        file: &Path,
+        earlier: Option<&Self>,
+    ) -> Result<Self, AuthError> {
         let domain = settings.default_domain.as_deref();
-        let file = &settings.password_file;
         let passwords = passwords::read(file, domain).map_err(|problems| AuthError::Passwords {
-            file: file.clone(),
+            file: file.to_owned(),
             problems,
         })?;
         // Under another domain the same line is somebody else's.
@@ -61,10 +65,7 @@ impl Method for Basic {
     }
 
     fn measure(&self, bytes: usize) -> Result<(), Denied> {
-        match bytes > VALUE_BYTES_MAX {
-            true => Err(Denied::Credentials("malformed credentials: too long")),
-            false => Ok(()),
-        }
+        measure(bytes)
     }
 
     fn serial(&self) -> u64 {
@@ -194,6 +195,14 @@ fn utf8_of(password: &[u8]) -> Zeroizing<Vec<u8>> {
         text.extend_from_slice(char::from(*byte).encode_utf8(&mut letter).as_bytes());
     }
     text
+}
+
+/// Refuses a value that is longer than any name and password.
+pub(super) fn measure(bytes: usize) -> Result<(), Denied> {
+    match bytes > VALUE_BYTES_MAX {
+        true => Err(Denied::Credentials("malformed credentials: too long")),
+        false => Ok(()),
+    }
 }
 
 /// The challenge line of a realm; `None` for a realm that cannot be said in a header.

@@ -2,7 +2,7 @@
 
 use super::basic::WRONG;
 use super::*;
-use crate::config::settings::BasicAuth;
+use crate::config::settings::{BasicAuth, BasicVerify};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ impl Site {
                 passthrough: None,
                 basic: Some(BasicAuth {
                     realm: "mail".to_owned(),
-                    password_file: folder.path().join("users"),
+                    verify: BasicVerify::File(folder.path().join("users")),
                     default_domain: Some("contoso.test".to_owned()),
                 }),
                 bearer: None,
@@ -55,8 +55,11 @@ impl Site {
             format!("{user}:{hash}\n")
         };
         let text: String = accounts.iter().map(line).collect();
-        let basic = self.settings.basic.as_ref().unwrap();
-        std::fs::write(&basic.password_file, text).unwrap();
+        std::fs::write(self.file(), text).unwrap();
+    }
+
+    fn file(&self) -> PathBuf {
+        self._folder.path().join("users")
     }
 
     pub(super) fn start(&self) -> Authenticator {
@@ -399,7 +402,7 @@ async fn one_credential_asked_for_by_many_is_hashed_once() {
 #[tokio::test]
 async fn a_thousand_wrong_passwords_of_one_user_do_not_disturb_another() {
     let site = Site::with(&[("user2", "b")]);
-    let file = &site.settings.basic.as_ref().unwrap().password_file;
+    let file = &site.file();
     let quick = std::fs::read_to_string(file).unwrap();
     let slow = bcrypt::hash("a", 10).unwrap();
     std::fs::write(file, format!("{quick}user1:{slow}\n")).unwrap();
@@ -578,7 +581,7 @@ fn without_a_scheme_nobody_gets_in() {
 #[test]
 fn a_bad_password_file_is_an_error_with_every_problem() {
     let site = Site::with(&[]);
-    let file = &site.settings.basic.as_ref().unwrap().password_file;
+    let file = &site.file();
     std::fs::write(file, "user1:plain\nuser2:$apr1$a$b\n").unwrap();
 
     let error = Authenticator::new(&site.settings, None).unwrap_err();

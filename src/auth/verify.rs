@@ -161,10 +161,6 @@ impl Held {
     ///
     /// # Errors
     /// The verifier must not be asked; the verdict is `Judged::NotNow`.
-    #[expect(
-        dead_code,
-        reason = "a password file knows one name of an account; directories know more"
-    )]
     pub(super) fn is_about(&self, account: &UserName) -> Result<(), Denied> {
         self.suspicion.begin(account)
     }

@@ -1,5 +1,7 @@
 //! `mapigate check FILE`: is this configuration good?
 
+mod survey;
+
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::directory::Directory;
 use std::io::Write as _;
@@ -12,6 +14,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct CheckArgs {
     /// The configuration file
     pub file: PathBuf,
+    /// Ask the directory service too: whether it answers, whom it knows, whether its databases are those of the file
+    #[arg(long)]
+    pub directory: bool,
     /// For people, or an array of problems for programs
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -29,7 +34,11 @@ pub enum Format {
 /// Prints all problems. The exit code is 1 when the configuration would be refused, 0 otherwise:
 /// warnings refuse nothing.
 pub fn run(args: &CheckArgs) -> ExitCode {
-    let result = examine(&args.file);
+    let mut result = examine(&args.file);
+    if let (true, Ok(loaded)) = (args.directory, &mut result) {
+        let found = survey::look(&loaded.settings);
+        loaded.warnings.0.extend(found);
+    }
     let answer = match args.format {
         Format::Text => in_words(&args.file, &result),
         Format::Json => in_json(&result),
@@ -48,6 +57,9 @@ fn examine(file: &Path) -> Result<Loaded, Problems> {
     let settings = &loaded.settings;
     let basic = settings.auth.basic.as_ref();
     let domain = basic.and_then(|basic| basic.default_domain.as_deref());
+    if settings.directory.ldap.is_some() {
+        return Ok(loaded);
+    }
     let Err(mut found) = Directory::load(&settings.directory, &settings.databases, domain) else {
         return Ok(loaded);
     };

@@ -5,6 +5,7 @@ mod discovery;
 mod domain;
 mod edge;
 mod handoff;
+mod ldap;
 mod logs;
 mod people;
 mod site;

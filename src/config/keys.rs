@@ -301,14 +301,94 @@ pub const KEYS: &[Key] = keys! {
     "databases.*.active" Name, optional("MBX1", "it is the first of `copies`"),
         "The server that holds the active copy; it alone gets the requests.";
 
-    "directory" Section, required("", "without it no mailbox is found; name a `file`, or `default_databases`"),
+    "directory" Section, required("", "without it no mailbox is found; name a `file`, `ldap`, or `default_databases`"),
         "Which mailbox lives in which database.";
     "directory.file" File, usual("mailboxes.yaml", "every mailbox lives in its domain's default database"),
         "The mailbox file.";
-    "directory.default_databases" Named(&Name, "contoso.com"), optional("DB07", "a mailbox that is in no file is not found"),
-        "Databases of mailboxes that are in no file, by domain.";
+    "directory.default_databases" Named(&Name, "contoso.com"), optional("DB07", "a mailbox that is in neither is not found"),
+        "Databases of mailboxes that are in neither the file nor the directory service, by domain.";
     "directory.access" Choice(&["backend", "listed"]), default("backend"),
-        "Who decides whether a user may open another's mailbox: the mailbox server, under the user's own identity, or the list in the mailbox file.";
+        "Who decides whether a user may open another's mailbox: the mailbox server, under the user's own identity, or the list: `users` in the mailbox file, `ldap.attributes.delegates` in the directory service.";
+    "directory.ldap" Section, optional("", "mailboxes come from the file"),
+        "Active Directory or another LDAP service, instead of a mailbox file. It says who lives in which database; where a database is active, `databases` says.";
+    "directory.ldap.urls" List(&Text), required("[\"ldaps://dc1.contoso.com\", \"ldaps://dc2.contoso.com\"]", "only the site knows it"),
+        "Its servers, the one to prefer first: `ldaps://HOST`, or `ldap://HOST` with `starttls: true`. Port 3269 is the global catalog of a forest.";
+    "directory.ldap.starttls" Switch, default("false"),
+        "Switch to TLS on the plain port of `ldap://`.";
+    "directory.ldap.allow_plain" Switch, default("false"),
+        "Speak `ldap://` without TLS beyond this machine. Everybody's password travels in clear.";
+    "directory.ldap.ca" File, optional("site-ca.pem", "the system's authorities are trusted"),
+        "PEM file with the authorities that may sign the certificates of its servers.";
+    "directory.ldap.bind_name" Text, required("svc-mapigate@contoso.com", "a directory does not show people to just anybody"),
+        "The account that looks people up, as DN or user principal name. It needs no rights beyond reading.";
+    "directory.ldap.bind_password" Secret, required("file:ldap.password", "it is a secret of the site"),
+        "Its password, as `${ENV}` or `file:PATH`.";
+    "directory.ldap.base" Text, required("DC=contoso,DC=com", "only the site knows it"),
+        "The DN below which people are.";
+    "directory.ldap.people" Text, default("(objectCategory=person)"),
+        "Which entries are people, as an LDAP filter (RFC 4515); `(objectClass=inetOrgPerson)` elsewhere than in Active Directory.";
+    "directory.ldap.netbios_domain" Text, optional("CONTOSO", "names written `DOMAIN\\user` are unknown"),
+        "The domain of names written `DOMAIN\\user`.";
+    "directory.ldap.attributes" Section, section(),
+        "What attributes are called; `off`: not used. The defaults are those of Active Directory with Exchange.";
+    "directory.ldap.attributes.upn" Text, default("userPrincipalName"),
+        "The login name with its domain.";
+    "directory.ldap.attributes.account" Text, default("sAMAccountName"),
+        "The login name without a domain.";
+    "directory.ldap.attributes.addresses" Text, default("proxyAddresses"),
+        "Addresses, with or without `smtp:` before them.";
+    "directory.ldap.attributes.mail" Text, default("mail"),
+        "The address. Counts only where no login name and none of `addresses` is the name that is asked for.";
+    "directory.ldap.attributes.sid" Text, default("objectSid"),
+        "The security identifier.";
+    "directory.ldap.attributes.object" Text, default("objectGUID"),
+        "What an entry keeps when it is renamed; `entryUUID` elsewhere. With `off` its DN.";
+    "directory.ldap.attributes.mailbox_guid" Text, default("msExchMailboxGuid"),
+        "The GUID of the mailbox, which stands before the `@` of the `MailboxId` in MAPI URLs.";
+    "directory.ldap.attributes.guid_form" Choice(&["bytes", "text"]), default("bytes"),
+        "How GUIDs are written: 16 bytes as in Active Directory, or text as in URLs.";
+    "directory.ldap.attributes.archive_guid" Text, default("msExchArchiveGUID"),
+        "The GUID of the archive mailbox.";
+    "directory.ldap.attributes.database" Text, default("homeMDB"),
+        "The database of the mailbox.";
+    "directory.ldap.attributes.database_form" Choice(&["dn", "text"]), default("dn"),
+        "How databases are written: the DN of an entry that is called like the database, or its name.";
+    "directory.ldap.attributes.archive_database" Text, default("msExchArchiveDatabaseLink"),
+        "The database of the archive mailbox; where a user has none, that of the mailbox.";
+    "directory.ldap.attributes.recipient_type" Text, default("msExchRecipientTypeDetails"),
+        "What kind of recipient it is. With `off` every entry with a database has a mailbox here.";
+    "directory.ldap.attributes.control" Text, default("userAccountControl"),
+        "Bits about the account.";
+    "directory.ldap.attributes.disabled_bit" Count(0, 0x8000_0000), default("2"),
+        "The bit of `control` that says the account is disabled, as a number; 0: none does.";
+    "directory.ldap.attributes.password_changed" Text, default("pwdLastSet"),
+        "Changes with the password. When it does, what was verified of the user is forgotten.";
+    "directory.ldap.attributes.delegates" Text, default("msExchDelegateListLink"),
+        "DNs of those who may open the mailbox too, for `access: listed`. Exchange writes it with full access.";
+    "directory.ldap.attributes.changed" Text, default("uSNChanged"),
+        "Grows with every change. With `off` changes are seen when `ttl` is over.";
+    "directory.ldap.recipient_types" List(&Count(0, 0x8000_0000_0000)), default("[1, 2, 4, 16, 32]"),
+        "Kinds of recipients whose mailboxes are here: user 1, linked 2, shared 4, room 16, equipment 32. Mailboxes in Exchange Online are 2147483648.";
+    "directory.ldap.cache" Section, section(),
+        "What is remembered of the directory.";
+    "directory.ldap.cache.ttl" Duration(SECOND, DAY), default("15m"),
+        "An entry is asked for again after this. Changes are seen earlier; this is for those that do not show, as removed users.";
+    "directory.ldap.cache.negative_ttl" Duration(SECOND, HOUR), default("30s"),
+        "What was not there is asked for again after this.";
+    "directory.ldap.cache.stale_on_error" Duration(0, 7 * DAY), default("1d"),
+        "While no server of the directory answers, what is known of somebody is believed this long.";
+    "directory.ldap.cache.capacity" Count(100, 10_000_000), default("200000"),
+        "Names and mailboxes remembered at once, two for a user; about 500 bytes each.";
+    "directory.ldap.refresh" Duration(SECOND, HOUR), default("30s"),
+        "Time between two looks for changes: moved mailboxes, new addresses, disabled accounts, changed passwords.";
+    "directory.ldap.search_connections" Count(1, 64), default("2"),
+        "Connections for searches; each carries many at once.";
+    "directory.ldap.bind_connections" Count(1, 256), default("4"),
+        "Connections on which passwords are tried, one at a time each. They carry nothing else.";
+    "directory.ldap.connect_timeout" Duration(50 * MS, MINUTE), default("3s"),
+        "A connection that takes longer has failed, and the next server is tried.";
+    "directory.ldap.operation_timeout" Duration(50 * MS, MINUTE), default("5s"),
+        "An answer that takes longer has failed, and the next server is tried.";
 
     "autodiscover" Section, section(),
         "What clients that look for their mailbox are told.";
@@ -339,8 +419,12 @@ pub const KEYS: &[Key] = keys! {
         "User name and password (RFC 7617).";
     "auth.basic.realm" Text, default("mail"),
         "What the client shows with its password prompt.";
-    "auth.basic.password_file" File, required("users.htpasswd", "only the site knows its users"),
+    "auth.basic.verify" Choice(&["password_file", "ldap_bind"]), default("password_file"),
+        "What a password is held against: a file, or the directory service of `directory.ldap`, by logging on there.";
+    "auth.basic.password_file" File, usual("users.htpasswd", "`verify` must say something else"),
         "Lines `user:hash` as `htpasswd -B` writes them: bcrypt, or argon2id.";
+    "auth.basic.bind_name" Text, default("\"{upn}\""),
+        "The name that is logged on with for `verify: ldap_bind`: `{upn}`, `{dn}`, `{mail}` or `{account}` of the entry that the login name belongs to. An entry without it logs on with its DN.";
     "auth.basic.default_domain" Host, optional("contoso.com", "login names are taken as they come"),
         "Added to a login name without a domain: `user1` becomes `user1@contoso.com`.";
     "auth.bearer" Section, optional("", "tokens are not accepted"),

@@ -3,6 +3,10 @@
 //! Nothing here is optional by accident: a default has been filled in, a name has been resolved, a
 //! file has been read. A room that receives a setting need not check it again.
 
+mod ldap;
+
+pub use ldap::{Attributes, DatabaseForm, GuidForm, LdapServer, LdapSettings};
+
 use crate::ids::{DatabaseName, ServerName};
 use crate::mapi::{Build, Capable, Endpoint, Flavour};
 use jsonwebtoken::Algorithm;
@@ -370,11 +374,13 @@ pub struct Database {
 }
 
 /// Who lives where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DirectorySettings {
     /// The mailbox file.
     pub file: Option<PathBuf>,
-    /// For mailboxes that are in no file: domain (lower case) to database.
+    /// The directory service, instead of a file.
+    pub ldap: Option<Arc<LdapSettings>>,
+    /// For mailboxes that are in neither: domain (lower case) to database.
     pub default_databases: BTreeMap<String, DatabaseName>,
     /// Who may open a mailbox that says nothing itself.
     pub access: Access,
@@ -465,8 +471,8 @@ pub struct Untouched {
 pub struct BasicAuth {
     /// What the client shows with its password prompt.
     pub realm: String,
-    /// htpasswd file with bcrypt or argon2id hashes.
-    pub password_file: PathBuf,
+    /// What a password is held against.
+    pub verify: BasicVerify,
     /// Added to a login name without one: `user1` becomes `user1@contoso.test`.
     pub default_domain: Option<String>,
 }
@@ -574,6 +580,18 @@ pub struct NtlmAuth {
     pub handshake_timeout: Duration,
     /// Windows domain name to the mail domain of its users.
     pub realm_map: BTreeMap<String, String>,
+}
+
+/// What a password is held against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BasicVerify {
+    /// An htpasswd file with bcrypt or argon2id hashes.
+    File(PathBuf),
+    /// The directory service of the section `directory`: whoever may log on there is known.
+    LdapBind {
+        /// The name that is logged on with: text with `{upn}`, `{dn}`, `{mail}` or `{account}` in it.
+        name: String,
+    },
 }
 
 /// Tokens of identity providers.

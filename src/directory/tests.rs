@@ -21,6 +21,7 @@ fn settings(access: Access) -> DirectorySettings {
     let defaults = [("fabrikam.test".to_owned(), DatabaseName::new("DB08"))];
     DirectorySettings {
         file: None,
+        ldap: None,
         default_databases: defaults.into(),
         access,
     }

@@ -184,3 +184,49 @@ label! {
         Rejected = "rejected",
     }
 }
+
+label! {
+    /// A conversation with the directory service.
+    LdapOperation {
+        /// A connection, TLS and our own logon included.
+        Connect = "connect",
+        /// Somebody is looked up.
+        Search = "search",
+        /// A password is tried.
+        Bind = "bind",
+        /// A look for changes.
+        Changes = "changes",
+    }
+}
+
+label! {
+    /// How a conversation with the directory service ended.
+    LdapOutcome {
+        /// It answered.
+        Ok = "ok",
+        /// It said no: a wrong password, or something we may not do.
+        Refused = "refused",
+        /// The connection failed, or the answer made no sense.
+        Failed = "failed",
+        /// It did not answer in time.
+        Timeout = "timeout",
+    }
+}
+
+label! {
+    /// What came of a look at what is remembered of the directory service.
+    DirectoryLook {
+        /// It was remembered.
+        Remembered = "remembered",
+        /// It was remembered that there is nobody.
+        Absent = "absent",
+        /// The directory was asked.
+        Asked = "asked",
+        /// Somebody else was asking already.
+        Joined = "joined",
+        /// The directory did not answer, and what was known before was believed.
+        Stale = "stale",
+        /// The directory did not answer, and nothing was known.
+        Failed = "failed",
+    }
+}

@@ -12,6 +12,7 @@ use crate::admission::{Permit, Quota};
 use crate::auth::handoff::Shown;
 use crate::auth::{Asker, AuthStep, Denied, Identity, Memo, NO_CREDENTIALS, Presented, Scheme};
 use crate::backend::{BackServer, Leg};
+use crate::directory::Whose;
 use crate::gss::Ticket;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::mapi::{Endpoint, RequestType};
@@ -344,7 +345,10 @@ fn route(
     bill: &mut Bill<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Admitted, Refusal> {
-    let (mailbox, home) = whose(&head.target, world, &identity.user)?;
+    let (mailbox, home) = match whose(&head.target, world, &identity.user, caller.known, now)? {
+        Ok(found) => found,
+        Err(slow) => return Ok(Admitted::Wait(slow)),
+    };
     let found = session(
         head,
         endpoint,
@@ -526,21 +530,25 @@ fn whose(
     target: &Target<'_>,
     world: &Snapshot,
     user: &UserName,
-) -> Result<(MailboxId, DatabaseName), Refusal> {
+    known: &Known,
+    now: Instant,
+) -> Result<Result<(MailboxId, DatabaseName), Slow>, Refusal> {
     let unescaped;
-    let home = match target.mailbox {
+    let id = match target.mailbox {
         Some(id) if id.contains('%') => {
             unescaped = id.replacen("%40", "@", 1);
-            world.directory.mailbox(&unescaped)
+            Some(&*unescaped)
         }
-        Some(id) => world.directory.mailbox(id),
-        None => world.directory.own_mailbox(user),
+        id => id,
+    };
+    match world.directory.whose(id, user, &known.findings, now) {
+        Whose::Mailbox(mailbox, database) => Ok(Ok((mailbox, database))),
+        Whose::Ask(lookups) => Ok(Err(Slow::Lookup(lookups))),
+        Whose::Unknown => Err(Refusal::UnknownMailbox),
+        Whose::Forbidden => Err(Refusal::MailboxForbidden),
+        // As it would be told who logs on now: whatever was proven before counts no more.
+        Whose::Disabled => Err(Refusal::Unauthenticated("disabled in the directory")),
     }
-    .ok_or(Refusal::UnknownMailbox)?;
-    if !world.directory.may_open(&home, user) {
-        return Err(Refusal::MailboxForbidden);
-    }
-    Ok((home.id(), home.database().clone()))
 }
 
 /// Finds the session by its cookie in the table, else by our own cookie.

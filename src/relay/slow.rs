@@ -5,6 +5,7 @@ use crate::auth::{HANDSHAKE, Handshake, Identity, Memo, Shaken, Verification};
 use crate::backend::BackServer;
 use crate::gss::{Ticket, TicketError};
 use crate::ids::ServerName;
+use crate::ldap::{Findings, Lookups};
 use crate::metrics::{AuthOutcome, TicketOutcome};
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
@@ -19,6 +20,8 @@ pub(crate) enum Slow {
     Ticket(Arc<Identity>, Arc<BackServer>),
     /// A word of a conversation that proves the connection.
     Shake(Box<Handshake>),
+    /// Somebody, or a mailbox, that only the directory service knows.
+    Lookup(Box<Lookups>),
 }
 
 /// What slow work has found out for one request.
@@ -28,6 +31,8 @@ pub(crate) struct Known {
     pub(crate) identity: Option<Arc<Identity>>,
     /// A ticket, and the server it is for. Good for one connection.
     pub(crate) ticket: Option<(ServerName, Ticket)>,
+    /// What the directory service said.
+    pub(crate) findings: Findings,
 }
 
 impl Known {
@@ -94,6 +99,10 @@ impl Known {
                     Shaken::More => return Err(Refusal::Unauthenticated(HANDSHAKE)),
                 }
             }
+            Slow::Lookup(lookups) => lookups
+                .run(&mut self.findings)
+                .await
+                .map_err(|trouble| Refusal::DirectoryUnavailable(trouble.words()))?,
         }
         Ok(())
     }

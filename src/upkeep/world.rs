@@ -76,6 +76,7 @@ pub(crate) fn settings() -> Settings {
         databases_file: None,
         directory: DirectorySettings {
             file: None,
+            ldap: None,
             default_databases: BTreeMap::new(),
             access: Access::Backend,
         },

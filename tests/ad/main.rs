@@ -17,6 +17,7 @@ mod client;
 mod controller;
 mod handoff;
 mod lab;
+mod ldap;
 mod negotiate;
 mod ntlm;
 mod site;

@@ -4,7 +4,9 @@
 use super::report::Report;
 use crate::auth::{Asker, AuthStep, Denied, Identity, Memo, Presented, Scheme, canonical};
 use crate::certs;
-use crate::config::settings::{BackendIdentity, KeyPlace, PublicName};
+use crate::config::settings::{BackendIdentity, BasicVerify, KeyPlace, PublicName};
+use crate::directory::Whose;
+use crate::ldap::{Findings, Trouble};
 use crate::mapi::Endpoint;
 use crate::runtime::Snapshot;
 use crate::upkeep::fetch_keys;
@@ -95,7 +97,8 @@ impl Trial<'_> {
             Ok(identity) => {
                 let took = now().0.saturating_duration_since(began.0).as_millis();
                 report.step("verdict", format!("accepted after {took} ms"));
-                self.follow(&identity, report)
+                let whose = self.whose(&identity).await;
+                self.follow(&identity, whose, report)
             }
             Err(denied) => {
                 report.step("verdict", format!("refused: {denied}"));
@@ -167,18 +170,48 @@ impl Trial<'_> {
         outcome
     }
 
+    /// The user's own mailbox, asked for as a request without a MailboxId does.
+    async fn whose(&self, identity: &Identity) -> Result<Whose, Trouble> {
+        let (directory, user) = (&self.world.directory, &identity.user);
+        let mut findings = Findings::default();
+        match directory.whose(None, user, &findings, now().0) {
+            Whose::Ask(lookups) => {
+                lookups.run(&mut findings).await?;
+                Ok(directory.whose(None, user, &findings, now().0))
+            }
+            whose => Ok(whose),
+        }
+    }
+
     /// Where somebody who is known goes.
-    fn follow(&self, identity: &Identity, mut report: Report) -> Report {
+    fn follow(
+        &self,
+        identity: &Identity,
+        whose: Result<Whose, Trouble>,
+        mut report: Report,
+    ) -> Report {
         report.step("user", identity.user.as_str());
-        let Some(home) = self.world.directory.own_mailbox(&identity.user) else {
-            report.step("mailbox", "none is this user's own in the directory");
-            return report.fail(
-                "add the name to a mailbox's `addresses` or `logins`; mailboxes asked for by their MailboxId may be open all the same",
-            );
+        let (mailbox, database) = match whose {
+            Ok(Whose::Mailbox(mailbox, database)) => (mailbox, database),
+            Ok(Whose::Disabled) => {
+                report.step("mailbox", "the directory says the account is disabled");
+                return report.fail("enable the account");
+            }
+            Err(trouble) => {
+                report.step("mailbox", trouble.words());
+                return report.fail("see what `mapigate check --directory` says");
+            }
+            Ok(_) => {
+                report.step("mailbox", "none is this user's own in the directory");
+                return report.fail(match self.world.book {
+                    None => "add the name to a mailbox's `addresses` or `logins`; mailboxes asked for by their MailboxId may be open all the same",
+                    Some(_) => "compare the user's entry with `directory.ldap.attributes` and `recipient_types`",
+                });
+            }
         };
-        report.step("mailbox", home.id().to_string());
-        report.step("database", home.database().to_string());
-        match self.world.placement.active(home.database()) {
+        report.step("mailbox", mailbox.to_string());
+        report.step("database", database.to_string());
+        match self.world.placement.active(&database) {
             Some(server) => report.step("server", format!("{server}, which holds the active copy")),
             None => {
                 report.step("server", "none holds an active copy");
@@ -207,17 +240,24 @@ impl Trial<'_> {
     fn advice(&self, shown: &Shown, denied: Denied) -> String {
         match (shown, denied) {
             (_, Denied::Busy(_)) => "try again; if it stays so, look at what verifies this".to_owned(),
+            (_, Denied::Unavailable(_)) => "look at `directory.ldap`; `mapigate check --directory` says why each server cannot be used".to_owned(),
             (_, Denied::Guarded(_)) => "wait for auth.lockout_guard to forget".to_owned(),
             (Shown::Password { user, .. }, _) => {
                 let basic = self.world.settings.auth.basic.as_ref();
                 let domain = basic.and_then(|basic| basic.default_domain.as_deref());
-                let file = basic.map(|basic| basic.password_file.display().to_string());
+                let file = basic.and_then(|basic| match &basic.verify {
+                    BasicVerify::File(file) => Some(file.display().to_string()),
+                    BasicVerify::LdapBind { .. } => None,
+                });
                 match (canonical(user, domain), file) {
                     (Some(name), Some(file)) if self.world.auth.lists(&name) => {
                         format!("{name} is in {file}, the password is another: htpasswd -B {file} '{user}'")
                     }
                     (Some(name), Some(file)) => {
                         format!("{name} is not in {file}: add it with htpasswd -B, or see auth.basic.default_domain")
+                    }
+                    (Some(name), None) => {
+                        format!("compare {name} and its password with the directory service")
                     }
                     _ => "write `user`, `user@domain` or `DOMAIN\\user`".to_owned(),
                 }

@@ -6,8 +6,8 @@ use crate::config::problem::{Complaint, quoted};
 use crate::config::secrets;
 use crate::config::section::Section;
 use crate::config::settings::{
-    AuthSettings, BasicAuth, CertificateAuth, CertificateName, Listener, LockoutGuard, Scheme,
-    SourceGuard,
+    AuthSettings, BasicAuth, BasicVerify, CertificateAuth, CertificateName, Listener, LockoutGuard,
+    Scheme, SourceGuard,
 };
 use crate::config::values;
 
@@ -24,10 +24,9 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
     domain::judge_offers(top, &section);
     AuthSettings {
         basic: basic.and_then(|section| {
-            secrets::check_password_file(&section, "password_file");
             Some(BasicAuth {
                 realm: realm(&section),
-                password_file: section.file("password_file")?,
+                verify: verify(top, &section)?,
                 default_domain: section.read("default_domain", |_, text| values::host_name(text)),
             })
         }),
@@ -42,7 +41,7 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
         cache_capacity: section.amount("cache_capacity"),
         verifications_max: section
             .number_or_auto("verifications")
-            .map_or_else(cores, amount),
+            .map_or_else(|| at_once(top, &section), amount),
         lockout_guard: lockout_guard(&section),
     }
 }
@@ -104,6 +103,14 @@ pub(super) fn judge_certificates(top: &Section<'_>, listeners: &[Listener]) {
         let cure = "add `client_certificates: { ca: clients-ca.pem }` to the listener";
         top.desk.error(&at, Complaint::new(what, cure));
     }
+    if top.section("directory").has("ldap") {
+        let what = format!(
+            "{host} offers certificate, and names in certificates are looked up in a mailbox file: \
+             `directory.ldap` is not asked for them"
+        );
+        let cure = "offer no certificate, or write a mailbox file instead of `ldap`";
+        top.desk.error(&at, Complaint::new(what, cure));
+    }
     let identity = top.section("backend_identity");
     if identity.text("mode").as_deref() == Some("passthrough") {
         let what = format!(
@@ -156,6 +163,54 @@ fn lockout_guard(auth: &Section<'_>) -> Option<LockoutGuard> {
         section.desk.warning(&section.place("failures"), complaint);
     }
     Some(guard)
+}
+
+/// Hashes take a core each. Whoever asks a directory only waits for it.
+fn at_once(top: &Section<'_>, auth: &Section<'_>) -> usize {
+    let verify = auth.section("basic").text("verify");
+    match verify.as_deref() {
+        Some("ldap_bind") => {
+            let ldap = top.section("directory").section("ldap");
+            cores().max(ldap.amount("bind_connections"))
+        }
+        _ => cores(),
+    }
+}
+
+/// What passwords are held against. `None`: reported.
+fn verify(top: &Section<'_>, section: &Section<'_>) -> Option<BasicVerify> {
+    let desk = section.desk;
+    if section.text("verify").as_deref() != Some("ldap_bind") {
+        secrets::check_password_file(section, "password_file");
+        let file = section.file("password_file");
+        if file.is_none() && section.is_sound("verify") && !section.has("password_file") {
+            let what = "nothing says where the passwords are";
+            let cure =
+                "add `password_file: users.htpasswd`, or `verify: ldap_bind` with `directory.ldap`";
+            desk.error(&section.here(), Complaint::new(what, cure));
+        }
+        return file.map(BasicVerify::File);
+    }
+    if !top.section("directory").has("ldap") {
+        let what = "`verify: ldap_bind` needs a directory service, and none is named";
+        let cure = "add `directory: { ldap: … }`, or write `verify: password_file`";
+        desk.error(&section.place("verify"), Complaint::new(what, cure));
+    }
+    if section.has("password_file") {
+        let what = "`password_file` has no effect with `verify: ldap_bind`";
+        let cure = "remove it, or write `verify: password_file`";
+        desk.warning(&section.place("password_file"), Complaint::new(what, cure));
+    }
+    let name = section.text("bind_name")?;
+    if !["{upn}", "{dn}", "{mail}", "{account}"]
+        .iter()
+        .any(|part| name.contains(part))
+    {
+        let what = format!("{} is the same for every user", quoted(&name));
+        let cure = "write `{upn}`, `{dn}`, `{mail}` or `{account}` in it";
+        desk.error(&section.place("bind_name"), Complaint::new(what, cure));
+    }
+    Some(BasicVerify::LdapBind { name })
 }
 
 /// It goes into a quoted string of a header.

@@ -253,10 +253,17 @@ fn list(names: &[ServerName]) -> String {
 pub(super) fn directory(top: &Section<'_>, known: Option<&Databases>) -> DirectorySettings {
     let section = top.section("directory");
     let desk = top.desk;
-    if top.has("directory") && !section.has("file") && !section.has("default_databases") {
+    let sources = ["file", "ldap", "default_databases"];
+    if top.has("directory") && !sources.iter().any(|source| section.has(source)) {
         let what = "neither a mailbox file nor a default database: no mailbox would be found";
-        let cure = "add `file: mailboxes.yaml`, or `default_databases: { contoso.com: DB07 }`";
+        let cure =
+            "add `file: mailboxes.yaml`, or `default_databases: { contoso.com: DB07 }`, or `ldap`";
         desk.error(&section.here(), Complaint::new(what, cure));
+    }
+    if section.has("file") && section.has("ldap") {
+        let what = "a mailbox file beside a directory service: two could say where a mailbox is";
+        let complaint = Complaint::new(what, "keep one of `file` and `ldap`");
+        desk.error(&section.place("file"), complaint);
     }
     let mut default_databases = BTreeMap::new();
     for ((domain, at), (database, place)) in section.named_values("default_databases") {
@@ -284,6 +291,10 @@ pub(super) fn directory(top: &Section<'_>, known: Option<&Databases>) -> Directo
     });
     DirectorySettings {
         file,
+        ldap: section
+            .written_section("ldap")
+            .and_then(|section| super::ldap::ldap(&section))
+            .map(Arc::new),
         default_databases,
         access: match section.text("access").as_deref() {
             Some("listed") => Access::Listed,

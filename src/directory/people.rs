@@ -1,0 +1,151 @@
+//! Whose mailbox a request asks for, whichever of the two knows: the mailbox file or a directory service.
+
+use super::{Directory, parts_of_id};
+use crate::config::settings::Access;
+use crate::ids::{DatabaseName, MailboxId, UserName};
+use crate::ldap::{Asked, Book, Findings, Look, Lookup, Lookups, Person, guid_of, guid_text};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Whose mailbox a request asks for.
+#[derive(Debug)]
+pub enum Whose {
+    /// This one, which lives there, and this user may be let through to it.
+    Mailbox(MailboxId, DatabaseName),
+    /// There is none.
+    Unknown,
+    /// Not one that this user may open.
+    Forbidden,
+    /// The directory says that this user may not log on.
+    Disabled,
+    /// Only the directory service knows.
+    Ask(Box<Lookups>),
+}
+
+impl Directory {
+    /// Whose mailbox is asked for by `id`, the text of a `MailboxId`, or the user's own where there is
+    /// none; and whether we let this user through to it. See [`Self::may_open`]: with `access: listed`
+    /// and a directory service the owner and the delegates that it lists.
+    ///
+    /// `findings` is what the directory service has said for this request. A look at what is known takes
+    /// less than a microsecond.
+    pub fn whose(
+        &self,
+        id: Option<&str>,
+        user: &UserName,
+        findings: &Findings,
+        now: Instant,
+    ) -> Whose {
+        match &self.book {
+            Some(book) => self.in_book(book, id, user, findings, now),
+            None => self.in_file(id, user),
+        }
+    }
+
+    fn in_file(&self, id: Option<&str>, user: &UserName) -> Whose {
+        let home = match id {
+            Some(id) => self.mailbox(id),
+            None => self.own_mailbox(user),
+        };
+        match home {
+            None => Whose::Unknown,
+            Some(home) if !self.may_open(&home, user) => Whose::Forbidden,
+            Some(home) => Whose::Mailbox(home.id(), home.database().clone()),
+        }
+    }
+
+    fn in_book(
+        &self,
+        book: &Arc<Book>,
+        id: Option<&str>,
+        user: &UserName,
+        findings: &Findings,
+        now: Instant,
+    ) -> Whose {
+        // Who asks is looked up whatever is asked for: an account that was disabled opens nothing.
+        let asker = book.look(Asked::User(user.as_str()), findings, now);
+        let Some(id) = id else {
+            return match asker {
+                Look::Ask(first) => ask(first, None),
+                Look::Nobody => Whose::Unknown,
+                Look::Person(asker) if asker.is_disabled() => Whose::Disabled,
+                Look::Person(asker) => self.own(&asker, user),
+            };
+        };
+        let Some((guid, domain)) = parts_of_id(id) else {
+            return Whose::Unknown;
+        };
+        let Some(guid) = guid_of(guid) else {
+            return Whose::Unknown;
+        };
+        let owner = book.look(Asked::Mailbox(guid), findings, now);
+        let (asker, owner) = match (asker, owner) {
+            (Look::Ask(first), Look::Ask(second)) => return ask(first, Some(second)),
+            (Look::Ask(first), _) | (_, Look::Ask(first)) => return ask(first, None),
+            (asker, owner) => (known(asker), known(owner)),
+        };
+        if asker.as_ref().is_some_and(|asker| asker.is_disabled()) {
+            return Whose::Disabled;
+        }
+        let is_listed = |owner: &Person| {
+            asker
+                .as_ref()
+                .is_some_and(|asker| asker.is(owner) || owner.has_delegate(asker))
+        };
+        let (database, may_open) = match &owner {
+            Some(owner) => {
+                let database = owner.database_of(guid).map(|name| self.spelled(name));
+                let may_open = self.access == Access::Backend || is_listed(owner);
+                (database, may_open)
+            }
+            None => {
+                let domain = domain.to_ascii_lowercase();
+                let database = self.default_databases.get(&domain).cloned();
+                (database, self.access == Access::Backend)
+            }
+        };
+        match database {
+            None => Whose::Unknown,
+            Some(_) if !may_open => Whose::Forbidden,
+            Some(database) => Whose::Mailbox(lower(id), database),
+        }
+    }
+
+    fn own(&self, asker: &Person, user: &UserName) -> Whose {
+        let Some((guid, database)) = asker.mailbox() else {
+            return Whose::Unknown;
+        };
+        let names = [user.as_str(), asker.user().as_str()];
+        let domain = names.iter().find_map(|name| Some(name.split_once('@')?.1));
+        let id = format!("{}@{}", guid_text(guid), domain.unwrap_or_default());
+        Whose::Mailbox(MailboxId::new(id), self.spelled(database))
+    }
+
+    /// The database as it is written under `databases`: directories do not mind the case of names.
+    fn spelled(&self, name: &DatabaseName) -> DatabaseName {
+        let is_it = |known: &&DatabaseName| known.as_str().eq_ignore_ascii_case(name.as_str());
+        match self.databases.binary_search(name) {
+            Ok(_) => name.clone(),
+            Err(_) => self.databases.iter().find(is_it).unwrap_or(name).clone(),
+        }
+    }
+}
+
+fn ask(first: Lookup, second: Option<Lookup>) -> Whose {
+    Whose::Ask(Box::new(Lookups { first, second }))
+}
+
+/// Mostly written in lower case already, and then copied once.
+fn lower(id: &str) -> MailboxId {
+    match id.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => MailboxId::new(id.to_ascii_lowercase()),
+        false => MailboxId::new(id),
+    }
+}
+
+fn known(look: Look) -> Option<Arc<Person>> {
+    match look {
+        Look::Person(person) => Some(person),
+        Look::Nobody | Look::Ask(_) => None,
+    }
+}
