@@ -26,7 +26,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 say() { echo "ad: $*"; }
 fail() { echo "ad: $*" >&2; exit 1; }
 # Runs a command whose words matter only where it fails.
-quietly() { "$@" >>"$LAB/steps.log" 2>&1 || { tail -5 "$LAB/steps.log" >&2; fail "failed: $1 $2"; }; }
+quietly() { timeout 120 "$@" >>"$LAB/steps.log" 2>&1 || { tail -5 "$LAB/steps.log" >&2; fail "failed: $1 $2"; }; }
 is_open() { (exec 3<>"/dev/tcp/$ADDRESS/$1") 2>/dev/null; }
 is_samba() { tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q '\bsamba\b'; }
 
@@ -130,6 +130,7 @@ provision() {
     --option="interfaces=lo" --option="bind interfaces only=yes"
   local own
   own=$(cat <<END
+	pid directory = $LAB/run
 	interfaces = lo
 	bind interfaces only = yes
 	tls cafile = $LAB/tls/ca.pem
@@ -202,22 +203,26 @@ is_answering() {
     echo "$PASSWORD" | KRB5_CONFIG=$LAB/krb5.conf kinit -c "FILE:$LAB/first.cc" "alice@$REALM" >/dev/null 2>&1
 }
 
+# Starts the controller: 0 up, 1 ended by itself, 2 silent.
 start() {
-  mkdir -p /run/samba /var/lib/samba/winbindd_privileged
+  mkdir -p "$LAB/run" /run/samba /var/lib/samba/winbindd_privileged
   setsid samba -F --no-process-group -s "$CONF" -M prefork </dev/null >"$LAB/samba.out" 2>&1 &
   local pid=$! tries
   echo "$pid" >"$LAB/samba.pid"
   for tries in $(seq 300); do
-    kill -0 "$pid" 2>/dev/null || { tail -5 "$LAB/samba.out" >&2; fail "samba ended; see $LAB/log.samba"; }
+    kill -0 "$pid" 2>/dev/null || return 1
     if is_answering; then
       say "up, pid $pid, in $LAB"
-      return
+      return 0
     fi
     sleep 0.2
   done
   "$HERE/down.sh" "$LAB"
-  fail "samba does not answer after a minute; see $LAB/log.samba"
+  return 2
 }
+
+# What the controller said last, for who has no shell on this machine.
+last_words() { tail -n 30 "$LAB/samba.out" "$LAB/log.samba" >&2 || true; }
 
 [ "$(id -u)" = 0 ] || fail "root is needed: a domain controller has its ports below 1024"
 install_packages
@@ -246,4 +251,10 @@ make_certificates
 provision
 make_people
 make_keytabs
-start
+for attempt in 1 2 3; do
+  ! start || exit 0
+  say "attempt $attempt: samba ended or does not answer"
+  sleep 1
+done
+last_words
+fail "samba cannot be started; what it said last stands above, all of it in $LAB/log.samba"
