@@ -123,7 +123,9 @@ make_certificates() {
 }
 
 provision() {
-  [ -s "$SAM" ] && return
+  [ -s "$SAM" ] && [ -e "$LAB/people" ] && return
+  # What a run left that was ended in the middle is made anew.
+  rm -rf "$LAB/private" "$LAB/state" "$LAB/etc" "$LAB"/*.keytab
   say "making the domain $REALM; this takes half a minute"
   quietly samba-tool domain provision --targetdir="$LAB" --realm=$REALM --domain=$NETBIOS --server-role=dc \
     --host-name=dc1 --host-ip=$ADDRESS --dns-backend=SAMBA_INTERNAL --use-rfc2307 --adminpass="$ADMIN_PASSWORD" \
