@@ -323,12 +323,10 @@ impl Window<'_> {
         if self.last.of(counted).next().is_none() {
             return Err(Unusable::Missing(counted));
         }
-        for sample in self.last.of(counted) {
+        for sample in self.last.of(&count) {
             let (endpoint, kind) = (sample.label("endpoint"), sample.label("request_type"));
-            let outcome = sample.label("outcome");
             let labels = [("endpoint", endpoint), ("request_type", kind)];
-            let [endpoint_label, kind_label] = labels;
-            let requests = self.rate(counted, &[endpoint_label, kind_label, ("outcome", outcome)]);
+            let requests = self.rate(counted, &labels);
             let mean = self.rate(&sum, &labels) / self.rate(&count, &labels);
             let place = class(endpoint, kind).index();
             if let Some(all) = observed.requests.get_mut(place) {
