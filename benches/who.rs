@@ -525,7 +525,7 @@ fn directory_service(criterion: &mut Criterion) {
         bencher.iter(|| {
             number = (number + 7919) % asked.len();
             let (user, id) = asked.get(number)?;
-            let whose = site.whose(Some(id), user, &Findings::default(), now);
+            let whose = site.whose(Some(id), Some(user), &Findings::default(), now);
             assert!(matches!(whose, Whose::Mailbox(..)), "{whose:?}");
             Some(whose)
         });

@@ -166,10 +166,13 @@ impl Directory {
     /// server decides. With `access: listed` the owner and those who are listed, under any name by
     /// which the directory knows them.
     pub fn may_open(&self, home: &Home<'_>, user: &UserName) -> bool {
-        let Some(record) = home.record else {
-            return self.access == Access::Backend;
-        };
-        record.access == Access::Backend || self.admits(record, user)
+        self.is_open(home) || self.is_named_by(home, user)
+    }
+
+    /// Whether the mailbox server alone decides who opens a mailbox.
+    fn is_open(&self, home: &Home<'_>) -> bool {
+        let access = home.record.map_or(self.access, |record| record.access);
+        access == Access::Backend
     }
 
     /// Whether a mailbox is this user's own or lists the user, whoever else may open it.

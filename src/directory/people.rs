@@ -1,6 +1,6 @@
 //! Whose mailbox a request asks for, whichever of the two knows: the mailbox file or a directory service.
 
-use super::{Directory, parts_of_id};
+use super::{Directory, Home, parts_of_id};
 use crate::config::settings::Access;
 use crate::ids::{DatabaseName, MailboxId, UserName};
 use crate::ldap::{Asked, Book, Findings, Look, Lookup, Lookups, Person, guid_of, guid_text};
@@ -27,12 +27,13 @@ impl Directory {
     /// none; and whether we let this user through to it. See [`Self::may_open`]: with `access: listed`
     /// and a directory service the owner and the delegates that it lists.
     ///
-    /// `findings` is what the directory service has said for this request. A look at what is known takes
-    /// less than a microsecond.
+    /// `user` is `None` where only the mailbox server knows who asks: then nobody is let through whom we
+    /// would have to know. `findings` is what the directory service has said for this request. A look at
+    /// what is known takes less than a microsecond.
     pub fn whose(
         &self,
         id: Option<&str>,
-        user: &UserName,
+        user: Option<&UserName>,
         findings: &Findings,
         now: Instant,
     ) -> Whose {
@@ -42,14 +43,18 @@ impl Directory {
         }
     }
 
-    fn in_file(&self, id: Option<&str>, user: &UserName) -> Whose {
+    fn in_file(&self, id: Option<&str>, user: Option<&UserName>) -> Whose {
         let home = match id {
             Some(id) => self.mailbox(id),
-            None => self.own_mailbox(user),
+            None => user.and_then(|user| self.own_mailbox(user)),
+        };
+        let may_open = |home: &Home<'_>| match user {
+            Some(user) => self.may_open(home, user),
+            None => self.is_open(home),
         };
         match home {
             None => Whose::Unknown,
-            Some(home) if !self.may_open(&home, user) => Whose::Forbidden,
+            Some(home) if !may_open(&home) => Whose::Forbidden,
             Some(home) => Whose::Mailbox(home.id(), home.database().clone()),
         }
     }
@@ -58,18 +63,20 @@ impl Directory {
         &self,
         book: &Arc<Book>,
         id: Option<&str>,
-        user: &UserName,
+        user: Option<&UserName>,
         findings: &Findings,
         now: Instant,
     ) -> Whose {
         // Who asks is looked up whatever is asked for: an account that was disabled opens nothing.
-        let asker = book.look(Asked::User(user.as_str()), findings, now);
+        let asker = user.map_or(Look::Nobody, |user| {
+            book.look(Asked::User(user.as_str()), findings, now)
+        });
         let Some(id) = id else {
-            return match asker {
-                Look::Ask(first) => ask(first, None),
-                Look::Nobody => Whose::Unknown,
-                Look::Person(asker) if asker.is_disabled() => Whose::Disabled,
-                Look::Person(asker) => self.own(&asker, user),
+            return match (asker, user) {
+                (Look::Ask(first), _) => ask(first, None),
+                (Look::Person(asker), _) if asker.is_disabled() => Whose::Disabled,
+                (Look::Person(asker), Some(user)) => self.own(&asker, user),
+                _ => Whose::Unknown,
             };
         };
         let Some((guid, domain)) = parts_of_id(id) else {

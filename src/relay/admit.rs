@@ -15,6 +15,7 @@ use crate::backend::{BackServer, Leg};
 use crate::directory::Whose;
 use crate::gss::Ticket;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
+use crate::ldap::Lookups;
 use crate::mapi::{Endpoint, RequestType};
 use crate::metrics::{AuthOutcome, Counted};
 use crate::refusal::Refusal;
@@ -195,6 +196,7 @@ pub(crate) fn admit(
         source: caller.source,
         now: (now, bill.time),
     };
+    still_welcome(&asker, &caller)?;
     let left = pinned::left_to_server(
         head.authorization,
         caller.pinned,
@@ -202,10 +204,13 @@ pub(crate) fn admit(
         world.settings.auth.passthrough.as_ref(),
     );
     let identity = match left {
-        Some(scheme) => {
-            runtime.metrics.auth(left, AuthOutcome::Passed);
-            pinned::stranger(&head, scheme)?
-        }
+        Some(scheme) => match &caller.known.identity {
+            Some(identity) => Arc::clone(identity),
+            None => {
+                runtime.metrics.auth(left, AuthOutcome::Passed);
+                pinned::stranger(&head, scheme)?
+            }
+        },
         None => match who(&asker, world, &mut caller, runtime)? {
             Ok(identity) => identity,
             Err(slow) => return Ok(Some(Admitted::Wait(slow))),
@@ -241,6 +246,15 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
     ]);
 }
 
+/// Where nobody is served without a certificate, nothing makes up for one that is revoked, whoever judges
+/// what else is shown.
+pub(super) fn still_welcome(asker: &Asker<'_>, caller: &Caller<'_>) -> Result<(), Refusal> {
+    match caller.shown.filter(|shown| shown.is_required()) {
+        Some(shown) => shown.stands(asker.now.1).map_err(Refusal::Certificate),
+        None => Ok(()),
+    }
+}
+
 /// Who asks: by the connection's memo or the cache, else by slow work. Where a request shows nothing and
 /// nobody has signed on to the connection, by the certificate of its handshake.
 pub(super) fn who(
@@ -251,10 +265,6 @@ pub(super) fn who(
 ) -> Result<Result<Arc<Identity>, Slow>, Refusal> {
     if let Some(identity) = &caller.known.identity {
         return Ok(Ok(Arc::clone(identity)));
-    }
-    // Where nobody is served without a certificate, a password makes up for none that is revoked.
-    if let Some(shown) = caller.shown.filter(|shown| shown.is_required()) {
-        shown.stands(asker.now.1).map_err(Refusal::Certificate)?;
     }
     let metrics = &runtime.metrics;
     match world.auth.step(asker, caller.memo) {
@@ -345,9 +355,14 @@ fn route(
     bill: &mut Bill<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Admitted, Refusal> {
-    let (mailbox, home) = match whose(&head.target, world, &identity.user, caller.known, now)? {
+    // Nobody is called what a stranger is filed under.
+    let user = left.is_none().then_some(&identity.user);
+    let (mailbox, home) = match whose(&head.target, world, user, caller.known, now)? {
         Ok(found) => found,
-        Err(slow) => return Ok(Admitted::Wait(slow)),
+        Err(lookups) => {
+            let identity = Arc::clone(identity);
+            return Ok(Admitted::Wait(Slow::Lookup(identity, lookups)));
+        }
     };
     let found = session(
         head,
@@ -525,14 +540,15 @@ fn introduce<'a>(
     Ok(Ok((by, Shown::by_ticket(ticket))))
 }
 
-/// The mailbox that is asked for and its database; without a `MailboxId`, the user's own.
+/// The mailbox that is asked for and its database; without a `MailboxId`, the user's own. `user` is `None`
+/// where only the server knows who asks.
 fn whose(
     target: &Target<'_>,
     world: &Snapshot,
-    user: &UserName,
+    user: Option<&UserName>,
     known: &Known,
     now: Instant,
-) -> Result<Result<(MailboxId, DatabaseName), Slow>, Refusal> {
+) -> Result<Result<(MailboxId, DatabaseName), Box<Lookups>>, Refusal> {
     let unescaped;
     let id = match target.mailbox {
         Some(id) if id.contains('%') => {
@@ -543,7 +559,7 @@ fn whose(
     };
     match world.directory.whose(id, user, &known.findings, now) {
         Whose::Mailbox(mailbox, database) => Ok(Ok((mailbox, database))),
-        Whose::Ask(lookups) => Ok(Err(Slow::Lookup(lookups))),
+        Whose::Ask(lookups) => Ok(Err(lookups)),
         Whose::Unknown => Err(Refusal::UnknownMailbox),
         Whose::Forbidden => Err(Refusal::MailboxForbidden),
         // As it would be told who logs on now: whatever was proven before counts no more.

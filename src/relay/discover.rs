@@ -7,7 +7,7 @@
 mod proxied;
 mod whose;
 
-use super::admit::{Admitted, Caller, Shape, who};
+use super::admit::{Admitted, Caller, Shape, still_welcome, who};
 use super::bill::Bill;
 use super::connection::{Connection, Next, Stop, Stream, after};
 use super::head::{BodyLength, Method, RequestHead, line};
@@ -147,6 +147,7 @@ pub(super) fn admit(
         source: caller.source,
         now: (now, bill.time),
     };
+    still_welcome(&asker, &caller)?;
     let identity = match who(&asker, world, &mut caller, runtime)? {
         Ok(identity) => identity,
         Err(slow) => return Ok(Admitted::Wait(slow)),

@@ -20,8 +20,8 @@ pub(crate) enum Slow {
     Ticket(Arc<Identity>, Arc<BackServer>),
     /// A word of a conversation that proves the connection.
     Shake(Box<Handshake>),
-    /// Somebody, or a mailbox, that only the directory service knows.
-    Lookup(Box<Lookups>),
+    /// Somebody, or a mailbox, that only the directory service knows; for whom.
+    Lookup(Arc<Identity>, Box<Lookups>),
 }
 
 /// What slow work has found out for one request.
@@ -53,18 +53,21 @@ impl Known {
         bill: &mut Bill<'_>,
     ) -> Result<(), Refusal> {
         let began = Instant::now();
+        let mut judged = |scheme, told| {
+            bill.auth = began.elapsed();
+            bill.verification_ns += world.auth.take_cpu_ns();
+            runtime.metrics.auth_verified();
+            runtime.metrics.auth(Some(scheme), told);
+        };
         match slow {
             Slow::Verify(verification) => {
                 let scheme = verification.scheme();
                 let outcome = verification.run().await;
-                bill.auth = began.elapsed();
-                bill.verification_ns += world.auth.take_cpu_ns();
-                runtime.metrics.auth_verified();
                 let told = match &outcome {
                     Ok(_) => AuthOutcome::Verified,
                     Err(denied) => denied.outcome(),
                 };
-                runtime.metrics.auth(Some(scheme), told);
+                judged(scheme, told);
                 self.identity = Some(outcome?);
             }
             Slow::Ticket(identity, server) => {
@@ -85,24 +88,22 @@ impl Known {
             Slow::Shake(handshake) => {
                 let scheme = handshake.scheme();
                 let outcome = handshake.run(memo).await;
-                bill.auth = began.elapsed();
-                bill.verification_ns += world.auth.take_cpu_ns();
-                runtime.metrics.auth_verified();
                 let told = match &outcome {
                     Ok(Shaken::Proven(_)) => AuthOutcome::Verified,
                     Ok(Shaken::More) => AuthOutcome::Challenged,
                     Err(denied) => denied.outcome(),
                 };
-                runtime.metrics.auth(Some(scheme), told);
+                judged(scheme, told);
                 match outcome? {
                     Shaken::Proven(identity) => self.identity = Some(identity),
                     Shaken::More => return Err(Refusal::Unauthenticated(HANDSHAKE)),
                 }
             }
-            Slow::Lookup(lookups) => lookups
-                .run(&mut self.findings)
-                .await
-                .map_err(|trouble| Refusal::DirectoryUnavailable(trouble.words()))?,
+            Slow::Lookup(identity, lookups) => {
+                let done = lookups.run(&mut self.findings).await;
+                done.map_err(|trouble| Refusal::DirectoryUnavailable(trouble.words()))?;
+                self.identity = Some(identity);
+            }
         }
         Ok(())
     }

@@ -174,10 +174,10 @@ impl Trial<'_> {
     async fn whose(&self, identity: &Identity) -> Result<Whose, Trouble> {
         let (directory, user) = (&self.world.directory, &identity.user);
         let mut findings = Findings::default();
-        match directory.whose(None, user, &findings, now().0) {
+        match directory.whose(None, Some(user), &findings, now().0) {
             Whose::Ask(lookups) => {
                 lookups.run(&mut findings).await?;
-                Ok(directory.whose(None, user, &findings, now().0))
+                Ok(directory.whose(None, Some(user), &findings, now().0))
             }
             whose => Ok(whose),
         }
