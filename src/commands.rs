@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 pub mod lab;
 pub mod overhead;
+pub mod ready;
 pub mod reload;
 pub mod revoke;
 pub mod run;
@@ -43,6 +44,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Make a running process read its configuration again, and say how it went
     Reload(reload::ReloadArgs),
+    /// Say whether a running process may be sent clients
+    Ready(ready::ReadyArgs),
     /// Try how users sign on
     Auth(auth::Auth),
     /// Make a running process forget what it believes of a user, or of everybody
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Run(args))) => run::run(args),
         (_, Some(Command::Check(args))) => check::run(&args),
         (_, Some(Command::Reload(args))) => reload::run(&args),
+        (_, Some(Command::Ready(args))) => ready::run(&args),
         (_, Some(Command::Auth(args))) => failing_loudly(auth::run(&args)),
         (_, Some(Command::Revoke(args))) => revoke::run(&args),
         (_, Some(Command::Schema(args))) => schema::run(args),

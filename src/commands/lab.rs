@@ -1,5 +1,6 @@
 //! `mapigate lab`: simulated mailbox servers, Outlooks and an identity provider, to try things with.
 
+mod files;
 mod identity_provider;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,8 @@ enum Command {
     /// Prints one JSON line with its issuer and address. curl 'ISSUER/token?user=user1@contoso.test' is a token;
     /// curl -X POST 'ISSUER/rotate?keep=false' makes a new key and withdraws the old one.
     IdentityProvider(identity_provider::ProviderArgs),
+    /// Certificates, keys, users and mailboxes for a site to try, that nobody else has
+    Files(files::FilesArgs),
     /// The body of a Connect on standard output, to send with curl: --user-dn ... > connect.bin
     ConnectBody(ConnectBodyArgs),
 }
@@ -199,7 +202,7 @@ struct OutlookArgs {
     /// The password of all of them.
     #[arg(long, env = "MAPIGATE_LAB_PASSWORD", hide_env_values = true)]
     password: String,
-    /// MailboxId; {} becomes the client's number. The default is the user.
+    /// MailboxId; {} becomes the client's number, {mailbox} the one that `lab files` gives it. The default is the user.
     #[arg(long)]
     mailbox: Option<String>,
     /// Authorities to trust, PEM.
@@ -247,6 +250,7 @@ pub fn run(lab: Lab) -> anyhow::Result<ExitCode> {
             Command::MailboxServer(args) => serve(*args).await,
             Command::Outlook(args) => work(*args).await,
             Command::IdentityProvider(args) => identity_provider::serve(args).await,
+            Command::Files(args) => files::write(&args),
             Command::ConnectBody(args) => connect_body(&args),
         }
     })
@@ -371,7 +375,8 @@ async fn work(args: OutlookArgs) -> anyhow::Result<ExitCode> {
         .map(|number| {
             let numbered = |text: &str| text.replace("{}", &number.to_string());
             let user = numbered(&args.user);
-            let mailbox = numbered(args.mailbox.as_deref().unwrap_or(&args.user));
+            let mailbox = numbered(args.mailbox.as_deref().unwrap_or(&args.user))
+                .replace("{mailbox}", &crate::lab::site::mailbox(number));
             let mut options = OutlookOptions::new(target.clone(), &user, &args.password, &mailbox);
             options.numbers = args.numbers.into();
             if args.cookie_lines {

@@ -8,6 +8,7 @@
 )]
 
 mod files;
+pub mod people;
 mod process;
 
 pub use process::{Admin, Gate};

@@ -1,14 +1,11 @@
 //! The files of a site, as an administrator would write them.
 
-use super::{DATABASE, DOMAIN, HOST, PASSWORD, Site, legacy_dn, mailbox, user};
+use super::{DATABASE, DOMAIN, HOST, PASSWORD, Site, people};
 use crate::mapi::Flavour;
 use anyhow::{Context, Result};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The configuration.
@@ -29,8 +26,8 @@ pub(super) fn write(site: &Site) -> Result<()> {
             .client("mapigate")?
             .write(folder, "front")?;
     }
-    write_users(site)?;
-    write_keys(folder)?;
+    people::write(folder, site.plan().users, PASSWORD, &[DATABASE])?;
+    people::write_keys(folder)?;
     write_databases(site)?;
     write_addresses(site)?;
     fs::write(folder.join(CONFIG), config(site)).context(CONFIG)
@@ -57,44 +54,6 @@ pub(super) fn write_databases(site: &Site) -> Result<()> {
     fs::write(&beside, text)
         .and_then(|()| fs::rename(&beside, &path))
         .context("databases.yaml")
-}
-
-fn write_users(site: &Site) -> Result<()> {
-    // One hash for all, of the least cost there is: a lab measures the door, not the hash.
-    let hash = bcrypt::hash(PASSWORD, 4)?;
-    let (mut passwords, mut mailboxes) = (String::new(), String::from("mailboxes:\n"));
-    for number in 1..=site.plan().users {
-        let name = user(number);
-        writeln!(passwords, "{name}:{hash}")?;
-        writeln!(
-            mailboxes,
-            "  - {{ id: {}, addresses: [{name}], logins: [user{number}], database: {DATABASE}, display_name: User {number}, legacy_dn: '{}' }}",
-            mailbox(number),
-            legacy_dn(number)
-        )?;
-    }
-    fs::write(site.folder().join("users.htpasswd"), passwords)?;
-    fs::write(site.folder().join("mailboxes.yaml"), mailboxes)?;
-    Ok(())
-}
-
-fn write_keys(folder: &Path) -> Result<()> {
-    let path = folder.join("cookie.keys");
-    if path.exists() {
-        return Ok(());
-    }
-    let mut key = [0; 32];
-    aws_lc_rs::rand::fill(&mut key).map_err(|_unspecified| anyhow::anyhow!("no random bytes"))?;
-    let mut file = fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&path)?;
-    std::io::Write::write_all(
-        &mut file,
-        format!("1 {}\n", STANDARD.encode(key)).as_bytes(),
-    )?;
-    Ok(())
 }
 
 /// Where each server listens, for its successor.

@@ -1,0 +1,55 @@
+//! `mapigate ready`: whether a running process may be sent clients, for whoever supervises it.
+
+use super::ask::ask;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+/// What `mapigate ready` is asked.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct ReadyArgs {
+    /// Admin address of the running process, as under admin.address
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "MAPIGATE_ADMIN",
+        default_value = "127.0.0.1:9080"
+    )]
+    pub admin: SocketAddr,
+}
+
+const EXIT_CODES: &str = "\
+The health check of a container, a supervisor or a load balancer that runs commands.
+
+Exit codes: 0 send clients here, 1 not now and why, 2 no answer.";
+
+/// Asks, and prints the answer.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command speaks to its caller"
+)]
+pub fn run(args: &ReadyArgs) -> ExitCode {
+    match ask(args.admin, "GET", "/ready") {
+        Ok((200, words)) => {
+            println!("{}", words.trim_end());
+            ExitCode::SUCCESS
+        }
+        Ok((503, words)) => {
+            eprintln!("mapigate: {}", words.trim_end());
+            ExitCode::FAILURE
+        }
+        Ok((status, words)) => {
+            eprintln!(
+                "mapigate: {} answered {status}: {}",
+                args.admin,
+                words.trim_end()
+            );
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            eprintln!("mapigate: no answer from {}: {error}", args.admin);
+            ExitCode::from(2)
+        }
+    }
+}
