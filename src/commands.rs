@@ -11,6 +11,7 @@ pub mod ready;
 pub mod reload;
 pub mod revoke;
 pub mod run;
+mod say;
 pub mod schema;
 pub mod size;
 

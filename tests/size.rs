@@ -6,7 +6,7 @@
 )]
 
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const README: &str = include_str!("../README.md");
 const ASKED: [&str; 4] = ["--users", "20000", "--profile", "100"];
@@ -17,6 +17,21 @@ fn size(arguments: &[&str]) -> Output {
         .args(arguments)
         .output()
         .unwrap()
+}
+
+#[test]
+fn a_reader_that_left_is_no_error() {
+    let mut plan = Command::new(env!("CARGO_BIN_EXE_mapigate"))
+        .arg("size")
+        .args(ASKED)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(plan.stdout.take());
+    let output = plan.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
 }
 
 fn text(arguments: &[&str]) -> String {

@@ -1,5 +1,6 @@
 //! `mapigate demo`: a whole site on this machine, and a bad day it gets through.
 
+use super::say::say;
 use super::unless_ended;
 use crate::lab::Crowd;
 use crate::lab::crowd::Work;
@@ -83,7 +84,7 @@ async fn play(args: &DemoArgs) -> Result<ExitCode> {
         teller.plain(&format!("broken: {line}"));
     }
     if args.json {
-        print(&serde_json::to_string_pretty(&facts)?);
+        say(&serde_json::to_string_pretty(&facts)?);
     }
     if args.keep {
         keep(&teller, &facts, &site).await?;
@@ -170,11 +171,6 @@ async fn keep(teller: &Teller, facts: &Facts, site: &Site) -> Result<()> {
         mailbox = mailbox(1),
     ));
     std::future::pending().await
-}
-
-#[expect(clippy::print_stdout, reason = "a command speaks to its caller")]
-fn print(text: &str) {
-    println!("{text}");
 }
 
 /// Reloads of the storm.

@@ -1,5 +1,6 @@
 //! `mapigate overhead`: what MAPI over HTTP costs beside RPC over HTTP, measured on this machine.
 
+use super::say::say;
 use super::unless_ended;
 use crate::lab::demo::Teller;
 use crate::lab::overhead::{self, Setting};
@@ -68,7 +69,7 @@ async fn measure(args: &OverheadArgs) -> Result<ExitCode> {
     if let Some(path) = &args.svg {
         fs::write(path, overhead::svg(&facts)).with_context(|| path.display().to_string())?;
     }
-    print(&match args.json {
+    say(&match args.json {
         true => serde_json::to_string_pretty(&facts)?,
         false => overhead::table(&facts),
     });
@@ -96,9 +97,4 @@ impl Drop for Folder {
         // Whoever has removed it already was quicker.
         let _gone = fs::remove_dir_all(&self.0);
     }
-}
-
-#[expect(clippy::print_stdout, reason = "a command speaks to its caller")]
-fn print(text: &str) {
-    println!("{text}");
 }

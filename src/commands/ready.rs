@@ -1,6 +1,7 @@
 //! `mapigate ready`: whether a running process may be sent clients, for whoever supervises it.
 
 use super::ask::ask;
+use super::say::say;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -24,15 +25,11 @@ The health check of a container, a supervisor or a load balancer that runs comma
 Exit codes: 0 send clients here, 1 not now and why, 2 no answer.";
 
 /// Asks, and prints the answer.
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command speaks to its caller"
-)]
+#[expect(clippy::print_stderr, reason = "a command speaks to its caller")]
 pub fn run(args: &ReadyArgs) -> ExitCode {
     match ask(args.admin, "GET", "/ready") {
         Ok((200, words)) => {
-            println!("{}", words.trim_end());
+            say(words.trim_end());
             ExitCode::SUCCESS
         }
         Ok((503, words)) => {

@@ -1,6 +1,7 @@
 //! `mapigate reload`: a running process reads its configuration again.
 
 use super::ask::ask;
+use super::say::say;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -26,11 +27,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 the new configuration is in force, 1 it is wrong and the old one stays, 2 no answer.";
 
 /// Asks, waits for the outcome and prints it.
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command speaks to its caller"
-)]
+#[expect(clippy::print_stderr, reason = "a command speaks to its caller")]
 pub fn run(args: &ReloadArgs) -> ExitCode {
     let (status, body) = match ask(args.admin, "POST", "/reload") {
         Ok(answer) => answer,
@@ -40,8 +37,8 @@ pub fn run(args: &ReloadArgs) -> ExitCode {
         }
     };
     match outcome_of(&body) {
-        _ if args.json => println!("{}", body.trim_end()),
-        Some(words) if status == 200 => println!("{words}"),
+        _ if args.json => say(body.trim_end()),
+        Some(words) if status == 200 => say(words),
         Some(words) => eprintln!("{words}"),
         None => eprintln!(
             "mapigate: {} answered {status}: {}",

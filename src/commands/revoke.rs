@@ -1,6 +1,7 @@
 //! `mapigate revoke`: a running process forgets what it believes, and whom it suspects.
 
 use super::ask::ask;
+use super::say::say;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -34,11 +35,7 @@ Wrong passwords that the lockout guard has counted are forgotten: a right one is
 Exit codes: 0 done, 1 nothing is known of this user, 2 no answer.";
 
 /// Asks, and prints the answer.
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command speaks to its caller"
-)]
+#[expect(clippy::print_stderr, reason = "a command speaks to its caller")]
 pub fn run(args: &RevokeArgs) -> ExitCode {
     let path = match &args.user {
         Some(user) => format!("/revoke?user={}", escaped(user)),
@@ -46,7 +43,7 @@ pub fn run(args: &RevokeArgs) -> ExitCode {
     };
     match ask(args.admin, "POST", &path) {
         Ok((200, words)) => {
-            println!("{}", words.trim_end());
+            say(words.trim_end());
             ExitCode::SUCCESS
         }
         Ok((status, words)) => {

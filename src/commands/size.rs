@@ -1,6 +1,7 @@
 //! `mapigate size`: how large the front ends of a site must be.
 
 use super::ask::ask;
+use super::say::say;
 use crate::capacity::{self, Assumptions, Exposition, Inputs, Observed, Reading, Unusable};
 use anyhow::{Context as _, Result};
 use std::fs;
@@ -213,7 +214,7 @@ fn plan(args: &SizeArgs) -> Result<(), Trouble> {
         fs::write(path, capacity::svg(&inputs))
             .map_err(|error| Trouble::File(path.display().to_string(), error))?;
     }
-    print(&match args.json {
+    say(&match args.json {
         true => serde_json::to_string_pretty(&plan).context("the plan as JSON")?,
         false => capacity::text(&plan).trim_end().to_owned(),
     });
@@ -329,11 +330,6 @@ fn seconds(time: SystemTime) -> f64 {
 )]
 fn wait(window: Duration) {
     std::thread::sleep(window);
-}
-
-#[expect(clippy::print_stdout, reason = "a command speaks to its caller")]
-fn print(text: &str) {
-    println!("{text}");
 }
 
 #[cfg(test)]

@@ -1,0 +1,9 @@
+//! What commands say to who called them.
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+
+/// Writes a line to standard output. A reader that left, as `head` does, has read enough: that is no error.
+pub(super) fn say(words: impl Display) {
+    let _enough = writeln!(io::stdout().lock(), "{words}");
+}
