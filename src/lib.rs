@@ -10,6 +10,7 @@ pub mod rpch;
 pub mod autodiscover;
 pub mod refusal;
 pub mod prose;
+pub mod digested;
 
 // floor 1 · tables: each stands alone; time is an argument; no async
 pub mod buffers;

@@ -6,12 +6,13 @@ use super::dialogue::Bond;
 use super::method::{Grounds, Method, Proven};
 use super::people::{People, Standing};
 use super::{Denied, Identity};
+use crate::digested::ByOwnBytes;
 use aws_lc_rs::hmac;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use siphasher::sip128::SipHasher24;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -376,28 +377,6 @@ impl fmt::Debug for Digest {
         f.write_str("Digest(…)")
     }
 }
-
-/// Places digests by their own bytes: they are random already, and nobody outside can choose them.
-#[derive(Default)]
-pub(super) struct OwnBytes(u64);
-
-impl Hasher for OwnBytes {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 ^= number;
-    }
-}
-
-pub(super) type ByOwnBytes = BuildHasherDefault<OwnBytes>;
 
 /// The cache's own clock only frees memory; what counts is the `until` inside, against the caller's.
 fn cache<V: Clone + Send + Sync + 'static>(

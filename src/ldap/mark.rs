@@ -3,7 +3,7 @@
 //! The key is new with each process, and nobody outside can choose two names with one mark.
 
 use siphasher::sip128::SipHasher24;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 /// The mark of something asked for, or of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,28 +64,6 @@ impl Hash for Mark {
         state.write_u64(self.0 as u64);
     }
 }
-
-/// Places marks by their own bytes: they are random already.
-#[derive(Default)]
-pub(super) struct OwnBytes(u64);
-
-impl Hasher for OwnBytes {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 ^= number;
-    }
-}
-
-pub(super) type ByOwnBytes = BuildHasherDefault<OwnBytes>;
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,8 @@
 //!
 //! Full, it lets go of what was put in first and was not looked at since.
 
-use super::mark::{ByOwnBytes, Mark};
+use super::mark::Mark;
+use crate::digested::ByOwnBytes;
 use parking_lot::RwLock;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

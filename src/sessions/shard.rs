@@ -2,15 +2,15 @@
 
 use super::Session;
 use super::wheel::Wheel;
+use crate::digested::ByOwnBytes;
 use crate::ids::DatabaseName;
 use std::collections::{BTreeMap, HashMap, hash_map};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Entries by digest. Times are whole seconds since the table's start.
 pub(super) struct Shard {
-    entries: HashMap<u128, Entry, BuildHasherDefault<AlreadyDigested>>,
+    entries: HashMap<u128, Entry, ByOwnBytes>,
     wheel: Wheel,
 }
 
@@ -153,26 +153,6 @@ impl Shard {
 impl Entry {
     fn is_live(&self, now: u32) -> bool {
         now < self.deadline.load(Ordering::Relaxed)
-    }
-}
-
-/// The keys are digests; hashing them again would only cost time.
-#[derive(Default)]
-struct AlreadyDigested(u64);
-
-impl Hasher for AlreadyDigested {
-    fn write_u128(&mut self, digest: u128) {
-        self.0 = u64::try_from(digest & u128::from(u64::MAX)).unwrap_or_default();
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
