@@ -341,6 +341,8 @@ struct Found {
     server: ServerName,
     /// It is in the table; else our own cookie told.
     is_known: bool,
+    /// The mailbox it was opened for, where the request names another.
+    other: Option<MailboxId>,
 }
 
 fn route(
@@ -357,12 +359,10 @@ fn route(
 ) -> Result<Admitted, Refusal> {
     // Nobody is called what a stranger is filed under.
     let user = left.is_none().then_some(&identity.user);
-    let (mailbox, home) = match whose(&head.target, world, user, caller.known, now)? {
+    let wait = |lookups| Ok(Admitted::Wait(Slow::Lookup(Arc::clone(identity), lookups)));
+    let (mailbox, home) = match asked_for(&head.target, world, user, caller.known, now)? {
         Ok(found) => found,
-        Err(lookups) => {
-            let identity = Arc::clone(identity);
-            return Ok(Admitted::Wait(Slow::Lookup(identity, lookups)));
-        }
+        Err(lookups) => return wait(lookups),
     };
     let found = session(
         head,
@@ -373,6 +373,12 @@ fn route(
         &mailbox,
         (now, bill.time),
     )?;
+    // A session opens the mailbox that it was opened for, whichever the request names.
+    if let Some(other) = found.as_ref().and_then(|found| found.other.as_ref())
+        && let Err(lookups) = whose(Some(other.as_str()), world, user, caller.known, now)?
+    {
+        return wait(lookups);
+    }
     let question = Question {
         request_type: head.request_type,
         carries_context: head.contexts.iter().any(Option::is_some),
@@ -542,7 +548,7 @@ fn introduce<'a>(
 
 /// The mailbox that is asked for and its database; without a `MailboxId`, the user's own. `user` is `None`
 /// where only the server knows who asks.
-fn whose(
+fn asked_for(
     target: &Target<'_>,
     world: &Snapshot,
     user: Option<&UserName>,
@@ -557,6 +563,17 @@ fn whose(
         }
         id => id,
     };
+    whose(id, world, user, known, now)
+}
+
+/// The mailbox of this id and its database, where this user may open it.
+fn whose(
+    id: Option<&str>,
+    world: &Snapshot,
+    user: Option<&UserName>,
+    known: &Known,
+    now: Instant,
+) -> Result<Result<(MailboxId, DatabaseName), Box<Lookups>>, Refusal> {
     match world.directory.whose(id, user, &known.findings, now) {
         Whose::Mailbox(mailbox, database) => Ok(Ok((mailbox, database))),
         Whose::Ask(lookups) => Ok(Err(lookups)),
@@ -591,6 +608,7 @@ fn session(
                 database: session.database.clone(),
                 server: session.server.clone(),
                 is_known: true,
+                other: (session.mailbox != *mailbox).then(|| session.mailbox.clone()),
             });
             continue;
         }
@@ -625,6 +643,7 @@ fn session(
         database: ticket.database,
         server: ticket.server,
         is_known: false,
+        other: None,
     }))
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Hand {
     pub(crate) cookies: Vec<(String, String)>,
     /// More lines of every head, each with its line end.
     pub(crate) headers: String,
+    /// Whose mailbox is asked for, by its user's number.
+    pub(crate) mailbox: usize,
     number: usize,
     counter: u32,
 }
@@ -42,6 +44,7 @@ impl Hand {
             line,
             cookies: Vec::new(),
             headers: String::new(),
+            mailbox: number,
             number,
             counter: 0,
         }
@@ -85,7 +88,7 @@ impl Hand {
              X-RequestId: {{00000000-0000-4000-8000-000000000000}}:{}\r\nX-ClientInfo: {{1}}:1\r\n\
              X-ClientApplication: Outlook/16.0.17126.20132\r\n{}{cookies}Content-Length: {body_length}\r\n\r\n",
             endpoint.path(),
-            mailbox(self.number),
+            mailbox(self.mailbox),
             STANDARD.encode(format!("{}:{PASSWORD}", user(self.number))),
             kind.as_str(),
             self.counter,

@@ -1,5 +1,6 @@
 //! Who is let in, whose session it is, and what of it others may see.
 
+use crate::rig::Hand;
 use crate::support::{
     Ask, TestSite, answer, basic, brisk, credentials, eventually, last_words, line, start, status,
 };
@@ -7,7 +8,7 @@ use mapigate::ids::UserName;
 use mapigate::lab::Outlook;
 use mapigate::lab::checker::{self, History};
 use mapigate::lab::mailbox_server::{Authenticate, Mode, Service, Users};
-use mapigate::lab::site::{DOMAIN, PASSWORD, user};
+use mapigate::lab::site::{DOMAIN, PASSWORD, Plan, user};
 use mapigate::mapi::bodies::rops::{write_chain, write_payload};
 use mapigate::mapi::bodies::{Body as _, ExecuteRequest};
 use mapigate::mapi::{Endpoint, Flavour, RequestType};
@@ -230,6 +231,54 @@ async fn anothers_context_cookie_opens_nothing_and_reaches_nobody() {
         thief.execute(b"mine").await.unwrap();
         victim.execute(b"still mine").await.unwrap();
     }
+}
+
+/// User 2's mailbox, open to user 1 as well or not, and what the running configuration knows of it.
+async fn share(site: &TestSite, is_shared: bool) {
+    let path = site.folder().join("mailboxes.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (own, shared) = (
+        "logins: [user2],",
+        "logins: [user2], users: [user1@contoso.test],",
+    );
+    let text = match is_shared {
+        true => text.replace(own, shared),
+        false => text.replace(shared, own),
+    };
+    std::fs::write(&path, text).unwrap();
+    site.gate().unwrap().admin().reload().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_with_anothers_mailbox_ends_with_the_right_to_it_whichever_is_named() {
+    let plan = Plan::new(Flavour::Gromox, &["MBX1"])
+        .section("directory", "{ file: mailboxes.yaml, access: listed }");
+    let site = start(plan).await;
+    share(&site, true).await;
+    let mut hand = Hand::new(&site, 1).await;
+    hand.mailbox = 2;
+    let opened = hand.ask(RequestType::Connect).await;
+    assert_eq!((opened.head.status, opened.code()), (200, Some(0)));
+    // While the right stands, either name will do.
+    for named in [2, 1] {
+        hand.mailbox = named;
+        let answer = hand.ask(RequestType::Execute).await;
+        assert_eq!(
+            (answer.head.status, answer.code()),
+            (200, Some(0)),
+            "{named}"
+        );
+    }
+
+    share(&site, false).await;
+
+    let before = reached(&site);
+    for named in [1, 2] {
+        hand.mailbox = named;
+        let answer = hand.ask(RequestType::Execute).await;
+        assert_eq!(answer.head.status, 403, "{named}");
+    }
+    assert_eq!(reached(&site), before, "no server is asked");
 }
 
 #[tokio::test]
