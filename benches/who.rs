@@ -303,6 +303,7 @@ fn connections(criterion: &mut Criterion) {
         extra_channel_bindings: Vec::new(),
         allow_ntlm_in_spnego: false,
         persist: true,
+        keeps_tickets: false,
         threads: 4,
         handshake_timeout: Duration::from_secs(10),
     });

@@ -81,7 +81,7 @@ pub struct Identity {
     /// When the credential stops proving it; `None` where it does not say. Requests that began before
     /// are finished.
     pub expires: Option<SystemTime>,
-    /// The ticket that proved it, where it lets us act for the user.
+    /// The ticket that proved it, where the site hands on tickets.
     pub evidence: Option<Evidence>,
 }
 
@@ -482,6 +482,7 @@ impl Authenticator {
                 talk,
                 binding: memo.binding().cloned(),
                 desk: Arc::clone(&self.memory.desk),
+                heard_at: now.0,
             },
             mark,
             beliefs: Arc::clone(beliefs),

@@ -5,5 +5,7 @@
 
 pub mod credential;
 mod delegation;
+mod evidence;
 
-pub use delegation::{Delegation, Evidence, Names, Ticket, TicketError};
+pub use delegation::{Delegation, Names, Ticket, TicketError};
+pub use evidence::Evidence;

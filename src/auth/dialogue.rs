@@ -12,6 +12,7 @@ use super::ntlm::Lease;
 use super::people::Standing;
 use super::verify::Desk;
 use super::{Denied, Identity, Memo, Scheme};
+use crate::gss::Evidence;
 use crate::ids::UserName;
 use async_trait::async_trait;
 use base64::Engine;
@@ -59,6 +60,8 @@ pub(super) struct Word {
     pub(super) binding: Option<ChannelBinding>,
     /// Who counts the processor time.
     pub(super) desk: Arc<Desk>,
+    /// When it came.
+    pub(super) heard_at: Instant,
 }
 
 /// A conversation between two words.
@@ -85,6 +88,8 @@ pub(super) struct Known {
     pub(super) good_for: Option<Duration>,
     /// The last answer, by which we prove ourselves to the client.
     pub(super) answer: Option<Zeroizing<Vec<u8>>>,
+    /// What lets us act for the user, where the site hands on tickets.
+    pub(super) evidence: Option<Evidence>,
 }
 
 /// The next word of a conversation, on its way to whoever understands it.
@@ -134,7 +139,7 @@ impl Handshake {
                 let (instant, wall) = self.asked_at;
                 let good_for = known.good_for.unwrap_or(self.connection_ttl);
                 let identity = Arc::new(Identity {
-                    evidence: None,
+                    evidence: known.evidence,
                     expires: known.good_for.and_then(|time| wall.checked_add(time)),
                     scheme,
                     user: known.user,

@@ -194,6 +194,14 @@ impl HandOff {
             .await
     }
 
+    /// Somebody signed on: what was brought for us to act for the user is taken up, where tickets are handed on.
+    /// Waits for nothing; must be called inside a tokio runtime.
+    pub fn receive(&self, identity: &Identity, now: Instant) {
+        if let (Way::Kerberos { delegation, .. }, Some(evidence)) = (&self.0, &identity.evidence) {
+            delegation.receive(&identity.user, evidence, now);
+        }
+    }
+
     /// Which connections to a server may carry this identity's requests: a number that tells identities
     /// apart, or `None` where any connection may be shared.
     ///

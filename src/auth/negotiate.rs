@@ -12,6 +12,7 @@ use super::dialogue::{Dialogue, Heard, Known, Realms, Talk, Word};
 use super::method::serial;
 use super::{AuthError, Denied, Scheme};
 use crate::config::settings::{BindingRule, NegotiateAuth};
+use crate::gss::Evidence;
 use async_trait::async_trait;
 use credential::Replays;
 use libgssapi::context::{CtxFlags, SecurityContext, ServerCtx};
@@ -20,6 +21,7 @@ use libgssapi::oid::GSS_MECH_KRB5;
 use parking_lot::Mutex;
 use std::fmt;
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -49,6 +51,8 @@ struct Acceptor {
     rule: BindingRule,
     allows_ntlm: bool,
     realms: Realms,
+    /// The keytab, where tickets are kept to be handed on.
+    evidence: Option<Arc<Path>>,
     words: Mutex<trouble::Words>,
 }
 
@@ -79,6 +83,10 @@ impl Negotiate {
             rule: settings.channel_binding,
             allows_ntlm: settings.allow_ntlm_in_spnego,
             realms: Realms::new(&settings.realm_map),
+            evidence: match settings.keeps_tickets {
+                true => Some(settings.keytab.as_path().into()),
+                false => None,
+            },
             words: Mutex::default(),
         };
         let same = earlier.filter(|earlier| earlier.settings.rules() == settings.rules());
@@ -164,6 +172,7 @@ impl Dialogue for Negotiate {
             talk,
             binding,
             desk,
+            heard_at,
         } = word;
         let Ok(_waiting) = self.waiting.try_acquire() else {
             desk.shed();
@@ -178,7 +187,7 @@ impl Dialogue for Negotiate {
             _ => None,
         };
         let judged = Arc::clone(&desk).aside(Some(permit), move || {
-            acceptor.judge(context, &token, binding.as_ref())
+            acceptor.judge(context, token, binding.as_ref(), heard_at)
         });
         match judged.await {
             Some(Judged::More(mut context, answer)) => {
@@ -210,12 +219,13 @@ impl Acceptor {
     fn judge(
         &self,
         context: Option<Context>,
-        token: &[u8],
+        token: Zeroizing<Vec<u8>>,
         shown: Option<&ChannelBinding>,
+        heard_at: Instant,
     ) -> Judged {
         let is_first = context.is_none();
         let mut context = context.unwrap_or_else(|| {
-            let is_ntlm = self.allows_ntlm && is_ntlm(token);
+            let is_ntlm = self.allows_ntlm && is_ntlm(&token);
             // Without a credential every mechanism of the machine answers, NTLM among them.
             let credential = (!is_ntlm).then(|| self.credential.clone());
             Context {
@@ -226,10 +236,10 @@ impl Acceptor {
         });
         let binding = match self.rule {
             BindingRule::Off => None,
-            BindingRule::Accept | BindingRule::Require if is_first => self.choose(token, shown),
+            BindingRule::Accept | BindingRule::Require if is_first => self.choose(&token, shown),
             BindingRule::Accept | BindingRule::Require => shown,
         };
-        let answer = match context.gss.step(token, binding.map(ChannelBinding::bytes)) {
+        let answer = match context.gss.step(&token, binding.map(ChannelBinding::bytes)) {
             Ok(answer) => answer.map(|answer| Zeroizing::new(answer.to_vec())),
             Err(error) => {
                 let trouble = Trouble::of(&error, context.is_ntlm);
@@ -239,7 +249,9 @@ impl Acceptor {
         if !context.gss.is_complete() {
             return Judged::More(context, answer.unwrap_or_default());
         }
-        match self.who(&context, answer) {
+        // The ticket is in the first word; where that was not all, there is none to be taken out of one word.
+        let word = is_first.then_some((token, heard_at));
+        match self.who(&context, answer, word) {
             Ok(known) => Judged::Proven(known),
             Err(denied) => Judged::Nothing(denied),
         }
@@ -263,7 +275,13 @@ impl Acceptor {
     }
 
     /// Who has come to the end of a conversation.
-    fn who(&self, context: &Context, answer: Option<Zeroizing<Vec<u8>>>) -> Result<Known, Denied> {
+    /// `word` is what was said, where that was a single one.
+    fn who(
+        &self,
+        context: &Context,
+        answer: Option<Zeroizing<Vec<u8>>>,
+        word: Option<(Zeroizing<Vec<u8>>, Instant)>,
+    ) -> Result<Known, Denied> {
         let gss = &context.gss;
         let unreadable = |error: libgssapi::error::Error| {
             let trouble = Trouble::of(&error, context.is_ntlm);
@@ -289,7 +307,10 @@ impl Acceptor {
             true => self.realms.of_principal(name),
             false => self.realms.of_account(name),
         };
+        let kept = self.evidence.as_ref().filter(|_| is_kerberos).zip(word);
+        let evidence = kept.map(|(keytab, (word, at))| Evidence::new(word, name, keytab, at));
         Ok(Known {
+            evidence,
             user: user.ok_or(Denied::Credentials("not the name of a user"))?,
             // A ticket says when it ends. winbind says nothing.
             good_for: match is_kerberos {

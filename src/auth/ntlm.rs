@@ -135,6 +135,7 @@ impl Dialogue for Ntlm {
                 lease.give_back();
                 match self.realms.of_account(&account) {
                     Some(user) => Heard::Proven(Known {
+                        evidence: None,
                         user,
                         good_for: None,
                         answer: None,

@@ -17,7 +17,8 @@ use super::problem::{Complaint, quoted};
 use super::secrets;
 use super::section::Section;
 use super::settings::{
-    Admin, HealthProbe, HealthSettings, Limits, RouteCookie, SessionSettings, Settings,
+    Admin, BackendIdentity, HealthProbe, HealthSettings, Limits, RouteCookie, SessionSettings,
+    Settings,
 };
 use std::num::NonZero;
 use std::time::Duration;
@@ -52,6 +53,11 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
     let (databases, database_names_known) = site::databases(holder, &servers);
     let known = database_names_known.then_some(&databases);
     let health = health(top, &servers);
+    let backend_identity = handoff::backend_identity(top, &servers);
+    let mut auth = people::auth(top);
+    if let Some(negotiate) = &mut auth.negotiate {
+        negotiate.keeps_tickets = matches!(backend_identity, BackendIdentity::Kerberos(_));
+    }
     Settings {
         source: top.source.path.clone(),
         workers: top.number_or_auto("workers").map_or_else(cores, amount),
@@ -60,8 +66,8 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         names,
         autodiscover,
         directory: site::directory(top, known),
-        auth: people::auth(top),
-        backend_identity: handoff::backend_identity(top, &servers),
+        auth,
+        backend_identity,
         sessions: sessions(top),
         limits: limits(top),
         health,

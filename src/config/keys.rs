@@ -567,7 +567,7 @@ pub const KEYS: &[Key] = keys! {
     "backend_identity.kerberos" Section, optional("", "only `kerberos` needs it"),
         "Tickets in users' names (constrained delegation). The realm and its KDCs stand in the system's krb5.conf.";
     "backend_identity.kerberos.client_keytab" File, required("mapigate.keytab", "nobody else can know where it is"),
-        "Key table of an account that the directory trusts to delegate to the servers, with any authentication protocol. Guard it like the mailboxes: it opens them all.";
+        "Key table of an account that the directory trusts to delegate to the servers. Trusted with Kerberos only, it hands on clients that come by negotiate with a ticket to this account; with any authentication protocol, everybody: guard it then like the mailboxes, for it opens them all.";
     "backend_identity.kerberos.account" Text, optional("svc-mail@CONTOSO.COM", "it is the first name in the key table"),
         "That account.";
     "backend_identity.kerberos.service" Text, default("HTTP/{server_fqdn}"),
@@ -577,9 +577,9 @@ pub const KEYS: &[Key] = keys! {
     "backend_identity.kerberos.token_per" Choice(&["connection", "request"]), default("connection"),
         "What carries a ticket: the first request of a connection, which is then that user's alone; or every request, for servers that authenticate each (IIS with authPersistNonNTLM off), at 0.1 ms of processor time.";
     "backend_identity.kerberos.ticket_ttl" Duration(MINUTE, DAY), default("1h"),
-        "A user's ticket is asked for anew after this; a user who is locked out there goes on until then.";
+        "A user's ticket is asked for anew after this, or the client for a new one if it signed on with its own; a user who is locked out there goes on until then.";
     "backend_identity.kerberos.users" Count(1, 10_000_000), default("20000"),
-        "Users whose tickets are kept; of more, the one unused longest goes.";
+        "Users whose tickets are kept; of more, the one unused longest goes. As many users' own tickets are kept beside, for as long as they are connected.";
     "backend_identity.kerberos.timeout" Duration(100 * MS, MINUTE), default("5s"),
         "Who waits longer for the KDC is answered 503.";
     "backend_identity.assertion" Section, optional("", "only `assertion` needs it"),

@@ -540,6 +540,8 @@ pub struct NegotiateAuth {
     pub allow_ntlm_in_spnego: bool,
     /// What follows on a proven connection is the same user's.
     pub persist: bool,
+    /// Clients' tickets are kept, because servers are shown tickets.
+    pub keeps_tickets: bool,
     /// Words judged at once.
     pub threads: usize,
     /// How long a conversation may take.
@@ -554,6 +556,7 @@ impl NegotiateAuth {
             self.channel_binding,
             &self.extra_channel_bindings,
             self.allow_ntlm_in_spnego,
+            self.keeps_tickets,
         )
     }
 }

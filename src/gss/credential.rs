@@ -35,6 +35,25 @@ pub fn initiator(keytab: &Path, cache: &str, account: Option<&str>) -> Result<Cr
     acquire(&store, account, INITIATE, 1)
 }
 
+/// The credential that gets a client's own ticket out of a word that an [`acceptor`] of the same key table has
+/// believed: it accepts with `keytab`, and would initiate as the account whose ticket is in `cache`. Remembers no
+/// word, so nobody may be let in by it. Blocks on the disk, and on the KDC where there is no such ticket.
+///
+/// # Errors
+/// What the Kerberos library says.
+pub fn both(keytab: &Path, client_keytab: &Path, cache: &str) -> Result<Cred, Error> {
+    let cache = CString::new(cache).map_err(|_nul| unusable())?;
+    let store = [
+        (c"keytab", file(keytab)?),
+        (c"client_keytab", file(client_keytab)?),
+        (c"ccache", cache),
+        (c"rcache", c"none:".to_owned()),
+    ];
+    // As for an acceptor.
+    acquire(&store, None, BOTH, 1)?;
+    acquire(&store, None, BOTH, 2)
+}
+
 /// A credential of the store's, for Kerberos, and with two mechanisms also for what negotiates Kerberos.
 fn acquire(
     store: &[(&CStr, CString)],
@@ -143,6 +162,7 @@ const SPNEGO: &[u8] = b"\x2b\x06\x01\x05\x05\x02";
 /// 1.2.840.113554.1.2.2.1, RFC 1964 2.1.1
 const PRINCIPAL: &[u8] = b"\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x01";
 const ACCEPT: c::gss_cred_usage_t = c::GSS_C_ACCEPT as c::gss_cred_usage_t;
+const BOTH: c::gss_cred_usage_t = c::GSS_C_BOTH as c::gss_cred_usage_t;
 const INITIATE: c::gss_cred_usage_t = c::GSS_C_INITIATE as c::gss_cred_usage_t;
 
 #[cfg(test)]
@@ -157,5 +177,6 @@ mod tests {
         let refused = initiator(nowhere, "MEMORY:test", Some("svc@CONTOSO.TEST"));
         assert!(refused.is_err());
         assert!(initiator(nowhere, "MEMORY:a\0b", None).is_err());
+        assert!(both(nowhere, nowhere, "MEMORY:test").is_err());
     }
 }

@@ -1,10 +1,12 @@
 //! Tickets in other people's names: constrained delegation.
 //!
 //! The KDC decides for whom and to which servers (S4U2Self, S4U2Proxy: `[MS-SFU]`); what it refuses is
-//! refused here. The first token of a user costs two trips to it, later ones about 0.1 ms of processor
+//! refused here. Who came with a ticket is acted for by that ticket ([`Evidence`]), everybody else, and who brought
+//! one that is of no use, by the account's right to act for users it never saw. The first token of a user costs two trips to it, later ones about 0.1 ms of processor
 //! time, all of it on threads that may wait.
 
 use super::credential;
+use super::evidence::{Brought, Evidence, Hearing, Lack, MARGIN};
 use crate::ids::UserName;
 use libgssapi::context::{ClientCtx, CtxFlags, SecurityContext as _};
 use libgssapi::credential::{Cred, CredUsage};
@@ -15,8 +17,8 @@ use moka::sync::Cache;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
 use zeroize::Zeroizing;
@@ -43,6 +45,8 @@ pub struct Delegation {
     ticket_ttl: Duration,
     users: Cache<UserName, Arc<Mutex<Slot>>>,
     permits: Arc<Semaphore>,
+    /// For the tickets that clients brought.
+    places: Arc<Semaphore>,
 }
 
 /// What is known of one user.
@@ -50,34 +54,15 @@ pub struct Delegation {
 struct Slot {
     /// The user's ticket to us, with those to servers, and until when it is used.
     held: Option<(Cred, Instant)>,
-    /// What the KDC refused, and until when that is believed.
-    refused: Option<(String, Arc<str>, Instant)>,
+    /// The newest ticket that the user brought, for as long as a connection has it.
+    brought: Weak<Brought>,
+    /// What the KDC refused to us, and what with the ticket the user brought.
+    refused: Option<Refused>,
+    brought_refused: Option<Refused>,
 }
 
-/// The ticket a client brought, for delegation without S4U2Self. Cheap to clone; equal only to its clones.
-#[derive(Clone)]
-pub struct Evidence(Arc<Cred>);
-
-impl PartialEq for Evidence {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for Evidence {}
-
-impl Evidence {
-    /// Of a credential that an acceptor of both usages got with a client's ticket.
-    pub fn new(credential: Cred) -> Self {
-        Self(Arc::new(credential))
-    }
-}
-
-impl fmt::Debug for Evidence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Evidence(…)")
-    }
-}
+/// A server that the KDC refused a ticket for, why, and until when that is believed.
+struct Refused(String, Arc<str>, Instant);
 
 /// A token for one server in one user's name, as `Authorization: Negotiate` carries it. Good once.
 pub struct Ticket(Zeroizing<Vec<u8>>);
@@ -102,6 +87,9 @@ pub enum TicketError {
     /// is none that we may delegate to.
     #[error("{0}")]
     Refused(Arc<str>),
+    /// The KDC gives none but for the ticket that the client brought, and that is over: it must sign on anew.
+    #[error("the ticket that the client signed on with is over")]
+    Over,
     /// There is no telling: the KDC is away, or our own account is no good.
     #[error("{0}")]
     Unavailable(Arc<str>),
@@ -123,10 +111,30 @@ impl Delegation {
                 .time_to_idle(ticket_ttl)
                 .build(),
             permits: Arc::new(Semaphore::new(WAITERS)),
+            places: Arc::new(Semaphore::new(capacity.min(Semaphore::MAX_PERMITS))),
         }
     }
 
-    /// A token for the server of this name and host, in the user's name; `evidence` spares S4U2Self.
+    /// Somebody signed on with a ticket: it is taken out of what was said while that is fresh. Waits for nothing;
+    /// must be called inside a tokio runtime.
+    pub fn receive(self: &Arc<Self>, user: &UserName, evidence: &Evidence, now: Instant) {
+        let slot = self.users.get_with(user.clone(), Arc::default);
+        let (this, evidence) = (Arc::clone(self), evidence.clone());
+        let patience = self.timeout;
+        let work = async move {
+            let mut slot = slot.lock_owned().await;
+            let permit = Arc::clone(&this.permits).acquire_owned().await;
+            let done = tokio::task::spawn_blocking(move || {
+                // Whoever needs the ticket tries again, and is told.
+                let _either_way = this.brought(&mut slot, &evidence, now);
+                drop(permit);
+            });
+            done.await
+        };
+        tokio::spawn(tokio::time::timeout(patience, work));
+    }
+
+    /// A token for the server of this name and host, in the user's name; `evidence` is what the user brought.
     ///
     /// One thread at a time works for one user, so that nobody keeps others waiting with it.
     ///
@@ -144,7 +152,9 @@ impl Delegation {
         let (this, user, evidence) = (Arc::clone(self), user.clone(), evidence.cloned());
         let work = async {
             let mut slot = slot.lock_owned().await;
-            if let Some(reason) = slot.refusal(&principal, now) {
+            if evidence.is_none()
+                && let Some(reason) = refusal(slot.refused.as_ref(), &principal, now)
+            {
                 return Err(TicketError::Refused(reason));
             }
             let permit = Arc::clone(&this.permits).acquire_owned().await;
@@ -152,7 +162,12 @@ impl Delegation {
                 return Err(TicketError::Unavailable("closing".into()));
             };
             let done = tokio::task::spawn_blocking(move || {
-                let outcome = this.obtain(&mut slot, &user, evidence, &principal, now);
+                let outcome = match evidence {
+                    Some(evidence) => {
+                        this.by_evidence(&mut slot, &user, &evidence, &principal, now)
+                    }
+                    None => this.by_right(&mut slot, &user, &principal, now),
+                };
                 drop(permit);
                 outcome
             });
@@ -168,38 +183,104 @@ impl Delegation {
             })
     }
 
-    /// Blocks on the KDC, unless the ticket is here already.
-    fn obtain(
+    /// By the ticket that the user brought; where that is of no use, by the right to act for anybody, if the KDC
+    /// knows us to have it. Blocks on the KDC, unless the ticket is here already.
+    fn by_evidence(
         &self,
         slot: &mut Slot,
         user: &UserName,
-        evidence: Option<Evidence>,
+        evidence: &Evidence,
         principal: &str,
         now: Instant,
     ) -> Result<Ticket, TicketError> {
-        let outcome = self.try_obtain(slot, user, evidence, principal, now);
+        let lack = match refusal(slot.brought_refused.as_ref(), principal, now) {
+            Some(reason) => Lack::Useless(reason),
+            None => match self.brought(slot, evidence, now) {
+                Err(lack) => lack,
+                Ok(brought) => match token(&brought.credential, principal) {
+                    Ok(ticket) => return Ok(ticket),
+                    Err(TicketError::Refused(reason)) => {
+                        let refused = Refused(principal.into(), Arc::clone(&reason), now + REFUSED);
+                        slot.brought_refused = Some(refused);
+                        Lack::Useless(reason)
+                    }
+                    Err(other) => return Err(other),
+                },
+            },
+        };
+        if let Lack::Unavailable(reason) = lack {
+            return Err(TicketError::Unavailable(reason));
+        }
+        let outcome = match refusal(slot.refused.as_ref(), principal, now) {
+            Some(reason) => Err(TicketError::Refused(reason)),
+            None => self.by_right(slot, user, principal, now),
+        };
+        outcome.map_err(|error| match (error, lack) {
+            (TicketError::Refused(_), Lack::Over) => TicketError::Over,
+            (TicketError::Refused(second), Lack::Useless(first)) => {
+                TicketError::Refused(format!("{first}; without it, {second}").into())
+            }
+            (other, _) => other,
+        })
+    }
+
+    /// The ticket that the user brought.
+    fn brought(
+        &self,
+        slot: &mut Slot,
+        evidence: &Evidence,
+        now: Instant,
+    ) -> Result<Arc<Brought>, Lack> {
+        if let Some(brought) = evidence.brought(now)? {
+            return Ok(brought);
+        }
+        // The library copies our own ticket beside the user's; it is here or asked for now.
+        let words = |error| match unavailable(OURS, error) {
+            TicketError::Unavailable(words) => Lack::Unavailable(words),
+            other => Lack::Unavailable(other.to_string().into()),
+        };
+        let own = self.own().map_err(words)?;
+        let hearing = Hearing {
+            client_keytab: &self.names.keytab,
+            cache: &self.cache,
+            places: &self.places,
+            ttl: self.ticket_ttl,
+            now,
+        };
+        let brought = evidence.hear(&mut slot.brought, &hearing)?;
+        drop(own);
+        slot.brought_refused = None;
+        Ok(brought)
+    }
+
+    /// By the right to act for users who never came to us.
+    fn by_right(
+        &self,
+        slot: &mut Slot,
+        user: &UserName,
+        principal: &str,
+        now: Instant,
+    ) -> Result<Ticket, TicketError> {
+        let outcome = self.try_by_right(slot, user, principal, now);
         match &outcome {
             Ok(_) => slot.refused = None,
             Err(TicketError::Refused(reason)) => {
                 slot.held = None;
-                slot.refused = Some((principal.to_owned(), Arc::clone(reason), now + REFUSED));
+                let refused = Refused(principal.to_owned(), Arc::clone(reason), now + REFUSED);
+                slot.refused = Some(refused);
             }
-            Err(TicketError::Unavailable(_)) => slot.held = None,
+            Err(TicketError::Unavailable(_) | TicketError::Over) => slot.held = None,
         }
         outcome
     }
 
-    fn try_obtain(
+    fn try_by_right(
         &self,
         slot: &mut Slot,
         user: &UserName,
-        evidence: Option<Evidence>,
         principal: &str,
         now: Instant,
     ) -> Result<Ticket, TicketError> {
-        if let Some(Evidence(credential)) = evidence {
-            return token(&credential, principal);
-        }
         if let Some((credential, until)) = &slot.held
             && now < *until
         {
@@ -215,15 +296,17 @@ impl Delegation {
         Ok(ticket)
     }
 
+    /// Our own ticket. Asked for every time: the library keeps it and renews it out of the key table.
+    fn own(&self) -> Result<Cred, Error> {
+        let account = self.names.account.as_deref();
+        credential::initiator(&self.names.keytab, &self.cache, account)
+    }
+
     /// The user's ticket to ourselves. `[MS-SFU] 3.1.5.1.1`
     fn impersonate(&self, user: &UserName) -> Result<Cred, TicketError> {
-        let ours = "ticket of our own account";
         let kerberos =
-            OidSet::singleton(GSS_MECH_KRB5).map_err(|error| unavailable(ours, error))?;
-        // Asked for every time: the library keeps the ticket and renews it out of the key table.
-        let account = self.names.account.as_deref();
-        let own = credential::initiator(&self.names.keytab, &self.cache, account)
-            .map_err(|error| unavailable(ours, error))?;
+            OidSet::singleton(GSS_MECH_KRB5).map_err(|error| unavailable(OURS, error))?;
+        let own = self.own().map_err(|error| unavailable(OURS, error))?;
         let name = self.names.user(user)?;
         let name = Name::new(name.as_bytes(), Some(GSS_NT_KRB5_PRINCIPAL))
             .map_err(|error| judged("name of the user", error))?;
@@ -238,11 +321,10 @@ impl fmt::Debug for Delegation {
     }
 }
 
-impl Slot {
-    fn refusal(&self, principal: &str, now: Instant) -> Option<Arc<str>> {
-        let (server, reason, until) = self.refused.as_ref()?;
-        (server == principal && now < *until).then(|| Arc::clone(reason))
-    }
+/// Why the KDC refused a ticket for this server, if that is still believed.
+fn refusal(refused: Option<&Refused>, principal: &str, now: Instant) -> Option<Arc<str>> {
+    let Refused(server, reason, until) = refused?;
+    (server == principal && now < *until).then(|| Arc::clone(reason))
 }
 
 impl Names {
@@ -368,8 +450,7 @@ fn kdc_says_no(minor: u32) -> bool {
 const WAITERS: usize = 4;
 /// A refusal is believed so long: an administrator who allows it sees that it works soon.
 const REFUSED: Duration = Duration::from_secs(30);
-/// No ticket is used in the last minutes of its life: clocks differ by that much.
-const MARGIN: Duration = Duration::from_secs(600);
+const OURS: &str = "ticket of our own account";
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test has to take some instant")]
@@ -458,13 +539,11 @@ mod tests {
     #[test]
     fn a_refusal_is_remembered_for_its_server_and_its_time() {
         let now = Instant::now();
-        let slot = Slot {
-            held: None,
-            refused: Some(("HTTP/a".to_owned(), "no".into(), now + REFUSED)),
-        };
+        let refused = Refused("HTTP/a".to_owned(), "no".into(), now + REFUSED);
+        let refused = Some(&refused);
 
-        assert!(slot.refusal("HTTP/a", now).is_some());
-        assert!(slot.refusal("HTTP/b", now).is_none());
-        assert!(slot.refusal("HTTP/a", now + REFUSED).is_none());
+        assert!(refusal(refused, "HTTP/a", now).is_some());
+        assert!(refusal(refused, "HTTP/b", now).is_none());
+        assert!(refusal(refused, "HTTP/a", now + REFUSED).is_none());
     }
 }

@@ -75,11 +75,12 @@ impl Known {
                 let outcome = asked.await;
                 runtime.metrics.ticket(match &outcome {
                     Ok(_) => TicketOutcome::Made,
-                    Err(TicketError::Refused(_)) => TicketOutcome::Refused,
+                    Err(TicketError::Refused(_) | TicketError::Over) => TicketOutcome::Refused,
                     Err(TicketError::Unavailable(_)) => TicketOutcome::Unavailable,
                 });
                 let ticket = outcome.map_err(|error| match error {
                     TicketError::Refused(reason) => Refusal::NotHandedOn(reason),
+                    TicketError::Over => Refusal::Unauthenticated(SIGN_ON_ANEW),
                     TicketError::Unavailable(reason) => Refusal::NoTicket(reason),
                 })?;
                 self.identity = Some(identity);
@@ -95,7 +96,10 @@ impl Known {
                 };
                 judged(scheme, told);
                 match outcome? {
-                    Shaken::Proven(identity) => self.identity = Some(identity),
+                    Shaken::Proven(identity) => {
+                        world.handoff.receive(&identity, began);
+                        self.identity = Some(identity);
+                    }
                     Shaken::More => return Err(Refusal::Unauthenticated(HANDSHAKE)),
                 }
             }
@@ -108,3 +112,6 @@ impl Known {
         Ok(())
     }
 }
+
+/// The KDC acts upon the ticket of the client alone, and that is too old.
+const SIGN_ON_ANEW: &str = "signed on too long ago to be handed on";

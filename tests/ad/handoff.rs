@@ -46,7 +46,7 @@ fn plan(lab: &Lab, kerberos: &str) -> Plan {
 }
 
 /// Accounts of the lab's users, where they are not there yet. Nobody logs on as them.
-fn enrol(lab: &Lab) {
+pub(crate) fn enrol(lab: &Lab) {
     let mut ldif = String::new();
     for number in 1..=USERS {
         ldif.push_str(&format!(
@@ -351,7 +351,7 @@ async fn a_server_we_may_not_delegate_to_is_answered_403() {
 }
 
 /// The lab's Kerberos configuration with another address of the KDC.
-fn kdc_at(lab: &Lab, folder: &TempDir, port: u16) -> (String, String) {
+pub(crate) fn kdc_at(lab: &Lab, folder: &TempDir, port: u16) -> (String, String) {
     let text = std::fs::read_to_string(lab.path("krb5.conf")).unwrap();
     let mut moved = String::new();
     for line in text.lines() {

@@ -79,11 +79,38 @@ impl Lab {
         LabUser { lab: self, name }
     }
 
+    /// An account of this test alone that accepts tickets for a host of its own, and may delegate to `to` whoever
+    /// came to it with a ticket, and nobody else. Its keys are written into `folder`.
+    pub(crate) fn service(&self, to: &str, folder: &Path) -> LabService<'_> {
+        let account = self.user("a service, and nobody logs on with this");
+        let name = account.name.clone();
+        let host = format!("{name}.{DOMAIN}");
+        self.tool(&["spn", "add", &format!("HTTP/{host}"), &name]);
+        self.tool(&["delegation", "add-service", &name, to]);
+        let keytab = folder.join(format!("{name}.keytab"));
+        let path = keytab.display().to_string();
+        for principal in [name, format!("HTTP/{host}")] {
+            let principal = format!("--principal={principal}");
+            self.tool(&["domain", "exportkeytab", &path, &principal]);
+        }
+        LabService {
+            account,
+            host,
+            keytab,
+        }
+    }
+
     /// Logs on as `name` and keeps the tickets in this file.
     pub(crate) fn log_on(&self, name: &str, password: &str, tickets: &Path) {
+        self.log_on_with(&[], name, password, tickets);
+    }
+
+    /// The same with words for `kinit`.
+    pub(crate) fn log_on_with(&self, words: &[&str], name: &str, password: &str, tickets: &Path) {
         use std::io::Write as _;
         let mut child = Command::new("kinit")
             .env("KRB5_CONFIG", self.path("krb5.conf"))
+            .args(words)
             .arg("-c")
             .arg(format!("FILE:{}", tickets.display()))
             .arg(format!("{name}@{REALM}"))
@@ -116,4 +143,15 @@ impl Drop for LabUser<'_> {
             .arg(format!("--configfile={}", conf.display()))
             .output();
     }
+}
+
+/// A service that one test made.
+#[derive(Debug)]
+pub(crate) struct LabService<'a> {
+    /// Its account.
+    pub(crate) account: LabUser<'a>,
+    /// The host whose tickets it takes.
+    pub(crate) host: String,
+    /// The file with its keys, the account's own first.
+    pub(crate) keytab: PathBuf,
 }

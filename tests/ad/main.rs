@@ -15,6 +15,7 @@
 
 mod client;
 mod controller;
+mod evidence;
 mod handoff;
 mod lab;
 mod ldap;

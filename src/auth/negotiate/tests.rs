@@ -32,6 +32,7 @@ fn settings(keytab: PathBuf) -> NegotiateAuth {
         extra_channel_bindings: Vec::new(),
         allow_ntlm_in_spnego: false,
         persist: true,
+        keeps_tickets: true,
         threads: 1,
         handshake_timeout: Duration::from_secs(10),
     }
@@ -60,9 +61,13 @@ fn new_keys_leave_what_was_proven_and_new_rules_do_not() {
     let mut stricter = same;
     stricter.channel_binding = BindingRule::Require;
     let stricter = Negotiate::new(&stricter, Some(&first)).unwrap();
+    let mut keeping = settings(folder.path().join("http.keytab"));
+    keeping.keeps_tickets = false;
+    let not_keeping = Negotiate::new(&keeping, Some(&first)).unwrap();
 
     assert_eq!(rekeyed.serial(), first.serial());
     assert_ne!(stricter.serial(), first.serial());
+    assert_ne!(not_keeping.serial(), first.serial());
     assert!(Arc::ptr_eq(&rekeyed.threads, &first.threads));
 }
 
@@ -94,7 +99,9 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let negotiate = Negotiate::new(&settings(keytab(folder.path())), None).unwrap();
 
-        let judged = negotiate.acceptor.judge(None, &[head, &tail].concat(), None);
+        let word = Zeroizing::new([head, &tail].concat());
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        let judged = negotiate.acceptor.judge(None, word, None, Instant::now());
 
         prop_assert!(!matches!(judged, Judged::Proven(_)));
     }

@@ -28,6 +28,8 @@ fn word(desk: &Arc<Desk>, token: &[u8], talk: Option<Talk>) -> Word {
         talk,
         binding: None,
         desk: Arc::clone(desk),
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        heard_at: std::time::Instant::now(),
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) fn negotiate(top: &Section<'_>, section: &Section<'_>) -> Option<Nego
         threads: section.amount("threads"),
         handshake_timeout: section.duration("handshake_timeout"),
         keytab: section.file("keytab")?,
+        // Whoever knows how users are handed on says otherwise.
+        keeps_tickets: false,
     };
     judge_keytab(top, section, &settings);
     Some(settings)
