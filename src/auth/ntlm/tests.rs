@@ -27,6 +27,7 @@ fn word(desk: &Arc<Desk>, token: &[u8], talk: Option<Talk>) -> Word {
         token: Zeroizing::new(token.to_vec()),
         talk,
         binding: None,
+        source: None,
         desk: Arc::clone(desk),
         #[expect(clippy::disallowed_methods, reason = "any moment will do")]
         heard_at: std::time::Instant::now(),
@@ -115,4 +116,37 @@ async fn a_helper_that_cannot_be_started_is_the_operators_business() {
         panic!("nobody heard it");
     };
     assert_eq!(denied, Denied::Busy("the NTLM helper cannot be started"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_holds_half_of_the_helpers_at_most() {
+    let (ntlm, desk) = (
+        Ntlm::new(&settings(OBLIGING, 4), None),
+        Arc::new(Desk::new(1)),
+    );
+    let from = |last: Option<u8>| Word {
+        source: last.map(|last| [192, 0, 2, last].into()),
+        ..word(&desk, b"one", None)
+    };
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let Heard::More(talk, _) = ntlm.hear(from(Some(1))).await else {
+            panic!("no helper");
+        };
+        held.push(talk);
+    }
+
+    let Heard::Nothing(denied) = ntlm.hear(from(Some(1))).await else {
+        panic!("a third helper was lent");
+    };
+    let why = "every NTLM helper that one address may hold is lent";
+    assert_eq!(denied, Denied::Busy(why));
+    for other in [Some(2), None] {
+        assert!(matches!(ntlm.hear(from(other)).await, Heard::More(..)));
+    }
+    drop(held.pop());
+    assert!(matches!(ntlm.hear(from(Some(1))).await, Heard::More(..)));
+    drop(held);
+    assert!(ntlm.pool.share([192, 0, 2, 9].into()).available_permits() == 2);
+    assert_eq!(ntlm.pool.shares.lock().len(), 1);
 }
