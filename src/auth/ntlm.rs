@@ -249,7 +249,13 @@ fn broken(error: &io::Error) -> Denied {
 /// same. `[MS-ERREF] 2.3.1`
 fn denied(why: &str) -> Denied {
     let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
-    if says(&["LOGON_FAILURE", "WRONG_PASSWORD", "NO_SUCH_USER"]) {
+    // A name with a domain of its own that nobody has is not found, where a bare one is no such user.
+    if says(&[
+        "LOGON_FAILURE",
+        "WRONG_PASSWORD",
+        "NO_SUCH_USER",
+        "STATUS_NOT_FOUND",
+    ]) {
         Denied::Credentials("wrong name or password")
     } else if says(&["ACCOUNT_LOCKED_OUT"]) {
         Denied::Credentials("account is locked in the domain")

@@ -8,6 +8,7 @@ const OBLIGING: &str = r#"while read verb token; do
   case "$verb $token" in
     YR*) echo "TT AQID" ;;
     "KK YmFk") echo "NA NT_STATUS_LOGON_FAILURE" ;;
+    "KK dXBu") echo "NA NT_STATUS_NOT_FOUND" ;;
     "KK ZG93bg==") echo "BH NT_STATUS_NO_LOGON_SERVERS" ;;
     KK*) echo "AF CONTOSO\\Alice" ;;
   esac
@@ -65,10 +66,13 @@ async fn one_helper_hears_one_conversation_after_the_other() {
         outcome(&ntlm, &desk, b"good").await.unwrap(),
         "alice@contoso.test"
     );
-    assert_eq!(
-        outcome(&ntlm, &desk, b"bad").await.unwrap_err(),
-        Denied::Credentials("wrong name or password")
-    );
+    // A wrong password, and the name `nobody@contoso.test`.
+    for word in [b"bad", b"upn"] {
+        assert_eq!(
+            outcome(&ntlm, &desk, word).await.unwrap_err(),
+            Denied::Credentials("wrong name or password")
+        );
+    }
     assert_eq!(
         outcome(&ntlm, &desk, b"down").await.unwrap_err(),
         Denied::Busy("winbind or the domain controller does not answer")
