@@ -59,22 +59,13 @@ fn authentication(criterion: &mut Criterion) {
     }
     std::fs::write(&password_file, lines).unwrap();
     let settings = AuthSettings {
-        passthrough: None,
         basic: Some(BasicAuth {
             realm: "mail".to_owned(),
             verify: BasicVerify::File(password_file),
             default_domain: None,
         }),
-        bearer: None,
-        negotiate: None,
-        ntlm: None,
-        connection_ttl: Duration::from_secs(3600),
-        cache_ttl: Duration::from_secs(3600),
-        negative_ttl: Duration::from_secs(3600),
         cache_capacity: 200_000,
-        verifications_max: 2,
-        lockout_guard: None,
-        certificate: mapigate::config::settings::CertificateAuth::default(),
+        ..AuthSettings::closed()
     };
     let auth = Authenticator::new(&settings, None).unwrap();
     let now = (Instant::now(), SystemTime::now());
@@ -146,8 +137,6 @@ fn tokens(criterion: &mut Criterion) {
     let keys = Keys::new().unwrap();
     let issuer = "https://id.contoso.test";
     let settings = AuthSettings {
-        passthrough: None,
-        basic: None,
         bearer: Some(BearerAuth {
             challenge: BearerChallenge::default(),
             leeway: Duration::from_secs(60),
@@ -171,15 +160,8 @@ fn tokens(criterion: &mut Criterion) {
                 clients: Vec::new(),
             }],
         }),
-        negotiate: None,
-        ntlm: None,
-        connection_ttl: Duration::from_secs(3600),
-        cache_ttl: Duration::from_secs(3600),
-        negative_ttl: Duration::from_secs(3600),
         cache_capacity: 200_000,
-        verifications_max: 2,
-        lockout_guard: None,
-        certificate: mapigate::config::settings::CertificateAuth::default(),
+        ..AuthSettings::closed()
     };
     let auth = Authenticator::new(&settings, None).unwrap();
     let now = (Instant::now(), SystemTime::now());
@@ -247,23 +229,13 @@ fn tokens(criterion: &mut Criterion) {
 fn connections(criterion: &mut Criterion) {
     let helper = "while read verb rest; do case $verb in YR) echo TT AQID;; *) echo 'AF CONTOSO\\user1';; esac; done";
     let mut settings = AuthSettings {
-        basic: None,
-        bearer: None,
-        passthrough: None,
-        negotiate: None,
         ntlm: Some(NtlmAuth {
             helper: ["sh", "-c", helper].map(str::to_owned).into(),
             pool: 1,
             handshake_timeout: Duration::from_secs(10),
             realm_map: BTreeMap::new(),
         }),
-        certificate: mapigate::config::settings::CertificateAuth::default(),
-        lockout_guard: None,
-        connection_ttl: Duration::from_secs(3600),
-        cache_ttl: Duration::from_secs(3600),
-        negative_ttl: Duration::from_secs(3600),
-        cache_capacity: 1000,
-        verifications_max: 2,
+        ..AuthSettings::closed()
     };
     let now = (Instant::now(), SystemTime::now());
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -42,7 +42,7 @@ pub use cache::Memo;
 pub use certificate::{
     Claim, Holder, Holders, Presented, Trust, Trusts, words as certificate_words,
 };
-pub use dialogue::{Handshake, Shaken};
+pub use dialogue::{Handshake, HandshakeFacts, Shaken};
 pub use guard::{Delay, GuardFacts};
 pub use handoff::{HandOff, HandOffError};
 pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
@@ -59,7 +59,7 @@ use bearer::Bearer;
 use bind::Bind;
 use cache::Beliefs;
 use certificate::{Certificate, Holding};
-use dialogue::{Dialogue, Waiting, Word};
+use dialogue::{Dialogue, Open, Waiting, Watch, Word};
 use guard::Guard;
 use method::Method;
 use negotiate::Negotiate;
@@ -196,6 +196,10 @@ pub struct Authenticator {
     untouched: Vec<Scheme>,
     dialogues: Vec<Arc<dyn Dialogue>>,
     connection_ttl: Duration,
+    /// Who knows under which names an account may be guessed at.
+    book: Option<Arc<Book>>,
+    /// The mail domain of names without one.
+    home: Option<Arc<str>>,
     memory: Memory,
 }
 
@@ -303,6 +307,11 @@ impl Authenticator {
             },
             schemes,
             connection_ttl: settings.connection_ttl,
+            book: book.cloned(),
+            home: settings
+                .basic
+                .as_ref()
+                .and_then(|basic| basic.default_domain.as_deref().map(Arc::from)),
             memory: Memory::new(settings, kept.map(|earlier| &earlier.memory))?,
         })
     }
@@ -333,7 +342,7 @@ impl Authenticator {
         };
         let mut dialogues = self.dialogues.iter().filter(|_| memo.is_bindable());
         if let Some(dialogue) = dialogues.find(|dialogue| is_spoken(dialogue.scheme())) {
-            return self.hear(dialogue, value, token, memo, now);
+            return self.hear(dialogue, (value, token), memo, source, now);
         }
         memo.part();
         // Scheme words are compared without regard to case. RFC 9110 11.1
@@ -392,6 +401,11 @@ impl Authenticator {
         guard.map(|guard| guard.sweep(now)).unwrap_or_default()
     }
 
+    /// How many handshakes are half done, and how many more were refused since this was last asked.
+    pub fn handshakes(&self) -> HandshakeFacts {
+        self.memory.open.facts()
+    }
+
     /// Whose the certificate is that the connection showed. For requests that show nothing else: what a
     /// request says of itself counts before what the connection once showed.
     ///
@@ -438,9 +452,9 @@ impl Authenticator {
     fn hear(
         &self,
         dialogue: &Arc<dyn Dialogue>,
-        value: &[u8],
-        token: &[u8],
+        (value, token): (&[u8], &[u8]),
         memo: &mut Memo,
+        source: IpAddr,
         now: (Instant, SystemTime),
     ) -> AuthStep {
         let scheme = dialogue.scheme();
@@ -465,9 +479,9 @@ impl Authenticator {
             Ok(token) => token,
             Err(reason) => return denied(reason),
         };
-        let talk = match waiting {
-            _ if dialogue.begins(&token) => None,
-            Waiting::For(talk) => Some(talk),
+        let (talk, place) = match waiting {
+            _ if dialogue.begins(&token) => (None, None),
+            Waiting::For(talk, place) => (Some(talk), Some(place)),
             Waiting::TooLong => return denied(Denied::Credentials("handshake took too long")),
             Waiting::Nobody => {
                 return denied(Denied::Credentials(
@@ -475,15 +489,27 @@ impl Authenticator {
                 ));
             }
         };
+        let open = &self.memory.open;
         AuthStep::Shake(Box::new(Handshake {
+            place,
+            watch: Watch {
+                guard: self.memory.guard.clone(),
+                book: self.book.clone(),
+                home: self.home.clone(),
+                source,
+                lot: mark.lot(),
+                asked_at: now.0,
+            },
             dialogue: Arc::clone(dialogue),
             word: Word {
                 token,
                 talk,
                 binding: memo.binding().cloned(),
+                source: open.source(source),
                 desk: Arc::clone(&self.memory.desk),
                 heard_at: now.0,
             },
+            open: Arc::clone(open),
             mark,
             beliefs: Arc::clone(beliefs),
             epoch,
@@ -565,6 +591,7 @@ struct Memory {
     beliefs: Arc<Beliefs>,
     desk: Arc<Desk>,
     guard: Option<Arc<Guard>>,
+    open: Arc<Open>,
     terms: Terms,
 }
 
@@ -593,6 +620,11 @@ impl Memory {
             }
             _ => Arc::new(Desk::new(settings.verifications_max)),
         };
+        let open = earlier.map(|earlier| &earlier.open);
+        let open = match open.filter(|open| *open.limits() == settings.handshakes) {
+            Some(open) => Arc::clone(open),
+            None => Arc::new(Open::new(&settings.handshakes)),
+        };
         let guard = settings.lockout_guard.as_ref().map(|wanted| {
             let earlier = earlier.and_then(|earlier| earlier.guard.as_ref());
             match earlier.filter(|earlier| earlier.terms() == wanted) {
@@ -604,6 +636,7 @@ impl Memory {
             beliefs,
             desk,
             guard,
+            open,
             terms,
         })
     }

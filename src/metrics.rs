@@ -63,6 +63,8 @@ pub struct Metrics {
     guard_tripped: [IntGauge; 2],
     guard_delayed: IntGauge,
     guard_delays: [IntCounter; 2],
+    auth_handshakes_open: IntGauge,
+    auth_handshakes_refused: [IntCounter; 2],
     key_fetches: IntCounterVec,
     keys: IntGaugeVec,
     keys_fetched_time: GaugeVec,
@@ -125,6 +127,11 @@ impl Metrics {
             "Answers to whom the lockout guard refused, held back or not for want of a place.",
             &["outcome"],
         );
+        let handshakes_refused = families.counters(
+            "auth_handshakes_refused_total",
+            "Handshakes of negotiate and ntlm that were not begun, because too many of one source or of all were half done.",
+            &["by"],
+        );
         let refusals = families.counters(
             "refusals_total",
             "Requests we ended ourselves, by reason.",
@@ -183,6 +190,12 @@ impl Metrics {
                 "Answers held back now.",
             ),
             guard_delays: ["held", "shed"].map(|how| guard_delays.with_label_values(&[how])),
+            auth_handshakes_open: families.gauge(
+                "auth_handshakes_open",
+                "Handshakes of negotiate and ntlm that are half done.",
+            ),
+            auth_handshakes_refused: ["source", "all"]
+                .map(|by| handshakes_refused.with_label_values(&[by])),
             key_fetches: families.counters(
                 "token_key_fetches_total",
                 "Fetches of an identity provider's keys.",
@@ -435,6 +448,15 @@ impl Metrics {
             gauge.set(clamp(tripped));
         }
         self.guard_delayed.set(clamp(delayed));
+    }
+
+    /// Handshakes that are half done now, and those that were refused for it since this was last told, by source and
+    /// by all together.
+    pub fn set_handshakes(&self, open: usize, refused: [u64; 2]) {
+        self.auth_handshakes_open.set(clamp(open));
+        for (counter, refused) in self.auth_handshakes_refused.iter().zip(refused) {
+            counter.inc_by(refused);
+        }
     }
 
     /// An answer to somebody the guard refused; false where it was not held back.

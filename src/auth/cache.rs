@@ -339,6 +339,12 @@ pub(super) struct Digest([u8; 32]);
 pub(super) struct Mark([u8; 16]);
 
 impl Mark {
+    /// A number of these bytes, as random as they are.
+    pub(super) fn lot(&self) -> u64 {
+        let first = self.0.first_chunk().copied().unwrap_or_default();
+        u64::from_le_bytes(first)
+    }
+
     pub(super) fn matches(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }

@@ -4,6 +4,13 @@
 //! said before it, and nothing of it is good anywhere else. So nothing of it enters the cache that connections share.
 //! Who was proven stays with the connection, in its [`Memo`], and goes with it.
 
+mod guess;
+mod open;
+
+pub(super) use guess::{Guess, Guessed, Watch};
+pub use open::HandshakeFacts;
+pub(super) use open::{Open, Place};
+
 use super::binding::ChannelBinding;
 use super::cache::{Beliefs, Mark};
 use super::names;
@@ -20,6 +27,7 @@ use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::AbortHandle;
@@ -46,6 +54,9 @@ pub(super) trait Dialogue: fmt::Debug + Send + Sync {
     /// True where the client's word begins a conversation, whatever was said before.
     fn begins(&self, word: &[u8]) -> bool;
 
+    /// What can be guessed by this word; `home` is the mail domain of names without one.
+    fn guess(&self, word: &[u8], home: Option<&str>) -> Guess;
+
     /// Hears the client's next word. Nothing of it runs on this thread for longer than a poll.
     async fn hear(&self, word: Word) -> Heard;
 }
@@ -58,6 +69,8 @@ pub(super) struct Word {
     pub(super) talk: Option<Talk>,
     /// What the client's proof can be bound to on this connection.
     pub(super) binding: Option<ChannelBinding>,
+    /// The network it comes from; `None` where many share it.
+    pub(super) source: Option<IpAddr>,
     /// Who counts the processor time.
     pub(super) desk: Arc<Desk>,
     /// When it came.
@@ -97,6 +110,10 @@ pub(super) struct Known {
 pub struct Handshake {
     pub(super) dialogue: Arc<dyn Dialogue>,
     pub(super) word: Word,
+    /// The place of a conversation that was half done.
+    pub(super) place: Option<Place>,
+    pub(super) open: Arc<Open>,
+    pub(super) watch: Watch,
     pub(super) mark: Mark,
     pub(super) beliefs: Arc<Beliefs>,
     pub(super) epoch: u64,
@@ -126,16 +143,43 @@ impl Handshake {
     /// The word proves nothing, or nobody can tell now. The conversation is over then.
     pub async fn run(self, memo: &mut Memo) -> Result<Shaken, Denied> {
         let (scheme, patience) = (self.dialogue.scheme(), self.dialogue.patience());
+        let (watch, mut place) = (self.watch, self.place);
+        let watched = match self.dialogue.guess(&self.word.token, watch.home.as_deref()) {
+            Guess::Nothing => None,
+            Guess::Begun => {
+                watch.look_around()?;
+                // Before a helper is lent: whoever waits for one is on the way to be half done.
+                place = Some(self.open.enter(watch.source)?);
+                None
+            }
+            Guess::Made(guessed) => {
+                let desk = &self.word.desk;
+                watch.begin(&guessed, desk, scheme, patience).await?
+            }
+        };
         let heard = self.dialogue.hear(self.word).await;
         let bond = memo.bond();
         match heard {
-            Heard::Nothing(denied) => Err(denied),
+            Heard::Nothing(denied) => {
+                // Whatever the domain refuses it may have counted. What nobody could judge it has not.
+                if let (Some(watched), Denied::Credentials(_)) = (&watched, denied) {
+                    watched.refused(denied);
+                }
+                Err(denied)
+            }
             Heard::More(talk, answer) => {
+                let place = match place {
+                    Some(place) => place,
+                    None => self.open.enter(watch.source)?,
+                };
                 bond.answer = Some(line(scheme, &answer, false));
-                bond.half = Some(Half::new(scheme, talk, patience));
+                bond.half = Some(Half::new(scheme, (talk, place), patience));
                 Ok(Shaken::More)
             }
             Heard::Proven(known) => {
+                if let Some(watched) = &watched {
+                    watched.cleared();
+                }
                 let (instant, wall) = self.asked_at;
                 let good_for = known.good_for.unwrap_or(self.connection_ttl);
                 let identity = Arc::new(Identity {
@@ -226,7 +270,7 @@ impl Bond {
         self.answer = None;
         match self.half.take() {
             Some(half) if half.scheme == scheme => match half.talk.lock().take() {
-                Some(talk) => Waiting::For(talk),
+                Some((talk, place)) => Waiting::For(talk, place),
                 None => Waiting::TooLong,
             },
             _ => Waiting::Nobody,
@@ -251,7 +295,7 @@ impl fmt::Debug for Bond {
 
 /// Whether a connection waits for the next word of a conversation.
 pub(super) enum Waiting {
-    For(Talk),
+    For(Talk, Place),
     /// It did, and its time is over.
     TooLong,
     Nobody,
@@ -261,12 +305,12 @@ pub(super) enum Waiting {
 /// holds.
 struct Half {
     scheme: Scheme,
-    talk: Arc<Mutex<Option<Talk>>>,
+    talk: Arc<Mutex<Option<(Talk, Place)>>>,
     timer: AbortHandle,
 }
 
 impl Half {
-    fn new(scheme: Scheme, talk: Talk, patience: Duration) -> Self {
+    fn new(scheme: Scheme, talk: (Talk, Place), patience: Duration) -> Self {
         let talk = Arc::new(Mutex::new(Some(talk)));
         let waiting = Arc::clone(&talk);
         let timer = tokio::spawn(async move {
@@ -327,6 +371,19 @@ impl Realms {
         )
     }
 
+    /// The mail domain of this realm's or Windows domain's users, where somebody has said it.
+    fn domain(&self, realm: &str) -> Option<&str> {
+        let domain = self.0.get(&realm.to_ascii_uppercase());
+        domain.map(String::as_str)
+    }
+
+    /// The one mail domain there is.
+    fn only(&self) -> Option<&str> {
+        let mut domains = self.0.values().map(String::as_str);
+        let first = domains.next()?;
+        domains.all(|domain| domain == first).then_some(first)
+    }
+
     /// The user of a Kerberos principal such as `alice@CONTOSO.TEST`. A realm that is not in the map is its own mail
     /// domain. `None` for what is no user: a name with an escaped character could be read in two ways.
     pub(super) fn of_principal(&self, principal: &str) -> Option<UserName> {
@@ -334,8 +391,7 @@ impl Realms {
         if name.is_empty() || name.contains(['\\', '@']) || realm.is_empty() {
             return None;
         }
-        let domain = self.0.get(&realm.to_ascii_uppercase());
-        let domain = domain.map_or(realm, String::as_str);
+        let domain = self.domain(realm).unwrap_or(realm);
         names::canonical(&format!("{name}@{domain}"), None)
     }
 
@@ -347,7 +403,7 @@ impl Realms {
         if name.is_empty() || name.contains('\\') {
             return None;
         }
-        match self.0.get(&domain.to_ascii_uppercase()) {
+        match self.domain(domain) {
             Some(_) if name.contains('@') => None,
             Some(domain) => names::canonical(&format!("{name}@{domain}"), None),
             None => names::canonical(account, None),

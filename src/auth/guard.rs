@@ -3,8 +3,9 @@
 //! A domain locks an account after some wrong passwords, whoever sends them. The guard counts lower: at
 //! its threshold the verifier is not asked any more, so that guessing at a user's password costs the user
 //! nothing but fresh logins. It counts different credentials that a verifier found wrong; the same one
-//! shown again and again is answered from memory. Requests without credentials, halves of a handshake and
-//! credentials nobody could look at are not counted.
+//! shown again and again is answered from memory. Requests without credentials, tickets, halves of a handshake and
+//! credentials nobody could look at are not counted. Of NTLM each wrong proof is another credential, because it is made
+//! for a challenge that never comes again.
 //!
 //! What is believed goes on being believed, and a credential that was right within a day may still be
 //! asked about: the owner's own programs are not locked out by a stranger's guesses.
@@ -190,6 +191,32 @@ impl Suspicion {
             now,
             begun: Mutex::default(),
             _turn: turn,
+        }
+    }
+
+    /// Of a proof that is never the same twice: by its number it is told from others, and nothing vouches for it.
+    pub(super) fn of_conversation(
+        guard: &Arc<Guard>,
+        address: IpAddr,
+        lot: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            guard: Some(Arc::clone(guard)),
+            address,
+            guess: Guess { lot, serial: 0 },
+            is_vouched: false,
+            now,
+            begun: Mutex::default(),
+            _turn: None,
+        }
+    }
+
+    /// Whether anything from this source may be asked about, whoever it will be about.
+    pub(super) fn look_around(&self) -> Result<(), Denied> {
+        match &self.guard {
+            Some(guard) => self.look_at_source(guard),
+            None => Ok(()),
         }
     }
 

@@ -8,9 +8,9 @@ mod credential;
 mod trouble;
 
 use super::binding::ChannelBinding;
-use super::dialogue::{Dialogue, Heard, Known, Realms, Talk, Word};
+use super::dialogue::{Dialogue, Guess, Heard, Known, Realms, Talk, Word};
 use super::method::serial;
-use super::{AuthError, Denied, Scheme};
+use super::{AuthError, Denied, Scheme, ntlm};
 use crate::config::settings::{BindingRule, NegotiateAuth};
 use crate::gss::Evidence;
 use async_trait::async_trait;
@@ -24,7 +24,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use trouble::Trouble;
 use zeroize::Zeroizing;
 
@@ -36,8 +36,6 @@ pub(super) struct Negotiate {
     threads: Arc<Semaphore>,
     /// More words than this do not even wait.
     waiting: Arc<Semaphore>,
-    /// Conversations between two words.
-    open: Arc<Semaphore>,
     serial: u64,
 }
 
@@ -101,10 +99,6 @@ impl Negotiate {
                 Some(pool) => Arc::clone(&pool.waiting),
                 None => Arc::new(Semaphore::new(WAITING_MAX)),
             },
-            open: match earlier {
-                Some(earlier) => Arc::clone(&earlier.open),
-                None => Arc::new(Semaphore::new(OPEN_MAX)),
-            },
             serial: same.map_or_else(serial, |same| same.serial),
             settings: settings.clone(),
         })
@@ -124,7 +118,6 @@ pub(super) struct Context {
     gss: ServerCtx,
     /// It was begun as NTLM, with no key of ours.
     is_ntlm: bool,
-    _place: Option<OwnedSemaphorePermit>,
 }
 
 #[cfg(test)]
@@ -134,7 +127,6 @@ impl Context {
         Self {
             gss: ServerCtx::new(None),
             is_ntlm: false,
-            _place: None,
         }
     }
 }
@@ -166,6 +158,13 @@ impl Dialogue for Negotiate {
         word.first() == Some(&0x60) || word.starts_with(b"NTLMSSP\0\x01")
     }
 
+    fn guess(&self, word: &[u8], home: Option<&str>) -> Guess {
+        if !self.acceptor.allows_ntlm {
+            return Guess::Nothing;
+        }
+        ntlm::guess(word, is_ntlm(word), &self.acceptor.realms, home)
+    }
+
     async fn hear(&self, word: Word) -> Heard {
         let Word {
             token,
@@ -173,6 +172,7 @@ impl Dialogue for Negotiate {
             binding,
             desk,
             heard_at,
+            source: _,
         } = word;
         let Ok(_waiting) = self.waiting.try_acquire() else {
             desk.shed();
@@ -190,17 +190,7 @@ impl Dialogue for Negotiate {
             acceptor.judge(context, token, binding.as_ref(), heard_at)
         });
         match judged.await {
-            Some(Judged::More(mut context, answer)) => {
-                if context._place.is_none() {
-                    // A place is given back with the conversation.
-                    context._place = Arc::clone(&self.open).try_acquire_owned().ok();
-                    if context._place.is_none() {
-                        desk.shed();
-                        return Heard::Nothing(Denied::Busy("too many handshakes are half done"));
-                    }
-                }
-                Heard::More(Talk::Negotiate(context), answer)
-            }
+            Some(Judged::More(context, answer)) => Heard::More(Talk::Negotiate(context), answer),
             Some(Judged::Proven(known)) => Heard::Proven(known),
             Some(Judged::Nothing(denied)) => Heard::Nothing(denied),
             None => Heard::Nothing(Denied::Busy("the handshake was interrupted")),
@@ -231,7 +221,6 @@ impl Acceptor {
             Context {
                 gss: ServerCtx::new(credential),
                 is_ntlm,
-                _place: None,
             }
         });
         let binding = match self.rule {
@@ -351,9 +340,6 @@ const NTLM_BEGINS_MAX: usize = 256;
 
 /// Words that wait for a thread: some tenths of a second of work.
 const WAITING_MAX: usize = 1024;
-
-/// Conversations between two words; each is some kilobytes.
-const OPEN_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests;

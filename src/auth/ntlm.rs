@@ -6,9 +6,10 @@
 //!
 //! The helper cannot tell what a proof was bound to: a site that requires channel bindings does not offer this.
 
+pub(super) mod claim;
 mod helper;
 
-use super::dialogue::{Dialogue, Heard, Known, Realms, Talk, Word};
+use super::dialogue::{Dialogue, Guess, Guessed, Heard, Known, Realms, Talk, Word};
 use super::method::serial;
 use super::verify::Desk;
 use super::{Denied, Scheme};
@@ -16,9 +17,11 @@ use crate::config::settings::NtlmAuth;
 use async_trait::async_trait;
 use helper::{Helper, Reply};
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -36,6 +39,9 @@ struct Pool {
     rested: Mutex<Vec<Helper>>,
     places: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// So many one source may hold.
+    share: usize,
+    shares: Mutex<HashMap<IpAddr, Weak<Semaphore>>>,
 }
 
 impl Ntlm {
@@ -50,6 +56,8 @@ impl Ntlm {
                     rested: Mutex::default(),
                     places: Arc::new(Semaphore::new(settings.pool)),
                     waiting: Arc::new(Semaphore::new(settings.pool * WAITING_PER_HELPER)),
+                    share: settings.pool.div_ceil(2),
+                    shares: Mutex::default(),
                 }),
             },
             realms: Realms::new(&settings.realm_map),
@@ -73,6 +81,22 @@ pub(super) struct Lease {
     helper: Helper,
     pool: Arc<Pool>,
     place: OwnedSemaphorePermit,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl Pool {
+    /// What one source may hold of the helpers.
+    fn share(&self, source: IpAddr) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock();
+        if let Some(share) = shares.get(&source).and_then(Weak::upgrade) {
+            return share;
+        }
+        // Those that nobody holds or waits for.
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Semaphore::new(self.share));
+        shares.insert(source, Arc::downgrade(&share));
+        share
+    }
 }
 
 impl Lease {
@@ -110,10 +134,14 @@ impl Dialogue for Ntlm {
         word.starts_with(b"NTLMSSP\0\x01")
     }
 
+    fn guess(&self, word: &[u8], home: Option<&str>) -> Guess {
+        guess(word, self.begins(word), &self.realms, home)
+    }
+
     async fn hear(&self, word: Word) -> Heard {
         let (verb, lease) = match word.talk {
             Some(Talk::Ntlm(lease)) => (LAST, lease),
-            _ => match self.lend(&word.desk).await {
+            _ => match self.lend(&word.desk, word.source).await {
                 Ok(lease) => (FIRST, lease),
                 Err(denied) => return Heard::Nothing(denied),
             },
@@ -156,18 +184,28 @@ impl Dialogue for Ntlm {
 }
 
 impl Ntlm {
-    /// A helper for a new conversation, started where none rests.
-    async fn lend(&self, desk: &Desk) -> Result<Lease, Denied> {
+    /// A helper for a new conversation, started where none rests. Whoever is at one address waits for the others there
+    /// first: half of the helpers are for everybody else.
+    async fn lend(&self, desk: &Desk, source: Option<IpAddr>) -> Result<Lease, Denied> {
         let pool = &self.pool;
         let Ok(_waiting) = pool.waiting.try_acquire() else {
             desk.shed();
             return Err(Denied::Busy("too many handshakes wait"));
         };
-        let place = Arc::clone(&pool.places).acquire_owned();
-        let place = tokio::time::timeout(self.settings.handshake_timeout, place).await;
-        let Ok(Ok(place)) = place else {
+        let mut lacks = "every NTLM helper that one address may hold is lent";
+        let permits = async {
+            let share = match source {
+                Some(source) => Some(pool.share(source).acquire_owned().await.ok()?),
+                None => None,
+            };
+            lacks = "every NTLM helper is lent";
+            let place = Arc::clone(&pool.places).acquire_owned();
+            Some((place.await.ok()?, share))
+        };
+        let permits = tokio::time::timeout(self.settings.handshake_timeout, permits).await;
+        let Ok(Some((place, share))) = permits else {
             desk.shed();
-            return Err(Denied::Busy("every NTLM helper is lent"));
+            return Err(Denied::Busy(lacks));
         };
         let rested = pool.rested.lock().pop();
         let helper = match rested {
@@ -178,7 +216,21 @@ impl Ntlm {
             helper,
             pool: Arc::clone(pool),
             place,
+            _share: share,
         })
+    }
+}
+
+/// What can be guessed by a word of NTLM, as it is or inside of Negotiate.
+pub(super) fn guess(word: &[u8], begins: bool, realms: &Realms, home: Option<&str>) -> Guess {
+    match claim::claims(word) {
+        Some(claims) => {
+            let read = claims.iter();
+            let guessed = read.filter_map(|claim| Guessed::of(claim, realms, home));
+            Guess::Made(guessed.collect())
+        }
+        None if begins => Guess::Begun,
+        None => Guess::Nothing,
     }
 }
 
@@ -197,7 +249,13 @@ fn broken(error: &io::Error) -> Denied {
 /// same. `[MS-ERREF] 2.3.1`
 fn denied(why: &str) -> Denied {
     let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
-    if says(&["LOGON_FAILURE", "WRONG_PASSWORD", "NO_SUCH_USER"]) {
+    // A name with a domain of its own that nobody has is not found, where a bare one is no such user.
+    if says(&[
+        "LOGON_FAILURE",
+        "WRONG_PASSWORD",
+        "NO_SUCH_USER",
+        "STATUS_NOT_FOUND",
+    ]) {
         Denied::Credentials("wrong name or password")
     } else if says(&["ACCOUNT_LOCKED_OUT"]) {
         Denied::Credentials("account is locked in the domain")

@@ -23,22 +23,14 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let site = Self {
             settings: AuthSettings {
-                passthrough: None,
                 basic: Some(BasicAuth {
                     realm: "mail".to_owned(),
                     verify: BasicVerify::File(folder.path().join("users")),
                     default_domain: Some("contoso.test".to_owned()),
                 }),
-                bearer: None,
-                negotiate: None,
-                ntlm: None,
-                connection_ttl: Duration::from_secs(3600),
                 cache_ttl: TTL,
                 negative_ttl: NEGATIVE_TTL,
-                cache_capacity: 1000,
-                verifications_max: 2,
-                lockout_guard: None,
-                certificate: crate::config::settings::CertificateAuth::default(),
+                ..AuthSettings::closed()
             },
             _folder: folder,
         };

@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -240,7 +240,7 @@ impl Desk {
             return Ok(Boarding::Known(verdict));
         }
         let gate = board
-            .enter(scheme, case.work.queue())
+            .enter(scheme, case.work.queue(), FLIGHTS_PER_USER_MAX)
             .inspect_err(|_full| _ = self.tally.shed.fetch_add(1, Ordering::Relaxed))?;
         let (sender, receiver) = watch::channel(None);
         board.flights.insert(key, sender.clone());
@@ -283,6 +283,39 @@ impl Desk {
         done.await.ok()
     }
 
+    /// Waits for this user's turn, not longer than `patience`: of two proofs at once the second is to know what came
+    /// of the first.
+    ///
+    /// # Errors
+    /// Too many others wait.
+    pub(super) async fn turn(
+        self: &Arc<Self>,
+        scheme: Scheme,
+        user: UserName,
+        patience: Duration,
+    ) -> Result<Turn, Denied> {
+        let gate = self
+            .board
+            .lock()
+            .enter(scheme, Some(&user), TURNS_PER_USER_MAX)
+            .inspect_err(|_full| _ = self.tally.shed.fetch_add(1, Ordering::Relaxed))?;
+        let mut turn = Turn {
+            desk: Arc::clone(self),
+            scheme,
+            user,
+            permit: None,
+        };
+        if let Some(gate) = gate {
+            let waited = tokio::time::timeout(patience, gate.acquire_owned()).await;
+            let Ok(Ok(permit)) = waited else {
+                self.shed();
+                return Err(Denied::Busy("other credentials of this user are under way"));
+            };
+            turn.permit = Some(permit);
+        }
+        Ok(turn)
+    }
+
     /// Somebody was turned away because too many were waiting.
     pub(super) fn shed(&self) {
         self.tally.shed.fetch_add(1, Ordering::Relaxed);
@@ -309,6 +342,7 @@ impl Board {
         &mut self,
         scheme: Scheme,
         user: Option<&UserName>,
+        per_user_max: usize,
     ) -> Result<Option<Arc<Semaphore>>, Denied> {
         let count = self.counts.get_mut(scheme.index());
         let count = count
@@ -321,7 +355,7 @@ impl Board {
                     gate: Arc::new(Semaphore::new(1)),
                     length: 0,
                 });
-                if queue.length >= FLIGHTS_PER_USER_MAX {
+                if queue.length >= per_user_max {
                     return Err(Denied::Busy("too many credentials of one user to verify"));
                 }
                 queue.length += 1;
@@ -354,6 +388,22 @@ impl fmt::Debug for Desk {
         f.debug_struct("Desk")
             .field("tally", &self.tally())
             .finish_non_exhaustive()
+    }
+}
+
+/// A user's turn, and the place in the queue for it.
+pub(super) struct Turn {
+    desk: Arc<Desk>,
+    scheme: Scheme,
+    user: UserName,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        let mut board = self.desk.board.lock();
+        board.leave(self.scheme, Some(&self.user));
     }
 }
 
@@ -472,5 +522,9 @@ const FLIGHTS_MAX: usize = 1024;
 
 /// Different credentials of one user under verification at once.
 const FLIGHTS_PER_USER_MAX: usize = 8;
+
+/// The same for proofs of a conversation, which are all different: a program that keeps many connections signs
+/// them all on at once.
+const TURNS_PER_USER_MAX: usize = 64;
 
 const ATTEMPTS: usize = 3;

@@ -511,6 +511,14 @@ pub const KEYS: &[Key] = keys! {
         "Time for a client to go on with a handshake, and for a helper to answer.";
     "auth.ntlm.realm_map" Named(&Host, "CONTOSO"), optional("contoso.com", "a Windows domain stays in front of the name, as in `contoso\\user1`"),
         "Mail domains of users, by Windows domain name.";
+    "auth.handshakes" Section, section(),
+        "How many handshakes of negotiate and ntlm may wait for the client's next word. More are answered 503: nobody holds up the others by beginning and not going on.";
+    "auth.handshakes.open_max" Count(1, 1_000_000), default("1024"),
+        "So many in all.";
+    "auth.handshakes.per_source" Count(1, 1_000_000), default("64"),
+        "So many from one address (of IPv6, 64 bits of it). Of NTLM's helpers one address may hold half.";
+    "auth.handshakes.exempt" List(&Network), default("[127.0.0.0/8, \"::1\"]"),
+        "Addresses that many people share, as those of a load balancer without the PROXY protocol: only open_max holds for them.";
     "auth.connection_ttl" Duration(SECOND, 7 * DAY), default("1h"),
         "A connection that negotiate or ntlm has proven is believed this long, and never beyond the end of the ticket.";
     "auth.cache_ttl" Duration(100 * MS, DAY), default("10m"),
@@ -526,7 +534,7 @@ pub const KEYS: &[Key] = keys! {
     "auth.lockout_guard.per_user" Section, section(),
         "Wrong passwords of one user.";
     "auth.lockout_guard.per_user.failures" Count(1, 100), default("3"),
-        "So many different ones are too many. Stay below the domain's lockout threshold; every front end counts for itself.";
+        "So many different ones are too many; of NTLM each counts, because its proofs never come twice. Stay below the domain's lockout threshold; every front end counts for itself.";
     "auth.lockout_guard.per_user.window" Duration(SECOND, 7 * DAY), default("10m"),
         "They are forgotten so long after the last, or when a right one comes. Not shorter than the time after which the domain resets its own counter.";
     "auth.lockout_guard.per_source" SectionOrOff, section(),

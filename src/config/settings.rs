@@ -411,6 +411,8 @@ pub struct AuthSettings {
     pub negotiate: Option<NegotiateAuth>,
     /// NTLM, where it is configured.
     pub ntlm: Option<NtlmAuth>,
+    /// How many handshakes may be half done.
+    pub handshakes: HandshakeLimits,
     /// A connection that was proven as a whole is believed this long.
     pub connection_ttl: Duration,
     /// A verified credential is believed this long.
@@ -423,6 +425,43 @@ pub struct AuthSettings {
     pub verifications_max: usize,
     /// How many wrong passwords are too many; `None`: never.
     pub lockout_guard: Option<LockoutGuard>,
+}
+
+impl AuthSettings {
+    /// Lets nobody in: what tests and benches add a scheme to. Lifetimes are of an hour, caches of a thousand.
+    pub fn closed() -> Self {
+        let hour = Duration::from_secs(3600);
+        Self {
+            basic: None,
+            bearer: None,
+            certificate: CertificateAuth::default(),
+            passthrough: None,
+            negotiate: None,
+            ntlm: None,
+            handshakes: HandshakeLimits {
+                open_max: 1024,
+                per_source: 64,
+                exempt: Vec::new(),
+            },
+            connection_ttl: hour,
+            cache_ttl: hour,
+            negative_ttl: hour,
+            cache_capacity: 1000,
+            verifications_max: 2,
+            lockout_guard: None,
+        }
+    }
+}
+
+/// How many conversations of Negotiate and NTLM may wait for the client's next word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandshakeLimits {
+    /// So many in all.
+    pub open_max: usize,
+    /// So many of one source: an IPv4 address, or 64 bits of an IPv6 one.
+    pub per_source: usize,
+    /// Addresses that many share, and that only the other limit holds for.
+    pub exempt: Vec<IpNet>,
 }
 
 /// When a verifier is not asked any more, so that it locks nobody out.

@@ -25,6 +25,10 @@ pub(super) async fn sessions(runtime: Arc<Runtime>) {
         runtime
             .metrics
             .set_guard(guard.trips, [guard.users.1, guard.sources.1], guard.delayed);
+        let handshakes = runtime.snapshot().auth.handshakes();
+        runtime
+            .metrics
+            .set_handshakes(handshakes.open, handshakes.refused);
     }
 }
 

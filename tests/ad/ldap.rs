@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::watch;
 
-const SECRET: &str = "a Secret of 1 test";
+pub(crate) const SECRET: &str = "a Secret of 1 test";
 
 /// A site whose users and mailboxes are those of the lab's directory.
 struct Directory {
@@ -26,7 +26,7 @@ struct Directory {
 }
 
 /// The settings of `directory.ldap` that the lab needs. `refresh` is short, so that tests are.
-fn ldap(lab: &Lab, url: &str, more: &str) -> String {
+pub(crate) fn ldap(lab: &Lab, url: &str, more: &str) -> String {
     format!(
         "    urls: [\"{url}\"]\n    ca: {}\n    bind_name: svc-ldap@{DOMAIN}\n    \
          bind_password: P@ssw0rd.1-svc-ldap\n    base: DC=contoso,DC=test\n    \
@@ -184,13 +184,13 @@ impl Directory {
 }
 
 /// A user of the lab with a mailbox, known by its account's name.
-struct Mailbox<'a> {
-    user: LabUser<'a>,
+pub(crate) struct Mailbox<'a> {
+    pub(crate) user: LabUser<'a>,
     guid: String,
 }
 
 impl<'a> Mailbox<'a> {
-    fn new(lab: &'a Lab, database: &str) -> Self {
+    pub(crate) fn new(lab: &'a Lab, database: &str) -> Self {
         let user = lab.user(SECRET);
         let mut guid = [0; 16];
         aws_lc_rs::rand::fill(&mut guid).unwrap();
@@ -210,11 +210,11 @@ impl<'a> Mailbox<'a> {
         mailbox
     }
 
-    fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         format!("{}@{DOMAIN}", self.guid)
     }
 
-    fn upn(&self) -> String {
+    pub(crate) fn upn(&self) -> String {
         format!("{}@{DOMAIN}", self.user.name)
     }
 
@@ -226,7 +226,7 @@ impl<'a> Mailbox<'a> {
         format!("{}:{SECRET}", self.upn())
     }
 
-    fn modify(&self, changes: &str) {
+    pub(crate) fn modify(&self, changes: &str) {
         let mut child = std::process::Command::new("ldapmodify")
             .env("LDAPTLS_REQCERT", "never")
             .args(["-x", "-H", "ldaps://127.0.0.1:636"])

@@ -22,3 +22,4 @@ mod ldap;
 mod negotiate;
 mod ntlm;
 mod site;
+mod spray;

@@ -175,9 +175,22 @@ impl AdSite {
         words: &[&str],
         environment: &[(&str, &str)],
     ) -> Got {
+        let mailbox = format!("00000000-0000-4000-8000-000000000001@{DOMAIN}");
+        self.curl_for(&mailbox, tickets, times, words, environment)
+            .await
+    }
+
+    /// The same for this mailbox.
+    pub(crate) async fn curl_for(
+        &self,
+        mailbox: &str,
+        tickets: Option<&Path>,
+        times: usize,
+        words: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Got {
         let address = self.gate().unwrap().address();
         let port = address.port();
-        let mailbox = format!("00000000-0000-4000-8000-000000000001@{DOMAIN}");
         let url = format!("https://{HOST}:{port}/mapi/emsmdb/?MailboxId={mailbox}");
         let (name, value) = self.lab.environment();
         let tickets = tickets.map_or("/nonexistent".to_owned(), |path| path.display().to_string());

@@ -1,5 +1,6 @@
 //! Client certificates over real sockets: whose they are, and when they are nobody's any more.
 
+use crate::handoff::{log_on, pass};
 use crate::support::{Ask, TestSite, basic, brisk, eventually, line, start_in, status};
 use mapigate::ids::UserName;
 use mapigate::lab::Authority;
@@ -7,7 +8,7 @@ use mapigate::lab::authority::{CertifiedUser, Credential, Validity};
 use mapigate::lab::mailbox_server::{Service, Users};
 use mapigate::lab::outlook::Target;
 use mapigate::lab::outlook::wire::Line;
-use mapigate::lab::site::{HOST, PASSWORD, mailbox, user};
+use mapigate::lab::site::{HOST, PASSWORD, Plan, mailbox, user};
 use mapigate::mapi::Flavour;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -26,10 +27,6 @@ struct Certified {
 const SERVICE: &str = "svc@contoso.test";
 
 async fn certified(mode: &str, authentication: &str) -> Certified {
-    let folder = tempfile::tempdir().unwrap();
-    let users = Authority::new("Contoso users").unwrap();
-    std::fs::write(folder.path().join("users-ca.pem"), users.certificate()).unwrap();
-    revoke(&users, folder.path(), &[]);
     let listed = BTreeMap::from([(UserName::new(SERVICE), "service secret".to_owned())]);
     let plan = brisk(Flavour::Exchange)
         .each(|server| {
@@ -44,16 +41,25 @@ async fn certified(mode: &str, authentication: &str) -> Certified {
             "{ mode: basic_service, user: svc@contoso.test, password: service secret }",
         )
         .section(
-            "listeners",
-            &format!(
-                "[{{ address: '127.0.0.1:0', certificates: [{{ chain: mail.pem, key: mail.key }}], \
-                 client_certificates: {{ ca: users-ca.pem, crl: [users.crl], mode: {mode} }} }}]"
-            ),
-        )
-        .section(
             "names",
             &format!("[{{ host: {HOST}, authentication: [{authentication}] }}]"),
         );
+    certified_as(plan, mode).await
+}
+
+/// A site of this plan whose listener asks for certificates.
+async fn certified_as(plan: Plan, mode: &str) -> Certified {
+    let folder = tempfile::tempdir().unwrap();
+    let users = Authority::new("Contoso users").unwrap();
+    std::fs::write(folder.path().join("users-ca.pem"), users.certificate()).unwrap();
+    revoke(&users, folder.path(), &[]);
+    let plan = plan.section(
+        "listeners",
+        &format!(
+            "[{{ address: '127.0.0.1:0', certificates: [{{ chain: mail.pem, key: mail.key }}], \
+             client_certificates: {{ ca: users-ca.pem, crl: [users.crl], mode: {mode} }} }}]"
+        ),
+    );
     let site = start_in(folder, plan).await;
     Certified { site, users }
 }
@@ -361,6 +367,35 @@ async fn where_a_certificate_is_required_nobody_comes_without_not_even_with_an_o
     // A good password makes up for no revoked certificate, and the connection ends.
     assert_eq!(ask(&mut with_both, &with_password(1, PASSWORD)).await, 403);
     assert!(with_both.is_dead().await);
+}
+
+#[tokio::test]
+async fn who_is_revoked_is_out_where_a_certificate_is_required_though_the_server_judges_the_rest() {
+    let site = certified_as(pass(""), "require").await;
+    let (mut one, mut two) = (
+        site.connect(&site.of(1)).await,
+        site.connect(&site.of(2)).await,
+    );
+    assert_eq!(log_on(&mut one, 1, PASSWORD).await, 200);
+    assert_eq!(log_on(&mut two, 2, PASSWORD).await, 200);
+    let bare = |number| Ask::new(number, "PING").without("Authorization").bytes();
+    assert_eq!(ask(&mut one, &bare(1)).await, 200);
+    let asked = || {
+        let servers = site.site.servers();
+        servers
+            .map(|server| server.counters().requests)
+            .sum::<u64>()
+    };
+    let before = asked();
+
+    revoke(&site.users, site.site.folder(), &[1]);
+    site.site.gate().unwrap().admin().reload().await.unwrap();
+
+    assert_eq!(ask(&mut one, &bare(1)).await, 403);
+    site.why("client certificate revoked").await;
+    assert_eq!(asked(), before);
+    assert!(one.is_dead().await);
+    assert_eq!(ask(&mut two, &bare(2)).await, 200);
 }
 
 #[tokio::test]

@@ -346,7 +346,7 @@ async fn a_server_that_is_wrongly_said_to_judge_each_request_shows_why_it_matter
 
 // What only the server judges.
 
-fn pass(keys: &str) -> Plan {
+pub(super) fn pass(keys: &str) -> Plan {
     owners(Authenticate::Requests)
         .each(|server| server.told = Told::Handshakes)
         .section("health", "{ interval: 1h }")
@@ -382,7 +382,7 @@ fn second(answer: &Answer) -> Option<Vec<u8>> {
 }
 
 /// Logs on as this user; the status of the last answer.
-async fn log_on(line: &mut Line, number: usize, password: &str) -> u16 {
+pub(super) async fn log_on(line: &mut Line, number: usize, password: &str) -> u16 {
     let answer = line
         .ask(&ntlm(number, handshake::FIRST).bytes())
         .await

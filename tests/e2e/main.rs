@@ -26,6 +26,7 @@ mod failover;
 mod gate;
 mod guard;
 mod handoff;
+mod handshakes;
 mod journey;
 mod log_parser;
 mod replay;

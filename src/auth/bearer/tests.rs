@@ -60,22 +60,14 @@ fn issuer() -> TokenIssuer {
 
 fn settings(issuers: Vec<TokenIssuer>) -> AuthSettings {
     AuthSettings {
-        passthrough: None,
-        basic: None,
         bearer: Some(BearerAuth {
             challenge: BearerChallenge::default(),
             leeway: LEEWAY,
             issuers,
         }),
-        negotiate: None,
-        ntlm: None,
-        connection_ttl: Duration::from_secs(3600),
         cache_ttl: 24 * HOUR,
         negative_ttl: SECOND_LONG * 60,
-        cache_capacity: 1000,
-        verifications_max: 2,
-        lockout_guard: None,
-        certificate: crate::config::settings::CertificateAuth::default(),
+        ..AuthSettings::closed()
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::auth::{Asker, AuthStep, Authenticator};
-use crate::config::settings::{AuthSettings, CertificateAuth, NtlmAuth};
+use crate::config::settings::{AuthSettings, NtlmAuth};
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -69,17 +69,22 @@ fn a_token_of_64_kib_is_read_and_a_longer_one_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn a_conversation_that_nobody_goes_on_with_is_dropped_when_its_time_is_over() {
-    let talk = || Talk::Negotiate(Context::for_tests());
+    let open = Arc::new(Open::new(&AuthSettings::closed().handshakes));
+    let talk = || {
+        let talk = Talk::Negotiate(Context::for_tests());
+        (talk, open.enter([192, 0, 2, 1].into()).unwrap())
+    };
     let half = || Half::new(Scheme::Negotiate, talk(), Duration::from_secs(10));
     let mut bond = Bond {
         half: Some(half()),
         ..Bond::default()
     };
     tokio::time::sleep(Duration::from_secs(9)).await;
-    assert!(matches!(bond.begin(Scheme::Negotiate), Waiting::For(_)));
+    assert!(matches!(bond.begin(Scheme::Negotiate), Waiting::For(..)));
 
     bond.half = Some(half());
     tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(open.facts().open, 0);
     assert!(matches!(bond.begin(Scheme::Negotiate), Waiting::TooLong));
 
     bond.half = Some(half());
@@ -109,27 +114,18 @@ const BOB: &[u8] = b"NTLMSSP\0\x03bob";
 
 const OFFERED: &[Scheme] = &[Scheme::Ntlm, Scheme::Basic];
 
-const TTL: Duration = Duration::from_secs(3600);
+pub(super) const TTL: Duration = Duration::from_secs(3600);
 
-fn settings() -> AuthSettings {
+pub(super) fn settings() -> AuthSettings {
     AuthSettings {
-        passthrough: None,
-        basic: None,
-        bearer: None,
-        negotiate: None,
         ntlm: Some(NtlmAuth {
             helper: ["sh", "-c", OBLIGING].map(str::to_owned).into(),
             pool: 2,
             handshake_timeout: Duration::from_secs(10),
             realm_map: BTreeMap::from([("CONTOSO".to_owned(), "contoso.test".to_owned())]),
         }),
-        certificate: CertificateAuth::default(),
-        lockout_guard: None,
         connection_ttl: TTL,
-        cache_ttl: Duration::from_secs(60),
-        negative_ttl: Duration::from_secs(60),
-        cache_capacity: 10,
-        verifications_max: 1,
+        ..AuthSettings::closed()
     }
 }
 
@@ -138,10 +134,10 @@ fn auth() -> Authenticator {
 }
 
 #[expect(clippy::disallowed_methods, reason = "any moment will do")]
-static START: LazyLock<(Instant, SystemTime)> =
+pub(super) static START: LazyLock<(Instant, SystemTime)> =
     LazyLock::new(|| (Instant::now(), SystemTime::now()));
 
-fn ntlm(message: &[u8]) -> Vec<u8> {
+pub(super) fn ntlm(message: &[u8]) -> Vec<u8> {
     format!("NTLM {}", STANDARD.encode(message)).into_bytes()
 }
 

@@ -8,6 +8,7 @@ const OBLIGING: &str = r#"while read verb token; do
   case "$verb $token" in
     YR*) echo "TT AQID" ;;
     "KK YmFk") echo "NA NT_STATUS_LOGON_FAILURE" ;;
+    "KK dXBu") echo "NA NT_STATUS_NOT_FOUND" ;;
     "KK ZG93bg==") echo "BH NT_STATUS_NO_LOGON_SERVERS" ;;
     KK*) echo "AF CONTOSO\\Alice" ;;
   esac
@@ -27,6 +28,7 @@ fn word(desk: &Arc<Desk>, token: &[u8], talk: Option<Talk>) -> Word {
         token: Zeroizing::new(token.to_vec()),
         talk,
         binding: None,
+        source: None,
         desk: Arc::clone(desk),
         #[expect(clippy::disallowed_methods, reason = "any moment will do")]
         heard_at: std::time::Instant::now(),
@@ -64,10 +66,13 @@ async fn one_helper_hears_one_conversation_after_the_other() {
         outcome(&ntlm, &desk, b"good").await.unwrap(),
         "alice@contoso.test"
     );
-    assert_eq!(
-        outcome(&ntlm, &desk, b"bad").await.unwrap_err(),
-        Denied::Credentials("wrong name or password")
-    );
+    // A wrong password, and the name `nobody@contoso.test`.
+    for word in [b"bad", b"upn"] {
+        assert_eq!(
+            outcome(&ntlm, &desk, word).await.unwrap_err(),
+            Denied::Credentials("wrong name or password")
+        );
+    }
     assert_eq!(
         outcome(&ntlm, &desk, b"down").await.unwrap_err(),
         Denied::Busy("winbind or the domain controller does not answer")
@@ -115,4 +120,37 @@ async fn a_helper_that_cannot_be_started_is_the_operators_business() {
         panic!("nobody heard it");
     };
     assert_eq!(denied, Denied::Busy("the NTLM helper cannot be started"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_holds_half_of_the_helpers_at_most() {
+    let (ntlm, desk) = (
+        Ntlm::new(&settings(OBLIGING, 4), None),
+        Arc::new(Desk::new(1)),
+    );
+    let from = |last: Option<u8>| Word {
+        source: last.map(|last| [192, 0, 2, last].into()),
+        ..word(&desk, b"one", None)
+    };
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let Heard::More(talk, _) = ntlm.hear(from(Some(1))).await else {
+            panic!("no helper");
+        };
+        held.push(talk);
+    }
+
+    let Heard::Nothing(denied) = ntlm.hear(from(Some(1))).await else {
+        panic!("a third helper was lent");
+    };
+    let why = "every NTLM helper that one address may hold is lent";
+    assert_eq!(denied, Denied::Busy(why));
+    for other in [Some(2), None] {
+        assert!(matches!(ntlm.hear(from(other)).await, Heard::More(..)));
+    }
+    drop(held.pop());
+    assert!(matches!(ntlm.hear(from(Some(1))).await, Heard::More(..)));
+    drop(held);
+    assert!(ntlm.pool.share([192, 0, 2, 9].into()).available_permits() == 2);
+    assert_eq!(ntlm.pool.shares.lock().len(), 1);
 }

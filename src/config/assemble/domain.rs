@@ -5,7 +5,7 @@ use crate::config::certificates;
 use crate::config::keytab::{self, Principal};
 use crate::config::problem::{Complaint, quoted};
 use crate::config::section::Section;
-use crate::config::settings::{BindingRule, NegotiateAuth, NtlmAuth, Scheme};
+use crate::config::settings::{BindingRule, HandshakeLimits, NegotiateAuth, NtlmAuth, Scheme};
 use crate::config::values;
 use std::collections::BTreeMap;
 
@@ -54,6 +54,30 @@ pub(super) fn ntlm(section: &Section<'_>) -> NtlmAuth {
         handshake_timeout: section.duration("handshake_timeout"),
         realm_map: realm_map(section),
     }
+}
+
+/// How many handshakes may be half done.
+pub(super) fn handshakes(section: &Section<'_>) -> HandshakeLimits {
+    let exempt = section.list("exempt");
+    let limits = HandshakeLimits {
+        open_max: section.amount("open_max"),
+        per_source: section.amount("per_source"),
+        exempt: exempt
+            .iter()
+            .filter_map(|(text, _)| values::network(text).ok())
+            .collect(),
+    };
+    if limits.per_source >= limits.open_max {
+        let what =
+            "one address may hold every handshake that may be half done, and keep others out";
+        let cure = "make `per_source` smaller than `open_max`";
+        let place = section.place(match section.has("per_source") {
+            true => "per_source",
+            false => "open_max",
+        });
+        section.desk.warning(&place, Complaint::new(what, cure));
+    }
+    limits
 }
 
 /// Reports names that offer what is not configured or cannot be, and what is configured and no name offers.

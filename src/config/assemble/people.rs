@@ -35,6 +35,7 @@ pub(super) fn auth(top: &Section<'_>) -> AuthSettings {
         passthrough: untouched::passthrough(top, &section),
         negotiate: negotiate.and_then(|section| domain::negotiate(top, &section)),
         ntlm: ntlm.map(|section| domain::ntlm(&section)),
+        handshakes: domain::handshakes(&section.section("handshakes")),
         connection_ttl: section.duration("connection_ttl"),
         cache_ttl: section.duration("cache_ttl"),
         negative_ttl: section.duration("negative_ttl"),
