@@ -20,6 +20,7 @@ mod basic;
 mod bearer;
 mod bind;
 mod binding;
+mod by_server;
 mod cache;
 mod certificate;
 mod guard;
@@ -38,6 +39,7 @@ pub use crate::config::settings::Scheme;
 pub(crate) use bearer::mint;
 pub use bearer::{Fetch, KeyRing, KeySetProblem, Put};
 pub use binding::ChannelBinding;
+pub use by_server::{About, Judge, Login};
 pub use cache::Memo;
 pub use certificate::{
     Claim, Holder, Holders, Presented, Trust, Trusts, words as certificate_words,
@@ -57,6 +59,7 @@ use crate::refusal::{Diagnosis, Refusal};
 use basic::Basic;
 use bearer::Bearer;
 use bind::Bind;
+use by_server::{Bench, ByServer};
 use cache::Beliefs;
 use certificate::{Certificate, Holding};
 use dialogue::{Dialogue, Open, Waiting, Watch, Word};
@@ -200,6 +203,7 @@ pub struct Authenticator {
     book: Option<Arc<Book>>,
     /// The mail domain of names without one.
     home: Option<Arc<str>>,
+    bench: Bench,
     memory: Memory,
 }
 
@@ -208,6 +212,7 @@ pub struct Authenticator {
 struct Schemes {
     basic: Option<Arc<Basic>>,
     bind: Option<Arc<Bind>>,
+    by_server: Option<Arc<ByServer>>,
     bearer: Option<Arc<Bearer>>,
     certificate: Option<Arc<Certificate>>,
     negotiate: Option<Arc<Negotiate>>,
@@ -218,9 +223,10 @@ impl Schemes {
     fn new(
         settings: &AuthSettings,
         book: Option<&Arc<Book>>,
+        bench: &Bench,
         earlier: &Self,
     ) -> Result<Self, AuthError> {
-        let (mut basic, mut bind) = (None, None);
+        let (mut basic, mut bind, mut by_server) = (None, None, None);
         if let Some(settings) = &settings.basic {
             match &settings.verify {
                 BasicVerify::File(file) => {
@@ -231,6 +237,10 @@ impl Schemes {
                     let book = book.ok_or(AuthError::Directory)?;
                     let made = Bind::new(settings, book, earlier.bind.as_deref());
                     bind = Some(made.map(Arc::new));
+                }
+                BasicVerify::Backend => {
+                    let made = ByServer::new(settings, bench, earlier.by_server.as_deref());
+                    by_server = Some(made.map(Arc::new));
                 }
             }
         }
@@ -249,6 +259,7 @@ impl Schemes {
         Ok(Self {
             basic: basic.transpose()?,
             bind: bind.transpose()?,
+            by_server: by_server.transpose()?,
             bearer: bearer.transpose()?,
             certificate: Some(
                 Certificate::new(&settings.certificate, earlier.certificate.as_ref())
@@ -270,8 +281,12 @@ impl Schemes {
     fn chain(&self) -> Vec<Arc<dyn Method>> {
         let basic = self.basic.clone().map(|basic| basic as Arc<dyn Method>);
         let bind = self.bind.clone().map(|bind| bind as Arc<dyn Method>);
+        let by_server = self.by_server.clone().map(|one| one as Arc<dyn Method>);
         let bearer = self.bearer.clone().map(|bearer| bearer as Arc<dyn Method>);
-        [basic, bind, bearer].into_iter().flatten().collect()
+        [basic, bind, by_server, bearer]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -293,9 +308,11 @@ impl Authenticator {
     ) -> Result<Self, AuthError> {
         let kept = keep.filter(|earlier| earlier.memory.terms.remembers_like(settings));
         let none = Schemes::default();
+        let bench = keep.map_or_else(Bench::default, |earlier| Arc::clone(&earlier.bench));
         let schemes = Schemes::new(
             settings,
             book,
+            &bench,
             keep.map_or(&none, |earlier| &earlier.schemes),
         )?;
         Ok(Self {
@@ -306,6 +323,7 @@ impl Authenticator {
                 None => Vec::new(),
             },
             schemes,
+            bench,
             connection_ttl: settings.connection_ttl,
             book: book.cloned(),
             home: settings
@@ -314,6 +332,12 @@ impl Authenticator {
                 .and_then(|basic| basic.default_domain.as_deref().map(Arc::from)),
             memory: Memory::new(settings, kept.map(|earlier| &earlier.memory))?,
         })
+    }
+
+    /// Says who asks mailbox servers about passwords, from now on and after every reload; whoever was appointed
+    /// first goes on.
+    pub fn appoint(&self, judge: Arc<dyn Judge>) {
+        let _first_stays = self.bench.set(judge);
     }
 
     /// Judges what a request shows. Takes about a microsecond.

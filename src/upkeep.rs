@@ -3,12 +3,14 @@
 mod check;
 mod documents;
 mod files;
+mod judge;
 mod people;
 mod providers;
 mod reload;
 mod sweep;
 mod watch;
 
+pub use judge::appoint_judge;
 pub use providers::fetch_keys;
 pub use reload::{Loader, Reloaded, Reloader};
 
@@ -43,6 +45,7 @@ impl Upkeep {
         fronts: Fronts,
         now: Instant,
     ) -> (Self, Reloader) {
+        judge::appoint(&runtime);
         let (reload, reloader) = ReloadLoop::new(Arc::clone(&runtime), load, fronts.clone());
         let upkeep = Self {
             watch: Watch::new(Arc::clone(&runtime), seen, now),

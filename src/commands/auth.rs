@@ -5,12 +5,14 @@ mod tries;
 
 use crate::config;
 use crate::runtime::Snapshot;
+use crate::upkeep::appoint_judge;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use report::Report;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tries::{Shown, Trial};
 use zeroize::Zeroizing;
@@ -104,6 +106,8 @@ fn reports(args: &TestArgs) -> Result<Vec<Report>> {
     let shown = shown(args)?;
     let world = Snapshot::build(loaded.settings, None)
         .map_err(|problems| anyhow!("{}", problems.join("; ")))?;
+    let world = Arc::new(world);
+    appoint_judge(&world);
     let names = &world.settings.names;
     let name = match &args.name {
         None => names.first(),

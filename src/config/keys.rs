@@ -419,8 +419,8 @@ pub const KEYS: &[Key] = keys! {
         "User name and password (RFC 7617).";
     "auth.basic.realm" Text, default("mail"),
         "What the client shows with its password prompt.";
-    "auth.basic.verify" Choice(&["password_file", "ldap_bind"]), default("password_file"),
-        "What a password is held against: a file, or the directory service of `directory.ldap`, by logging on there.";
+    "auth.basic.verify" Choice(&["password_file", "ldap_bind", "backend"]), default("password_file"),
+        "What a password is held against: a file; the directory service of `directory.ldap`, by logging on there; or the server of the user's mailbox, by a PING of our own that shows it the password (servers must take Basic).";
     "auth.basic.password_file" File, usual("users.htpasswd", "`verify` must say something else"),
         "Lines `user:hash` as `htpasswd -B` writes them: bcrypt, or argon2id.";
     "auth.basic.bind_name" Text, default("\"{upn}\""),

@@ -634,6 +634,8 @@ pub enum BasicVerify {
         /// The name that is logged on with: text with `{upn}`, `{dn}`, `{mail}` or `{account}` in it.
         name: String,
     },
+    /// The server of the user's mailbox: whoever may log on there is known.
+    Backend,
 }
 
 /// Tokens of identity providers.

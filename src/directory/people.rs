@@ -118,7 +118,8 @@ impl Directory {
         }
     }
 
-    fn own(&self, asker: &Person, user: &UserName) -> Whose {
+    /// The mailbox of a person whom the directory service knows, and who asks as `user`.
+    pub fn own(&self, asker: &Person, user: &UserName) -> Whose {
         let Some((guid, database)) = asker.mailbox() else {
             return Whose::Unknown;
         };

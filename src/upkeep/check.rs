@@ -1,5 +1,6 @@
 //! One look at one mailbox server: does it connect, show its page, answer a request?
 
+use crate::accounting::Unbilled;
 use crate::backend::{BackServer, ConnectError, Leg};
 use crate::config::settings::{HealthProbe, HealthSettings, Server};
 use crate::health::Observation;
@@ -8,8 +9,10 @@ use crate::metrics::{LegSide, Metrics};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use zeroize::Zeroizing;
 
 /// What one look found; over `health.timeout` it found nothing in time. `None`: we could not look, for
 /// want of something of our own.
@@ -28,10 +31,19 @@ pub(super) async fn look_at(
     }
 }
 
-/// Why a look ended early.
-enum Trouble {
+/// Why a question has no answer.
+pub(super) enum Trouble {
     Theirs(Observation),
+    /// We could not ask, for want of something of our own.
     Ours,
+}
+
+/// What a server answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) status: u16,
+    /// It challenges to Basic. RFC 7617
+    pub(super) takes_basic: bool,
 }
 
 async fn look(
@@ -39,21 +51,23 @@ async fn look(
     how: &HealthSettings,
     metrics: &Metrics,
 ) -> Result<Observation, Trouble> {
+    let unbilled = || metrics.unbilled(LegSide::Server);
     if let Some(page) = &how.page {
         let request = page_request(server.settings(), page);
-        if ask(server, how, &request, metrics).await? != Some(200) {
+        let heard = ask(server, how.timeout, &request, unbilled()).await?;
+        if heard.map(|heard| heard.status) != Some(200) {
             return Ok(Observation::PageFailed);
         }
     }
     if let Some(probe) = &how.probe {
         let request = probe_request(server.settings(), probe);
-        match ask(server, how, &request, metrics).await? {
-            Some(status) if status != 401 && status < 500 => {}
+        match ask(server, how.timeout, &request, unbilled()).await? {
+            Some(heard) if heard.status != 401 && heard.status < 500 => {}
             _ => return Ok(Observation::ProbeFailed),
         }
     }
     if how.page.is_none() && how.probe.is_none() {
-        let leg = connect(server, how, metrics).await?;
+        let leg = connect(server, how.timeout, unbilled()).await?;
         tokio::spawn(part(leg));
     }
     Ok(Observation::CheckPassed)
@@ -61,10 +75,10 @@ async fn look(
 
 async fn connect(
     server: &BackServer,
-    how: &HealthSettings,
-    metrics: &Metrics,
+    timeout: Duration,
+    unbilled: Option<Arc<dyn Unbilled>>,
 ) -> Result<Leg, Trouble> {
-    Box::pin(server.connect(how.timeout, metrics.unbilled(LegSide::Server)))
+    Box::pin(server.connect(timeout, unbilled))
         .await
         .map_err(|error| match error {
             error if error.is_ours() => Trouble::Ours,
@@ -77,21 +91,21 @@ async fn connect(
         })
 }
 
-/// The status of the answer; `None` where the answer is not HTTP.
-async fn ask(
+/// What the server answers; `None` where the answer is not HTTP. `timeout` is for the connection alone.
+pub(super) async fn ask(
     server: &BackServer,
-    how: &HealthSettings,
+    timeout: Duration,
     request: &[u8],
-    metrics: &Metrics,
-) -> Result<Option<u16>, Trouble> {
-    let mut leg = connect(server, how, metrics).await?;
+    unbilled: Option<Arc<dyn Unbilled>>,
+) -> Result<Option<Heard>, Trouble> {
+    let mut leg = connect(server, timeout, unbilled).await?;
     let broken = |_lost: std::io::Error| Trouble::Theirs(Observation::Reset);
     leg.write_all(request).await.map_err(broken)?;
     leg.flush().await.map_err(broken)?;
     let mut head = Vec::with_capacity(1024);
-    let status = loop {
-        match status_of(&head) {
-            Head::Status(status) => break Some(status),
+    let heard = loop {
+        match heard_in(&head) {
+            Head::Heard(heard) => break Some(heard),
             Head::Nonsense => break None,
             Head::Incomplete if head.len() > HEAD_MAX => break None,
             Head::Incomplete => {}
@@ -101,7 +115,7 @@ async fn ask(
         }
     };
     tokio::spawn(part(leg));
-    Ok(status)
+    Ok(heard)
 }
 
 /// Takes leave of a server: closing on what it still sends would be a reset in its log.
@@ -118,11 +132,11 @@ async fn part(mut leg: Leg) {
 enum Head {
     Incomplete,
     Nonsense,
-    Status(u16),
+    Heard(Heard),
 }
 
-/// The status of the final head in these bytes; interim heads (1xx) are passed over.
-fn status_of(mut bytes: &[u8]) -> Head {
+/// What the final head in these bytes says; interim heads (1xx) are passed over.
+fn heard_in(mut bytes: &[u8]) -> Head {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
@@ -133,10 +147,25 @@ fn status_of(mut bytes: &[u8]) -> Head {
         };
         match response.code {
             Some(100..=199) => bytes = bytes.get(length..).unwrap_or_default(),
-            Some(status) => return Head::Status(status),
+            Some(status) => {
+                return Head::Heard(Heard {
+                    status,
+                    takes_basic: response.headers.iter().any(is_basic),
+                });
+            }
             None => return Head::Nonsense,
         }
     }
+}
+
+fn is_basic(header: &httparse::Header<'_>) -> bool {
+    // Several challenges may share a line. RFC 9110 11.6.1
+    let mut challenges = header.value.split(|byte| *byte == b',');
+    header.name.eq_ignore_ascii_case("WWW-Authenticate")
+        && challenges.any(|challenge| {
+            let word = challenge.trim_ascii().split(|byte| *byte == b' ').next();
+            word.is_some_and(|word| word.eq_ignore_ascii_case(b"Basic"))
+        })
 }
 
 fn page_request(server: &Server, page: &str) -> Vec<u8> {
@@ -144,18 +173,35 @@ fn page_request(server: &Server, page: &str) -> Vec<u8> {
     format!("GET {page} HTTP/1.1\r\nHost: {host}\r\n{AGENT}Connection: close\r\n\r\n").into_bytes()
 }
 
+fn probe_request(server: &Server, probe: &HealthProbe) -> Zeroizing<Vec<u8>> {
+    let password = probe.password.reveal().as_bytes();
+    ping(server, "mapigate-health", "", Some((&probe.user, password)))
+}
+
 /// A PING needs no session and changes nothing. `[MS-OXCMAPIHTTP] 2.2.4.5`
-fn probe_request(server: &Server, probe: &HealthProbe) -> Vec<u8> {
-    let credentials = STANDARD.encode(format!("{}:{}", probe.user, probe.password.reveal()));
-    format!(
-        "POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {credentials}\r\n\
-         X-RequestType: PING\r\nX-RequestId: {PROBE_ID}:1\r\nX-ClientInfo: {PROBE_ID}\r\n\
-         X-ClientApplication: mapigate/1.0.0.0\r\nContent-Type: application/mapi-http\r\n\
-         {AGENT}Content-Length: 0\r\nConnection: close\r\n\r\n",
-        path = Endpoint::Emsmdb.path(),
-        host = host_of(server),
+pub(super) fn ping(
+    server: &Server,
+    agent: &str,
+    query: &str,
+    login: Option<(&str, &[u8])>,
+) -> Zeroizing<Vec<u8>> {
+    let authorization = login.map(|(user, password)| {
+        let clear = Zeroizing::new([user.as_bytes(), b":", password].concat());
+        let token = Zeroizing::new(STANDARD.encode(clear.as_slice()));
+        Zeroizing::new(["Authorization: Basic ", &token, "\r\n"].concat())
+    });
+    let authorization = authorization.as_ref().map_or("", |line| line.as_str());
+    Zeroizing::new(
+        format!(
+            "POST {path}{query} HTTP/1.1\r\nHost: {host}\r\n{authorization}X-RequestType: PING\r\n\
+             X-RequestId: {PROBE_ID}:1\r\nX-ClientInfo: {PROBE_ID}\r\n\
+             X-ClientApplication: mapigate/1.0.0.0\r\nContent-Type: application/mapi-http\r\n\
+             User-Agent: {agent}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            path = Endpoint::Emsmdb.path(),
+            host = host_of(server),
+        )
+        .into_bytes(),
     )
-    .into_bytes()
 }
 
 fn host_of(server: &Server) -> String {
@@ -186,8 +232,8 @@ mod tests {
     use super::*;
 
     fn status(bytes: &[u8]) -> Option<u16> {
-        match status_of(bytes) {
-            Head::Status(status) => Some(status),
+        match heard_in(bytes) {
+            Head::Heard(heard) => Some(heard.status),
             Head::Incomplete | Head::Nonsense => None,
         }
     }
@@ -199,17 +245,36 @@ mod tests {
             Some(503)
         );
         assert!(matches!(
-            status_of(b"HTTP/1.1 100 Continue\r\n\r\n"),
+            heard_in(b"HTTP/1.1 100 Continue\r\n\r\n"),
             Head::Incomplete
         ));
     }
 
     #[test]
+    fn a_challenge_to_basic_is_seen_among_others() {
+        let takes_basic = |fields: &str| {
+            let head = format!("HTTP/1.1 401 No\r\n{fields}\r\n");
+            matches!(heard_in(head.as_bytes()), Head::Heard(heard) if heard.takes_basic)
+        };
+        assert!(takes_basic("WWW-Authenticate: basic realm=\"mail\"\r\n"));
+        assert!(takes_basic(
+            "www-authenticate: Negotiate, Basic realm=\"mail\"\r\n"
+        ));
+        assert!(takes_basic(
+            "WWW-Authenticate: NTLM\r\nWWW-Authenticate: Basic\r\n"
+        ));
+        assert!(!takes_basic(
+            "WWW-Authenticate: Negotiate\r\nX-Basic: Basic\r\n"
+        ));
+        assert!(!takes_basic(""));
+    }
+
+    #[test]
     fn what_is_not_http_has_no_status() {
         assert!(matches!(
-            status_of(b"SSH-2.0-OpenSSH_9.6\r\n"),
+            heard_in(b"SSH-2.0-OpenSSH_9.6\r\n"),
             Head::Nonsense
         ));
-        assert!(matches!(status_of(b"HTTP/1.1 20"), Head::Incomplete));
+        assert!(matches!(heard_in(b"HTTP/1.1 20"), Head::Incomplete));
     }
 }

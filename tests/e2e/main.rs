@@ -19,6 +19,7 @@ mod support;
 mod accounts;
 mod autodiscover;
 mod bad_input;
+mod by_server;
 mod certificates;
 mod conformance;
 mod continuity;

@@ -232,14 +232,24 @@ impl Trial<'_> {
             }
         };
         report.step("hand-off", handed);
-        report.step("next", "nothing to do; the server has not been asked");
+        let next = match self.asks_servers() && identity.scheme == Scheme::Basic {
+            true => "nothing to do; the server was asked for the password alone",
+            false => "nothing to do; the server has not been asked",
+        };
+        report.step("next", next);
         report
+    }
+
+    fn asks_servers(&self) -> bool {
+        let basic = self.world.settings.auth.basic.as_ref();
+        basic.is_some_and(|basic| basic.verify == BasicVerify::Backend)
     }
 
     /// What an administrator may know and a client may not.
     fn advice(&self, shown: &Shown, denied: Denied) -> String {
         match (shown, denied) {
             (_, Denied::Busy(_)) => "try again; if it stays so, look at what verifies this".to_owned(),
+            (Shown::Password { .. }, Denied::Unavailable(_)) if self.asks_servers() => "look at the server of this mailbox: a POST to /mapi/emsmdb/ without a password must be answered 401 with Basic".to_owned(),
             (_, Denied::Unavailable(_)) => "look at `directory.ldap`; `mapigate check --directory` says why each server cannot be used".to_owned(),
             (_, Denied::Guarded(_)) => "wait for auth.lockout_guard to forget".to_owned(),
             (Shown::Password { user, .. }, _) => {
@@ -247,7 +257,7 @@ impl Trial<'_> {
                 let domain = basic.and_then(|basic| basic.default_domain.as_deref());
                 let file = basic.and_then(|basic| match &basic.verify {
                     BasicVerify::File(file) => Some(file.display().to_string()),
-                    BasicVerify::LdapBind { .. } => None,
+                    BasicVerify::LdapBind { .. } | BasicVerify::Backend => None,
                 });
                 match (canonical(user, domain), file) {
                     (Some(name), Some(file)) if self.world.auth.lists(&name) => {
@@ -255,6 +265,9 @@ impl Trial<'_> {
                     }
                     (Some(name), Some(file)) => {
                         format!("{name} is not in {file}: add it with htpasswd -B, or see auth.basic.default_domain")
+                    }
+                    (Some(name), None) if self.asks_servers() => {
+                        format!("the server of its mailbox does not know {name} by this password")
                     }
                     (Some(name), None) => {
                         format!("compare {name} and its password with the directory service")

@@ -166,7 +166,10 @@ fn lockout_guard(auth: &Section<'_>) -> Option<LockoutGuard> {
     Some(guard)
 }
 
-/// Hashes take a core each. Whoever asks a directory only waits for it.
+/// Mailbox servers are asked about so many passwords at once.
+const SERVERS_ASKED_MAX: usize = 16;
+
+/// Hashes take a core each. Whoever asks a directory or a server only waits for it.
 fn at_once(top: &Section<'_>, auth: &Section<'_>) -> usize {
     let verify = auth.section("basic").text("verify");
     match verify.as_deref() {
@@ -174,6 +177,7 @@ fn at_once(top: &Section<'_>, auth: &Section<'_>) -> usize {
             let ldap = top.section("directory").section("ldap");
             cores().max(ldap.amount("bind_connections"))
         }
+        Some("backend") => cores().max(SERVERS_ASKED_MAX),
         _ => cores(),
     }
 }
@@ -181,6 +185,10 @@ fn at_once(top: &Section<'_>, auth: &Section<'_>) -> usize {
 /// What passwords are held against. `None`: reported.
 fn verify(top: &Section<'_>, section: &Section<'_>) -> Option<BasicVerify> {
     let desk = section.desk;
+    if section.text("verify").as_deref() == Some("backend") {
+        judge_backend(top, section);
+        return Some(BasicVerify::Backend);
+    }
     if section.text("verify").as_deref() != Some("ldap_bind") {
         secrets::check_password_file(section, "password_file");
         let file = section.file("password_file");
@@ -197,11 +205,7 @@ fn verify(top: &Section<'_>, section: &Section<'_>) -> Option<BasicVerify> {
         let cure = "add `directory: { ldap: … }`, or write `verify: password_file`";
         desk.error(&section.place("verify"), Complaint::new(what, cure));
     }
-    if section.has("password_file") {
-        let what = "`password_file` has no effect with `verify: ldap_bind`";
-        let cure = "remove it, or write `verify: password_file`";
-        desk.warning(&section.place("password_file"), Complaint::new(what, cure));
-    }
+    judge_password_file(section, "ldap_bind");
     let name = section.text("bind_name")?;
     if !["{upn}", "{dn}", "{mail}", "{account}"]
         .iter()
@@ -212,6 +216,31 @@ fn verify(top: &Section<'_>, section: &Section<'_>) -> Option<BasicVerify> {
         desk.error(&section.place("bind_name"), Complaint::new(what, cure));
     }
     Some(BasicVerify::LdapBind { name })
+}
+
+fn judge_password_file(section: &Section<'_>, verify: &str) {
+    if section.has("password_file") {
+        let what = format!("`password_file` has no effect with `verify: {verify}`");
+        let complaint = Complaint::new(what, "remove it, or write `verify: password_file`");
+        let place = section.place("password_file");
+        section.desk.warning(&place, complaint);
+    }
+}
+
+/// A server that judges passwords is believed; what else it is shown then rests on its word alone.
+fn judge_backend(top: &Section<'_>, section: &Section<'_>) {
+    judge_password_file(section, "backend");
+    let mode = top.section("backend_identity").text("mode");
+    let Some(mode) = mode.filter(|mode| mode != "passthrough") else {
+        return;
+    };
+    let what = format!(
+        "`verify: backend` takes a mailbox server's word for who somebody is, and with `mode: {mode}` servers take ours: \
+         one server that says yes to any password opens every mailbox"
+    );
+    let cure = "see that every server answers 401 to a wrong password by Basic, or write `mode: passthrough`";
+    let complaint = Complaint::new(what, cure);
+    section.desk.warning(&section.place("verify"), complaint);
 }
 
 /// It goes into a quoted string of a header.
