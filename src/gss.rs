@@ -3,9 +3,11 @@
 //! The library (MIT's `libgssapi_krb5`) is blocking C: whatever is here that asks a KDC says so, and is
 //! for threads that may wait.
 
+mod client;
 pub mod credential;
 mod delegation;
 mod evidence;
 
+pub use client::{Client, words};
 pub use delegation::{Delegation, Names, Ticket, TicketError};
 pub use evidence::Evidence;

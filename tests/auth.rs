@@ -171,6 +171,26 @@ fn what_is_not_offered_on_a_path_is_not_tried_and_programs_read_the_same() {
 }
 
 #[test]
+fn a_client_that_has_no_ticket_is_not_taken_for_one_that_was_refused() {
+    let folder = folder();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let keytab = root.join("tests/bad_configs/files/mail.keytab");
+    let mapped = format!("  negotiate: {{ keytab: {} }}\n", keytab.display());
+    let configuration = CONFIGURATION
+        .replace("authentication: [bearer, ", "authentication: [negotiate, ")
+        .replace("auth:\n", &format!("auth:\n{mapped}"));
+    fs::write(folder.path().join("mapigate.yaml"), configuration).unwrap();
+
+    let output = test(folder.path(), &["--tickets", "FILE:/nonexistent/tickets"]);
+
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("negotiate: not good\n"), "{text}");
+    assert!(text.contains("  client    has nothing to show: "), "{text}");
+    assert!(!text.contains("verdict"), "{text}");
+}
+
+#[test]
 fn where_nothing_can_be_tried_the_exit_code_is_two() {
     let folder = folder();
 

@@ -40,7 +40,7 @@ impl ChannelBinding {
     }
 
     /// As both sides give it to their security libraries.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

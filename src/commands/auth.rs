@@ -1,5 +1,6 @@
 //! `mapigate auth test`: tries how a user signs on, and explains the result step by step.
 
+mod handshake;
 mod report;
 mod tries;
 
@@ -42,12 +43,18 @@ struct TestArgs {
     /// The path that is asked for
     #[arg(long, value_enum, default_value_t = Place::Emsmdb)]
     path: Place,
-    /// Try Basic as this user; the password is asked for, or read from standard input
+    /// Try this user; the password is asked for, or read from standard input
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// The scheme that the user's password is tried with
+    #[arg(long, value_enum, default_value_t = ByPassword::Basic, requires = "user")]
+    scheme: ByPassword,
     /// The password is the first line of this file
     #[arg(long, value_name = "FILE", requires = "user")]
     password_file: Option<PathBuf>,
+    /// Try Negotiate with the tickets in this credential cache, as kinit leaves it
+    #[arg(long, value_name = "CACHE")]
+    tickets: Option<String>,
     /// Try Bearer with the token in this file
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -57,6 +64,17 @@ struct TestArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What a password is tried with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ByPassword {
+    /// The password itself.
+    Basic,
+    /// A Kerberos ticket that is got with it.
+    Negotiate,
+    /// NTLM as it is; needs the package gss-ntlmssp.
+    Ntlm,
 }
 
 /// A path that users sign on to.
@@ -144,10 +162,15 @@ fn shown(args: &TestArgs) -> Result<Vec<Shown>> {
             Some(file) => first_line(file)?,
             None => typed(user)?,
         };
-        shown.push(Shown::Password {
-            user: user.clone(),
-            password,
+        let user = user.clone();
+        shown.push(match args.scheme {
+            ByPassword::Basic => Shown::Password { user, password },
+            ByPassword::Negotiate => Shown::Kerberos { user, password },
+            ByPassword::Ntlm => Shown::Ntlm { user, password },
         });
+    }
+    if let Some(cache) = &args.tickets {
+        shown.push(Shown::Tickets(cache.clone()));
     }
     if let Some(file) = &args.token_file {
         shown.push(Shown::Token(first_line(file)?));
@@ -160,7 +183,7 @@ fn shown(args: &TestArgs) -> Result<Vec<Shown>> {
         });
     }
     if shown.is_empty() {
-        bail!("nothing to try: say --user, --token-file or --cert");
+        bail!("nothing to try: say --user, --tickets, --token-file or --cert");
     }
     Ok(shown)
 }

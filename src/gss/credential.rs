@@ -11,6 +11,7 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
+use zeroize::Zeroize as _;
 
 /// The credential that accepts tickets to every service of a key table, for Kerberos by itself and inside
 /// of Negotiate. Blocks on the disk.
@@ -52,6 +53,31 @@ pub fn both(keytab: &Path, client_keytab: &Path, cache: &str) -> Result<Cred, Er
     // As for an acceptor.
     acquire(&store, None, BOTH, 1)?;
     acquire(&store, None, BOTH, 2)
+}
+
+/// A user's own credential, for a ticket that is got with the password and kept in memory. Nothing is asked yet.
+///
+/// # Errors
+/// What the Kerberos library says; before its version 1.19, that it takes no passwords.
+pub fn owner(principal: &str, password: &str) -> Result<Cred, Error> {
+    let mut store = [(
+        c"password",
+        CString::new(password).map_err(|_nul| unusable())?,
+    )];
+    let credential = acquire(&store, Some(principal), INITIATE, 2);
+    store.iter_mut().for_each(|(_, secret)| secret.zeroize());
+    credential
+}
+
+/// A user's own credential, out of a cache of tickets. Blocks on the disk.
+///
+/// # Errors
+/// What the Kerberos library says.
+pub fn holder(cache: &str) -> Result<Cred, Error> {
+    let cache = CString::new(cache).map_err(|_nul| unusable())?;
+    // As for an acceptor.
+    acquire(&[(c"ccache", cache.clone())], None, INITIATE, 1)?;
+    acquire(&[(c"ccache", cache)], None, INITIATE, 2)
 }
 
 /// A credential of the store's, for Kerberos, and with two mechanisms also for what negotiates Kerberos.

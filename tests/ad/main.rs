@@ -14,6 +14,7 @@
 )]
 
 mod client;
+mod command;
 mod controller;
 mod evidence;
 mod handoff;

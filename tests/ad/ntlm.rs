@@ -39,7 +39,10 @@ async fn a_wrong_password_and_an_unknown_name_read_the_same() {
     let unknown = site.ntlm("CONTOSO\\nobody-at-all:wrong", 1).await;
     let elsewhere = site.ntlm("nobody-at-all@contoso.test:wrong", 1).await;
 
-    assert_eq!([wrong, unknown, elsewhere].map(|got| got.status()), [401; 3]);
+    assert_eq!(
+        [wrong, unknown, elsewhere].map(|got| got.status()),
+        [401; 3]
+    );
     let reasons = site.reasons(6).await;
     let why = "wrong name or password";
     assert_eq!([1, 3, 5].map(|line| reasons[line].as_str()), [why; 3]);

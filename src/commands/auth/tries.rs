@@ -6,6 +6,7 @@ use crate::auth::{Asker, AuthStep, Denied, Identity, Memo, Presented, Scheme, ca
 use crate::certs;
 use crate::config::settings::{BackendIdentity, BasicVerify, KeyPlace, PublicName};
 use crate::directory::Whose;
+use crate::gss::{self, Client};
 use crate::ldap::{Findings, Trouble};
 use crate::mapi::Endpoint;
 use crate::runtime::Snapshot;
@@ -26,6 +27,17 @@ pub(super) enum Shown {
         user: String,
         password: Zeroizing<String>,
     },
+    /// A ticket that is got with the password.
+    Kerberos {
+        user: String,
+        password: Zeroizing<String>,
+    },
+    /// A ticket that is got with those in a credential cache.
+    Tickets(String),
+    Ntlm {
+        user: String,
+        password: Zeroizing<String>,
+    },
     Token(Zeroizing<String>),
     Certificate {
         file: PathBuf,
@@ -37,6 +49,8 @@ impl Shown {
     fn scheme(&self) -> Scheme {
         match self {
             Self::Password { .. } => Scheme::Basic,
+            Self::Kerberos { .. } | Self::Tickets(_) => Scheme::Negotiate,
+            Self::Ntlm { .. } => Scheme::Ntlm,
             Self::Token(_) => Scheme::Bearer,
             Self::Certificate { .. } => Scheme::Certificate,
         }
@@ -48,11 +62,34 @@ impl Shown {
             Self::Password { user, .. } => {
                 format!("Authorization: Basic … ({user}, and the password)")
             }
+            Self::Kerberos { user, .. } => {
+                format!("Authorization: Negotiate … (a ticket of {user}, got with the password)")
+            }
+            Self::Tickets(cache) => {
+                format!("Authorization: Negotiate … (a ticket got with those in {cache})")
+            }
+            Self::Ntlm { user, .. } => {
+                format!("Authorization: NTLM … ({user}, and a proof of the password)")
+            }
             Self::Token(token) => format!("Authorization: Bearer … ({} letters)", token.len()),
             Self::Certificate { file, .. } => {
                 format!("the certificate {} in a TLS handshake", file.display())
             }
         }
+    }
+}
+
+/// Why something opens no mailbox.
+pub(super) enum Failure {
+    /// We do not take it.
+    Denied(Denied),
+    /// The client's own side has nothing to show; what its library says.
+    Client(String),
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
     }
 }
 
@@ -81,17 +118,28 @@ impl Trial<'_> {
         }
         let began = now();
         let outcome = match shown {
+            Shown::Kerberos { .. } | Shown::Tickets(_) | Shown::Ntlm { .. } => {
+                match self.client(shown) {
+                    Ok(client) => self.shake(scheme, client, offered, &mut report).await,
+                    Err(why) => Err(Failure::Client(why)),
+                }
+            }
             Shown::Password { user, password } => {
                 let clear = Zeroizing::new([user, ":", password.as_str()].concat());
                 let value = Zeroizing::new(format!("Basic {}", STANDARD.encode(clear.as_bytes())));
-                self.step(value.as_bytes(), offered, began).await
+                let outcome = self.step(value.as_bytes(), offered, began).await;
+                outcome.map_err(Failure::Denied)
             }
             Shown::Token(token) => {
                 self.keys(&mut report).await;
                 let value = Zeroizing::new(format!("Bearer {}", token.as_str()));
-                self.step(value.as_bytes(), offered, began).await
+                let outcome = self.step(value.as_bytes(), offered, began).await;
+                outcome.map_err(Failure::Denied)
             }
-            Shown::Certificate { pem, .. } => self.certificate(pem, began.1),
+            Shown::Certificate { pem, .. } => {
+                let outcome = self.certificate(pem, began.1);
+                outcome.map_err(Failure::Denied)
+            }
         };
         match outcome {
             Ok(identity) => {
@@ -100,12 +148,55 @@ impl Trial<'_> {
                 let whose = self.whose(&identity).await;
                 self.follow(&identity, whose, report)
             }
-            Err(denied) => {
+            Err(Failure::Client(why)) => {
+                report.step("client", format!("has nothing to show: {why}"));
+                report.fail(match shown {
+                    Shown::Ntlm { .. } => {
+                        "apt install gss-ntlmssp: the client's side of NTLM is its plug-in".to_owned()
+                    }
+                    _ => format!(
+                        "the domain gives no ticket, and mapigate was not asked: compare with `kinit` and `kvno HTTP/{}`",
+                        self.name.host
+                    ),
+                })
+            }
+            Err(Failure::Denied(denied)) => {
                 report.step("verdict", format!("refused: {denied}"));
                 let next = self.advice(shown, denied);
                 report.fail(next)
             }
         }
+    }
+
+    /// The client's side of a handshake.
+    fn client(&self, shown: &Shown) -> Result<Client, String> {
+        let host = &self.name.host;
+        let client = match shown {
+            Shown::Kerberos { user, password } => {
+                Client::with_password(&self.principal(user), password, host)
+            }
+            Shown::Tickets(cache) => Client::with_tickets(cache, host),
+            Shown::Ntlm { user, password } => Client::ntlm(user, password, host),
+            _ => return Err("no handshake".to_owned()),
+        };
+        client.map_err(|error| gss::words(&error))
+    }
+
+    /// The Kerberos name of a user, whose mail domain may be another than the realm.
+    fn principal(&self, user: &str) -> String {
+        let user = user.rsplit_once('\\').map_or(user, |(_, user)| user);
+        let Some((name, domain)) = user.rsplit_once('@') else {
+            return user.to_owned();
+        };
+        let negotiate = self.world.settings.auth.negotiate.as_ref();
+        let mut realms = negotiate
+            .into_iter()
+            .flat_map(|negotiate| &negotiate.realm_map);
+        // A Windows domain has no dot, and a realm of the internet's names has one.
+        let realm = realms
+            .find(|(realm, of)| realm.contains('.') && of.eq_ignore_ascii_case(domain))
+            .map_or_else(|| domain.to_ascii_uppercase(), |(realm, _)| realm.clone());
+        format!("{name}@{realm}")
     }
 
     /// As a request's header.
@@ -126,8 +217,7 @@ impl Trial<'_> {
             AuthStep::Verify(verification) => verification.run().await,
             AuthStep::Deny(_, denied) => Err(denied),
             AuthStep::Challenge(reason) => Err(Denied::Credentials(reason)),
-            // A handshake needs the client's own machine; nothing here begins one.
-            AuthStep::Shake(_) => Err(Denied::Credentials("handshakes are not tried here")),
+            AuthStep::Shake(_) => Err(Denied::Credentials("taken for a handshake")),
         }
     }
 
@@ -275,6 +365,12 @@ impl Trial<'_> {
                     _ => "write `user`, `user@domain` or `DOMAIN\\user`".to_owned(),
                 }
             }
+            (Shown::Ntlm { user, .. }, _) => format!(
+                "compare with `wbinfo -a '{user}'`, which asks the same domain the same way"
+            ),
+            (Shown::Kerberos { .. } | Shown::Tickets(_), _) => {
+                "look for the verdict in the README's table, under Kerberos and NTLM".to_owned()
+            }
             (Shown::Token(_), Denied::Token(diagnosis)) => format!(
                 "{} Compare the token with `auth.bearer.issuers`",
                 diagnosis.words
@@ -289,6 +385,6 @@ impl Trial<'_> {
     clippy::disallowed_methods,
     reason = "the roof asks the clock for the rooms below"
 )]
-fn now() -> (Instant, SystemTime) {
+pub(super) fn now() -> (Instant, SystemTime) {
     (Instant::now(), SystemTime::now())
 }
