@@ -32,11 +32,28 @@ use zeroize::Zeroizing;
 pub(super) struct Negotiate {
     settings: NegotiateAuth,
     acceptor: Arc<Acceptor>,
+    /// Tickets are judged here, which is work of ours and soon done.
+    tickets: Arc<Lane>,
+    /// Passwords are judged by winbind, which may take its time; tickets do not wait for it.
+    passwords: Arc<Lane>,
+    serial: u64,
+}
+
+/// Threads that judge words, and those who wait for one.
+struct Lane {
     /// At most this many words are judged at once.
     threads: Arc<Semaphore>,
     /// More words than this do not even wait.
-    waiting: Arc<Semaphore>,
-    serial: u64,
+    waiting: Semaphore,
+}
+
+impl Lane {
+    fn new(threads: usize) -> Arc<Self> {
+        Arc::new(Self {
+            threads: Arc::new(Semaphore::new(threads)),
+            waiting: Semaphore::new(WAITING_MAX),
+        })
+    }
 }
 
 /// Everything a thread needs to judge a word.
@@ -91,13 +108,13 @@ impl Negotiate {
         let pool = earlier.filter(|earlier| earlier.settings.threads == settings.threads);
         Ok(Self {
             acceptor: Arc::new(acceptor),
-            threads: match pool {
-                Some(pool) => Arc::clone(&pool.threads),
-                None => Arc::new(Semaphore::new(settings.threads)),
+            tickets: match pool {
+                Some(pool) => Arc::clone(&pool.tickets),
+                None => Lane::new(settings.threads),
             },
-            waiting: match pool {
-                Some(pool) => Arc::clone(&pool.waiting),
-                None => Arc::new(Semaphore::new(WAITING_MAX)),
+            passwords: match pool {
+                Some(pool) => Arc::clone(&pool.passwords),
+                None => Lane::new(settings.threads),
             },
             serial: same.map_or_else(serial, |same| same.serial),
             settings: settings.clone(),
@@ -174,22 +191,42 @@ impl Dialogue for Negotiate {
             heard_at,
             source: _,
         } = word;
-        let Ok(_waiting) = self.waiting.try_acquire() else {
-            desk.shed();
-            return Heard::Nothing(Denied::Busy("too many handshakes wait"));
-        };
-        let Ok(permit) = Arc::clone(&self.threads).acquire_owned().await else {
-            return Heard::Nothing(Denied::Busy("shutting down"));
-        };
-        let acceptor = Arc::clone(&self.acceptor);
         let context = match talk {
             Some(Talk::Negotiate(context)) => Some(context),
             _ => None,
         };
-        let judged = Arc::clone(&desk).aside(Some(permit), move || {
-            acceptor.judge(context, token, binding.as_ref(), heard_at)
-        });
-        match judged.await {
+        let is_password = match &context {
+            Some(context) => context.is_ntlm,
+            None => self.acceptor.allows_ntlm && is_ntlm(&token),
+        };
+        let lane = match is_password {
+            true => &self.passwords,
+            false => &self.tickets,
+        };
+        let Ok(_waiting) = lane.waiting.try_acquire() else {
+            desk.shed();
+            return Heard::Nothing(Denied::Busy("too many handshakes wait"));
+        };
+        let acceptor = Arc::clone(&self.acceptor);
+        let judged = async {
+            let permit = Arc::clone(&lane.threads).acquire_owned().await.ok()?;
+            let judged = Arc::clone(&desk).aside(Some(permit), move || {
+                acceptor.judge(context, token, binding.as_ref(), heard_at)
+            });
+            judged.await
+        };
+        let judged = match is_password {
+            false => judged.await,
+            // A thread that waits for winbind cannot be called back; whoever waits for the thread can.
+            true => match tokio::time::timeout(self.settings.handshake_timeout, judged).await {
+                Ok(judged) => judged,
+                Err(_elapsed) => {
+                    desk.shed();
+                    return Heard::Nothing(Trouble::Winbind.denied());
+                }
+            },
+        };
+        match judged {
             Some(Judged::More(context, answer)) => Heard::More(Talk::Negotiate(context), answer),
             Some(Judged::Proven(known)) => Heard::Proven(known),
             Some(Judged::Nothing(denied)) => Heard::Nothing(denied),
@@ -235,6 +272,13 @@ impl Acceptor {
                 return Judged::Nothing(self.told(trouble, &error));
             }
         };
+        // Later the plug-in would call the password wrong, and the client would throw it away.
+        if let (true, Some(answer)) = (context.is_ntlm && is_first, &answer)
+            && knows_no_domain(answer)
+        {
+            let why = "the plug-in for NTLM knows no domain";
+            return Judged::Nothing(self.told(Trouble::Winbind, &why));
+        }
         if !context.gss.is_complete() {
             return Judged::More(context, answer.unwrap_or_default());
         }
@@ -311,7 +355,7 @@ impl Acceptor {
     }
 
     /// The denial of a trouble. What an administrator can cure is told once in a while.
-    fn told(&self, trouble: Trouble, error: &libgssapi::error::Error) -> Denied {
+    fn told(&self, trouble: Trouble, error: &dyn fmt::Display) -> Denied {
         #[expect(
             clippy::disallowed_methods,
             reason = "only keeps the log from being flooded; nothing is decided by it"
@@ -331,6 +375,15 @@ impl Acceptor {
 fn is_ntlm(word: &[u8]) -> bool {
     memchr::memmem::find(word, b"NTLMSSP\0\x01").is_some_and(|at| at < NTLM_BEGINS_MAX)
 }
+
+/// True where the answer to NTLM's first message has the name that gss-ntlmssp puts in for the domain's when winbind
+/// has told it none.
+fn knows_no_domain(answer: &[u8]) -> bool {
+    memchr::memmem::find(answer, NO_DOMAIN).is_some()
+}
+
+/// The domain's name among the facts of a challenge: kind 2, its length, `WORKSTATION`. `[MS-NLMP] 2.2.2.1`
+const NO_DOMAIN: &[u8] = b"\x02\0\x16\0W\0O\0R\0K\0S\0T\0A\0T\0I\0O\0N\0";
 
 /// The flag of a context whose client has bound its proof, and rightly. MIT krb5's `GSS_C_CHANNEL_BOUND_FLAG`
 const CHANNEL_BOUND: u32 = 2048;

@@ -498,7 +498,7 @@ pub const KEYS: &[Key] = keys! {
     "auth.negotiate.persist" Switch, default("true"),
         "What follows on a proven connection without a header is the same user's, as Exchange has it. false: every request needs a ticket, for sites where a device in front shares connections among users.";
     "auth.negotiate.threads" Count(1, 256), default("4"),
-        "Tickets judged at once; more wait.";
+        "Tickets judged at once, and passwords of NTLM inside of Negotiate beside them; more wait.";
     "auth.negotiate.handshake_timeout" Duration(100 * MS, 10 * MINUTE), default("10s"),
         "Time for a client to go on with a handshake of several words.";
     "auth.ntlm" Section, optional("", "NTLM is not offered"),

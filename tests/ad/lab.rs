@@ -126,6 +126,60 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Makes this user a member of so many groups that go with what is given back.
+    pub(crate) fn groups(&self, user: &str, count: usize) -> LabGroups<'_> {
+        let groups = LabGroups {
+            lab: self,
+            names: (0..count)
+                .map(|number| format!("{user}g{number}"))
+                .collect(),
+        };
+        let add = |name: &String| {
+            format!(
+                "dn: CN={name},CN=Users,DC=contoso,DC=test\nchangetype: add\nobjectClass: group\n\
+                 sAMAccountName: {name}\ngroupType: -2147483646\n\
+                 member: CN={user},CN=Users,DC=contoso,DC=test\n\n"
+            )
+        };
+        self.modify(&groups.names.iter().map(add).collect::<String>());
+        groups
+    }
+
+    fn modify(&self, changes: &str) {
+        use std::io::Write as _;
+        let mut child = Command::new("ldapmodify")
+            .env("LDAPTLS_REQCERT", "never")
+            .args(["-x", "-H", "ldaps://127.0.0.1:636"])
+            .args(["-D", "administrator@contoso.test", "-w", "Adm1n.P@ss"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("ldapmodify is needed");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(changes.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+/// Groups that one test made.
+#[derive(Debug)]
+pub(crate) struct LabGroups<'a> {
+    lab: &'a Lab,
+    names: Vec<String>,
+}
+
+impl Drop for LabGroups<'_> {
+    fn drop(&mut self) {
+        let delete = |name: &String| {
+            format!("dn: CN={name},CN=Users,DC=contoso,DC=test\nchangetype: delete\n\n")
+        };
+        self.lab
+            .modify(&self.names.iter().map(delete).collect::<String>());
+    }
+}
+
 /// A user that one test made.
 #[derive(Debug)]
 pub(crate) struct LabUser<'a> {

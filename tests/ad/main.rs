@@ -16,6 +16,7 @@
 mod client;
 mod command;
 mod controller;
+mod curl;
 mod evidence;
 mod handoff;
 mod lab;
@@ -24,3 +25,4 @@ mod negotiate;
 mod ntlm;
 mod site;
 mod spray;
+mod trouble;

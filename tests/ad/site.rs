@@ -93,6 +93,18 @@ pub(crate) async fn start(offer: Offer) -> AdSite {
 
 /// The same with a plan that is changed.
 pub(crate) async fn start_with(offer: Offer, change: impl FnOnce(Plan) -> Plan) -> AdSite {
+    start_by(Path::new(PROGRAM), offer, change).await
+}
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mapigate");
+
+/// The same by another program, which becomes mapigate.
+pub(crate) async fn start_by(
+    program: &Path,
+    offer: Offer,
+    change: impl FnOnce(Plan) -> Plan,
+) -> AdSite {
     let lab = Lab::find();
     let folder = tempfile::tempdir().unwrap();
     let (service, secret) = ("svc@contoso.test", "service secret");
@@ -120,12 +132,7 @@ pub(crate) async fn start_with(offer: Offer, change: impl FnOnce(Plan) -> Plan) 
             "{ mode: basic_service, user: svc@contoso.test, password: '${SECRET}' }",
         );
     plan.environment = vec![("SECRET".to_owned(), secret.to_owned()), lab.environment()];
-    let site = Site::start(
-        Path::new(env!("CARGO_BIN_EXE_mapigate")),
-        folder.path(),
-        change(plan),
-    )
-    .await;
+    let site = Site::start(program, folder.path(), change(plan)).await;
     match site {
         Ok(site) => AdSite { site, lab, folder },
         Err(error) => panic!("{error:#}"),

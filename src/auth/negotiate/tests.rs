@@ -68,7 +68,7 @@ fn new_keys_leave_what_was_proven_and_new_rules_do_not() {
     assert_eq!(rekeyed.serial(), first.serial());
     assert_ne!(stricter.serial(), first.serial());
     assert_ne!(not_keeping.serial(), first.serial());
-    assert!(Arc::ptr_eq(&rekeyed.threads, &first.threads));
+    assert!(Arc::ptr_eq(&rekeyed.tickets, &first.tickets));
 }
 
 #[test]
