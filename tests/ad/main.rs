@@ -22,5 +22,6 @@ mod lab;
 mod ldap;
 mod negotiate;
 mod ntlm;
+mod people;
 mod site;
 mod spray;
