@@ -20,7 +20,7 @@ use tokio::sync::watch;
 pub(crate) const SECRET: &str = "a Secret of 1 test";
 
 /// A site whose users and mailboxes are those of the lab's directory.
-struct Directory {
+pub(crate) struct Directory {
     site: Site,
     folder: TempDir,
 }
@@ -36,7 +36,7 @@ pub(crate) fn ldap(lab: &Lab, url: &str, more: &str) -> String {
     )
 }
 
-async fn start(_lab: &Lab, access: &str, ldap: &str) -> Directory {
+pub(crate) async fn start(_lab: &Lab, access: &str, ldap: &str) -> Directory {
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_mapigate"));
     match Site::start(program, folder.path(), plan(access, ldap)).await {
@@ -128,7 +128,7 @@ impl Directory {
         }
     }
 
-    async fn status(&self, credentials: &str, mailbox: Option<&str>) -> u16 {
+    pub(crate) async fn status(&self, credentials: &str, mailbox: Option<&str>) -> u16 {
         self.ping(credentials, mailbox).await.status
     }
 
@@ -181,7 +181,7 @@ impl Directory {
         eprintln!("{}", self.log());
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("mapigate.log")).unwrap()
     }
 }

@@ -24,4 +24,5 @@ mod negotiate;
 mod ntlm;
 mod people;
 mod site;
+mod starttls;
 mod spray;
