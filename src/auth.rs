@@ -42,7 +42,7 @@ pub use binding::ChannelBinding;
 pub use by_server::{About, Judge, Login};
 pub use cache::Memo;
 pub use certificate::{
-    Claim, Holder, Holders, Presented, Trust, Trusts, words as certificate_words,
+    Certified, Claim, Holder, Holders, Presented, Trust, Trusts, Whose, words as certificate_words,
 };
 pub use dialogue::{Handshake, HandshakeFacts, Shaken};
 pub use guard::{Delay, GuardFacts};
@@ -53,7 +53,7 @@ pub use verify::{Tally, Verification};
 use crate::config::settings::{AuthSettings, BasicVerify};
 use crate::gss::Evidence;
 use crate::ids::UserName;
-use crate::ldap::Book;
+use crate::ldap::{Book, Lookups};
 use crate::metrics::AuthOutcome;
 use crate::refusal::{Diagnosis, Refusal};
 use basic::Basic;
@@ -434,8 +434,7 @@ impl Authenticator {
     /// request says of itself counts before what the connection once showed.
     ///
     /// `configuration` numbers the directory that `holders` asks; a request of a connection whose
-    /// certificate was looked at under the same one costs some comparisons. True beside the identity where
-    /// it was looked at now.
+    /// certificate was looked at under the same one, within `auth.cache_ttl`, costs some comparisons.
     ///
     /// # Errors
     /// Why it proves nothing.
@@ -446,20 +445,30 @@ impl Authenticator {
         holders: &dyn Holders,
         configuration: u64,
         now: SystemTime,
-    ) -> Result<(Arc<Identity>, bool), Denied> {
+    ) -> Result<Certified, Denied> {
         let certificate = self.schemes.certificate.as_ref();
         let certificate = certificate.ok_or(Denied::Credentials("scheme not offered"))?;
         shown.stands(now).map_err(Denied::Credentials)?;
         let beliefs = &self.memory.beliefs;
         let when = [certificate.serial(), configuration, beliefs.epoch()];
-        if let Some(identity) = memo.holding(when) {
-            return Ok((Arc::clone(identity), false));
+        if let Some(identity) = memo.holding(when, now) {
+            return Ok(Certified::Known(Arc::clone(identity), false));
         }
-        let proven = certificate.judge(shown, beliefs.people(), holders, now)?;
-        let holding = Holding::new(proven, when);
+        let proven = match certificate.judge(shown, beliefs.people(), holders, now)? {
+            Ok(proven) => proven,
+            Err(first) => {
+                let lookups = Lookups {
+                    first,
+                    second: None,
+                };
+                return Ok(Certified::Ask(Box::new(lookups)));
+            }
+        };
+        let until = now.checked_add(self.memory.terms.cache_ttl).unwrap_or(now);
+        let holding = Holding::new(proven, when, until);
         let identity = Arc::clone(&holding.identity);
         memo.hold(holding);
-        Ok((identity, true))
+        Ok(Certified::Known(identity, true))
     }
 
     /// Who was proven on this connection as a whole, by a scheme that is offered.

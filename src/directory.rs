@@ -6,21 +6,24 @@
 //! Immutable: a reload reads a new one.
 
 mod file;
+mod holders;
 mod names;
 mod people;
 
+pub use holders::Register;
 pub use people::Whose;
 
-use crate::auth::{Claim, Holder, Holders, append_canonical};
-use crate::config::settings::{Access, CertificateName, Database, DirectorySettings};
+use crate::auth::append_canonical;
+use crate::config::settings::{Access, Database, DirectorySettings};
 use crate::ids::{DatabaseName, MailboxId, UserName, disturbs};
-use crate::ldap::Book;
+use crate::ldap::{Book, Findings};
 use file::{Entry, Place, Problems, Word};
 use names::{Index, Names, lowered};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Every mailbox of the site. A few hundred bytes a mailbox; lookups do not allocate.
 #[derive(Debug)]
@@ -202,6 +205,15 @@ impl Directory {
         self.access == Access::Backend
     }
 
+    /// Whose names in client certificates are. `findings` is what the directory service has said for this request.
+    pub fn register<'a>(&'a self, findings: &'a Findings, now: Instant) -> Register<'a> {
+        Register {
+            directory: self,
+            findings,
+            now,
+        }
+    }
+
     /// Mailboxes in the file.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -231,36 +243,6 @@ impl Directory {
 
     fn owner(&self, name: &str) -> Option<Owner> {
         self.by_owner.find(name, |owner| self.names.get(owner.name))
-    }
-}
-
-impl Holders for Directory {
-    /// An identifier is known where a mailbox has it among its logins; the name is then the first address
-    /// of that mailbox. Other names are known where they are an owner's, or where their domain has a
-    /// default database.
-    fn holder(&self, claim: &Claim) -> Option<Holder> {
-        let name = &claim.name;
-        let owner = self.owner(name.as_str());
-        let record = owner.and_then(|owner| self.record(owner.record));
-        if claim.kind == CertificateName::Sid {
-            let first = self.names.get(record?.owners.start);
-            return Some(Holder {
-                user: UserName::new(first),
-                mailbox: record.map(|record| record.id.clone()),
-            });
-        }
-        let domain = name.as_str().rsplit_once('@').map(|(_, domain)| domain);
-        let is_known = record.is_some()
-            || domain.is_some_and(|domain| self.default_databases.contains_key(domain));
-        is_known.then(|| Holder {
-            user: name.clone(),
-            mailbox: record.map(|record| record.id.clone()),
-        })
-    }
-
-    /// A file lists identifiers or not, as its writer likes.
-    fn knows_sids(&self) -> bool {
-        false
     }
 }
 

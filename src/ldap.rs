@@ -30,6 +30,8 @@ pub use client::{Client, Verdict};
 pub use filter::Asked;
 pub(crate) use filter::{guid_of, guid_text};
 pub use person::Person;
+#[cfg(test)]
+pub(crate) use person::tests as people_of_tests;
 pub use survey::Survey;
 
 /// Why the directory service said nothing. One of a closed list of words, for the operator.

@@ -117,6 +117,61 @@
 //! **The lab shares words, not HTTP.** The simulated servers and Outlooks have their own reading of the protocol:
 //! a mistake must be made twice to stay hidden.
 //!
+//! # Handing users on: what a site does first
+//!
+//! Whichever mode, try one user with `mapigate auth test` before clients come, and read the `why` of the access log
+//! when one is refused. [`auth::handoff`](crate::auth::handoff) does the handing on, [`gss`](crate::gss) gets the tickets.
+//!
+//! **passthrough.** Nothing to prepare but the servers: each must take what clients show us, under the name clients
+//! use. Tokens need that name among the audience; Basic must be enabled on the server's `/mapi`. A client that came by a
+//! certificate, or whose Negotiate we heard ourselves, has nothing that could be passed through.
+//!
+//! **kerberos.** An account of ours, a name for every server, and the right to delegate to those names. In Active
+//! Directory, as a domain administrator:
+//!
+//! 1. *The account*, with AES keys: `New-ADUser svc-mail -KerberosEncryptionType AES256 …`. Put it into no group, and not into
+//!    *Protected Users*, whose members may not delegate.
+//! 2. *Our names on it*, where clients come by Negotiate: `setspn -S HTTP/mail.contoso.com svc-mail` for each name. Tickets
+//!    to another account's name are no evidence for this one.
+//! 3. *The servers' names*, as `backend_identity.kerberos.service` spells them: `setspn -S HTTP/mbx1.contoso.com MBX1$`.
+//!    Exchange servers have them; `setspn -Q HTTP/mbx1.contoso.com` must find exactly one account. gromox with `internal-gss`
+//!    opens tickets with the keytab of whichever account has the name.
+//! 4. *The delegation*, name by name: `Set-ADUser svc-mail -Add @{'msDS-AllowedToDelegateTo'='HTTP/mbx1.contoso.com'}`. That
+//!    alone is *use Kerberos only*, and hands on clients that come by Negotiate. For all others
+//!    `Set-ADAccountControl svc-mail -TrustedToAuthForDelegation $true`: *any authentication protocol*. The key table
+//!    then opens every mailbox; leave it off where every client has tickets. Never *trust for delegation to any
+//!    service*: clients would forward tickets that open everything of theirs, and we throw those away.
+//! 5. *The key table*: `ktpass … -out mapigate.keytab`, or `msktutil`; mode 0640, group mapigate. `klist -kte` shows which
+//!    names and keys are in it. It is made anew with each change of the password.
+//! 6. *Who must not be handed on*: members of *Protected Users*, and accounts marked *sensitive and cannot be delegated*. The
+//!    KDC refuses them, we answer 403. Mark administrators so.
+//! 7. *IIS* keeps a connection signed on by Kerberos only with `authPersistNonNTLM`; where that is off, write
+//!    `token_per: request`.
+//!
+//! With Samba: `samba-tool spn add`, `samba-tool delegation add-service svc-mail HTTP/mbx1.contoso.com`,
+//! `samba-tool delegation for-any-protocol svc-mail on`, `samba-tool domain exportkeytab`. What the KDC says when a step
+//! is missing:
+//!
+//! | The log says | Missing |
+//! |---|---|
+//! | KDC can't fulfill requested option | step 4: the server is not in the list; or the client came without a ticket and the account may delegate by Kerberos only |
+//! | Server not found in Kerberos database | step 3: nobody has the server's name, or `service` spells another |
+//! | Client not found in Kerberos database | `realms`: the login name's domain is not the realm |
+//! | ticket of our own account | step 5: the key table is older than the password, or of another account |
+//! | ticket of the client: … | the ticket was to another account (step 2), not forwardable, or forwarded as a whole |
+//!
+//! **assertion.** A key pair of ours, the public half at every server, and clocks that agree by less than `lifetime`. A server
+//! must check the signature, `aud` (its name under `servers`) and `exp`; [`assertion`](crate::auth::handoff::assertion) is
+//! what it has to do, in sixty lines. gromox does it by our helper: `scheme: negotiate` here, and there
+//! `gss_program = /usr/bin/mapigate assertion-helper --keys /etc/mapigate/assertion.pub --server MBX1`. gromox starts it for
+//! each connection, and asks it once: the connection is that user's from then on.
+//!
+//! **basic_service.** A service account at servers made for it, which believe its header and nobody else's. No Exchange and
+//! no gromox does.
+//!
+//! **trusted_header.** A listener of the server's own that demands a client certificate of an authority that signs for us
+//! alone. Whoever else gets such a certificate, or reaches the server past that listener, is everybody.
+//!
 //! # Where to add what
 //!
 //! | To add | Begin in | And |

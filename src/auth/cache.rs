@@ -313,9 +313,9 @@ impl Memo {
     }
 
     /// Whose the connection's certificate is, unless something has changed since.
-    pub(super) fn holding(&self, when: [u64; 3]) -> Option<&Arc<Identity>> {
+    pub(super) fn holding(&self, when: [u64; 3], now: SystemTime) -> Option<&Arc<Identity>> {
         let holding = self.holding.as_deref()?;
-        holding.stands(when).then_some(&holding.identity)
+        holding.stands(when, now).then_some(&holding.identity)
     }
 
     /// Remembers whose the connection's certificate is.

@@ -14,6 +14,7 @@ use super::people::{People, Standing};
 use super::{Denied, Identity, Scheme};
 use crate::config::settings::{CertificateAuth, CertificateName};
 use crate::ids::{MailboxId, UserName};
+use crate::ldap::{Lookup, Lookups};
 use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
@@ -193,14 +194,15 @@ impl Certificate {
         self.serial
     }
 
-    /// Whose certificate it is. Takes microseconds, and a signature check where issuers are listed.
+    /// Whose certificate it is, or what has to be asked to know. Takes microseconds, and a signature check where
+    /// issuers are listed.
     pub(super) fn judge(
         &self,
         shown: &Presented,
         people: &People,
         holders: &dyn Holders,
         now: SystemTime,
-    ) -> Result<Proven, Denied> {
+    ) -> Result<Result<Proven, Lookup>, Denied> {
         if let Some(issuers) = &self.issuers {
             let verified = shown.verify(&**issuers, now);
             verified.map_err(|_why| Denied::Credentials(WRONG_ISSUER))?;
@@ -216,8 +218,11 @@ impl Certificate {
                 if !self.may_name(claim) {
                     return Err(Denied::Credentials(WRONG_DOMAIN));
                 }
-                let Some(found) = holders.holder(claim) else {
-                    continue;
+                let found = match holders.holder(claim) {
+                    Whose::Known(found) => found,
+                    Whose::Nobody => continue,
+                    Whose::Disabled => return Err(Denied::Credentials(DISABLED)),
+                    Whose::Ask(lookup) => return Ok(Err(lookup)),
                 };
                 if holder.as_ref().is_some_and(|first| *first != found) {
                     return Err(Denied::Credentials(SEVERAL));
@@ -226,12 +231,12 @@ impl Certificate {
             }
             match holder {
                 Some(holder) => {
-                    return Ok(Proven {
+                    return Ok(Ok(Proven {
                         standing: people.standing(&holder.user),
                         user: holder.user,
                         grounds: Grounds(self.serial, 0),
                         expires: Some(shown.not_after),
-                    });
+                    }));
                 }
                 // A directory that knows identifiers knows this one is nobody's: the name beside it may
                 // have been given to somebody else since.
@@ -265,11 +270,33 @@ impl fmt::Debug for Certificate {
 
 /// Who knows whose a name is: the directory.
 pub trait Holders {
-    /// The user of this name; `None` where nobody is known by it.
-    fn holder(&self, claim: &Claim) -> Option<Holder>;
+    /// The user of this name.
+    fn holder(&self, claim: &Claim) -> Whose;
 
     /// True where every user's security identifier is known: one that is not is nobody's.
     fn knows_sids(&self) -> bool;
+}
+
+/// What is known of a name.
+#[derive(Debug)]
+pub enum Whose {
+    /// It is this user's.
+    Known(Holder),
+    /// Nobody is known by it.
+    Nobody,
+    /// It is somebody's who may not log on.
+    Disabled,
+    /// Only the directory service knows.
+    Ask(Lookup),
+}
+
+/// What came of a connection's certificate.
+#[derive(Debug)]
+pub enum Certified {
+    /// It is this user's; true where that was found out now.
+    Known(Arc<Identity>, bool),
+    /// The directory service has to be asked first.
+    Ask(Box<Lookups>),
 }
 
 /// The user behind a name, and the user's mailbox where there is one.
@@ -288,10 +315,12 @@ pub(super) struct Holding {
     standing: Standing,
     /// Of the mapping, of the configuration, of everything.
     when: [u64; 3],
+    /// The directory is looked at again after this.
+    until: SystemTime,
 }
 
 impl Holding {
-    pub(super) fn new(proven: Proven, when: [u64; 3]) -> Self {
+    pub(super) fn new(proven: Proven, when: [u64; 3], until: SystemTime) -> Self {
         Self {
             identity: Arc::new(Identity {
                 evidence: None,
@@ -301,12 +330,13 @@ impl Holding {
             }),
             standing: proven.standing,
             when,
+            until,
         }
     }
 
-    /// Nothing has changed since, and nobody was revoked.
-    pub(super) fn stands(&self, when: [u64; 3]) -> bool {
-        self.when == when && self.standing.stands()
+    /// Nothing has changed since, nobody was revoked, and it is not too long ago.
+    pub(super) fn stands(&self, when: [u64; 3], now: SystemTime) -> bool {
+        self.when == when && now < self.until && self.standing.stands()
     }
 }
 
@@ -327,6 +357,7 @@ fn verifier_of(authorities: &[Vec<u8>]) -> Result<Arc<dyn ClientCertVerifier>, r
         .map_err(|why| rustls::Error::General(why.to_string()))
 }
 
+const DISABLED: &str = "account disabled in the directory";
 const NOBODY: &str = "client certificate of nobody known here";
 const SEVERAL: &str = "client certificate names several users";
 const UNREADABLE: &str = "client certificate cannot be read";

@@ -124,6 +124,23 @@ impl Book {
         }
     }
 
+    /// The same whatever is remembered, so that the time does not tell of whom it was: only `findings` count. That
+    /// there is nobody is not remembered.
+    pub fn look_anew(
+        self: &Arc<Self>,
+        asked: Asked<'_>,
+        findings: &Findings,
+        now: Instant,
+    ) -> Look {
+        let mark = asked.mark(&self.marker);
+        match findings.0.iter().find(|(known, _)| *known == mark) {
+            Some((_, found)) => Look::of(found.clone()),
+            None => self
+                .question(asked, mark, false, now)
+                .map_or(Look::Nobody, Look::Ask),
+        }
+    }
+
     /// The question itself, whatever is remembered; `None` for what nobody can be called. That there is
     /// nobody is not remembered: who may ask for any name must not fill the memory with them.
     pub fn ask(self: &Arc<Self>, asked: Asked<'_>, now: Instant) -> Option<Lookup> {

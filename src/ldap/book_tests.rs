@@ -304,3 +304,20 @@ async fn who_asks_the_same_at_the_same_time_asks_once() {
     assert!(book.flights.lock().is_empty());
     assert!(began.elapsed().unwrap() < Duration::from_secs(5));
 }
+
+#[test]
+fn whoever_is_asked_for_anew_is_asked_for_remembered_or_not() {
+    let (book, now) = (book(), Instant::now());
+    let asked = Asked::User("alice@contoso.test");
+    assert!(answered(&book, asked, &[alice()], now).is_some());
+
+    let anew = book.look_anew(asked, &Findings::default(), now);
+    assert!(matches!(anew, Look::Ask(_)));
+
+    let person = match look(&book, asked, now) {
+        Look::Person(person) => person,
+        other => panic!("{other:?}"),
+    };
+    let told = Findings(vec![(asked.mark(&book.marker), Some(person))]);
+    assert!(matches!(book.look_anew(asked, &told, now), Look::Person(_)));
+}

@@ -73,6 +73,11 @@ impl Person {
         self.delegates.contains(&other.dn)
     }
 
+    /// This person is known by this name, in lower case.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.names().any(|known| known == name)
+    }
+
     /// Every name somebody may have proven to be this person by.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.lines()
@@ -417,14 +422,14 @@ pub(super) fn name_in(dn: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::settings::{LdapServer, Secret};
     use proptest::prelude::*;
     use std::collections::HashMap;
     use std::time::Duration;
 
-    pub(in crate::ldap) fn settings() -> LdapSettings {
+    pub(crate) fn settings() -> LdapSettings {
         let name = |name: &str| Some(name.to_owned());
         LdapSettings {
             servers: vec![LdapServer {
@@ -471,7 +476,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::ldap) fn entry(attributes: &[(&str, &str)]) -> SearchEntry {
+    pub(crate) fn entry(attributes: &[(&str, &str)]) -> SearchEntry {
         let mut attrs: HashMap<String, Vec<String>> = HashMap::new();
         for (name, value) in attributes {
             let values = attrs.entry((*name).to_owned()).or_default();

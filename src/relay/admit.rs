@@ -10,7 +10,9 @@ use crate::accounting::meter::enter;
 use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
 use crate::auth::handoff::Shown;
-use crate::auth::{Asker, AuthStep, Denied, Identity, Memo, NO_CREDENTIALS, Presented, Scheme};
+use crate::auth::{
+    Asker, AuthStep, Certified, Denied, Identity, Memo, NO_CREDENTIALS, Presented, Scheme,
+};
 use crate::backend::{BackServer, Leg};
 use crate::directory::Whose;
 use crate::gss::Ticket;
@@ -269,7 +271,7 @@ pub(super) fn who(
     let metrics = &runtime.metrics;
     match world.auth.step(asker, caller.memo) {
         AuthStep::Challenge(NO_CREDENTIALS) if asker.offered.contains(&Scheme::Certificate) => {
-            by_certificate(asker, world, caller, runtime).map(Ok)
+            by_certificate(asker, world, caller, runtime)
         }
         AuthStep::Granted(identity) => {
             metrics.auth(Some(identity.scheme), AuthOutcome::Remembered);
@@ -298,7 +300,7 @@ fn by_certificate(
     world: &Snapshot,
     caller: &mut Caller<'_>,
     runtime: &Runtime,
-) -> Result<Arc<Identity>, Refusal> {
+) -> Result<Result<Arc<Identity>, Slow>, Refusal> {
     let metrics = &runtime.metrics;
     let refusal = |why| match is_alone(asker) {
         true => Refusal::Certificate(why),
@@ -311,21 +313,21 @@ fn by_certificate(
     let outcome = world.auth.by_certificate(
         shown,
         caller.memo,
-        &*world.directory,
+        &world
+            .directory
+            .register(&caller.known.findings, asker.now.0),
         world.generation.0,
         asker.now.1,
     );
-    let told = match &outcome {
-        Ok((_, true)) => AuthOutcome::Verified,
-        Ok((_, false)) => AuthOutcome::Remembered,
-        Err(denied) => denied.outcome(),
+    let (told, ended) = match outcome {
+        Ok(Certified::Ask(lookups)) => return Ok(Err(Slow::Holder(lookups))),
+        Ok(Certified::Known(identity, true)) => (AuthOutcome::Verified, Ok(Ok(identity))),
+        Ok(Certified::Known(identity, false)) => (AuthOutcome::Remembered, Ok(Ok(identity))),
+        Err(Denied::Credentials(why)) => (Denied::Credentials(why).outcome(), Err(refusal(why))),
+        Err(denied) => (denied.outcome(), Err(denied.into())),
     };
     metrics.auth(Some(Scheme::Certificate), told);
-    match outcome {
-        Ok((identity, _)) => Ok(identity),
-        Err(Denied::Credentials(why)) => Err(refusal(why)),
-        Err(denied) => Err(denied.into()),
-    }
+    ended
 }
 
 /// Nothing but certificates is accepted: there is no challenge to send.

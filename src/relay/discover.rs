@@ -23,6 +23,7 @@ use crate::autodiscover::{pox, soap};
 use crate::buffers::Scratch;
 use crate::config::settings::{AutodiscoverMode, PublicName};
 use crate::ids::ServerName;
+use crate::ldap::Findings;
 use crate::metrics::{Outcome, Told};
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
@@ -230,20 +231,30 @@ impl<S: Stream> Connection<S> {
                 let body = Box::pin(self.whole_body(this, world, bill)).await?;
                 enter(Phase::Route);
                 let identity = Arc::clone(&asking.identity);
-                let scene = whose::Scene {
-                    world,
-                    name,
-                    client,
-                    user: &identity.user,
-                    from: place(self.client.ip(), &world.settings),
-                };
-                match scene.judge(dialect, &body, bill) {
-                    Ok(Verdict::Say(reply)) => reply,
-                    Ok(Verdict::Ask(errand)) => {
-                        let asked = proxied::ask(&scene, *errand, asking, &body, runtime, bill);
-                        Box::pin(asked).await?
+                let mut findings = Findings::default();
+                loop {
+                    let scene = whose::Scene {
+                        world,
+                        name,
+                        client,
+                        user: &identity.user,
+                        from: place(self.client.ip(), &world.settings),
+                        findings: &findings,
+                        now: bill.began,
+                    };
+                    match scene.judge(dialect, &body, bill) {
+                        Ok(Verdict::Say(reply)) => break reply,
+                        Ok(Verdict::Ask(errand)) => {
+                            let asked = proxied::ask(&scene, *errand, asking, &body, runtime, bill);
+                            break Box::pin(asked).await?;
+                        }
+                        Ok(Verdict::Look(lookups)) => {
+                            let done = Box::pin(lookups.run(&mut findings)).await;
+                            done.map_err(|trouble| Refusal::DirectoryUnavailable(trouble.words()))?;
+                        }
+                        Ok(Verdict::Refuse(refusal)) => return Err(refusal.into()),
+                        Err(wrong) => break not_a_request(dialect, wrong, bill)?,
                     }
-                    Err(wrong) => not_a_request(dialect, wrong, bill)?,
                 }
             }
         };

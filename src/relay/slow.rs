@@ -22,6 +22,8 @@ pub(crate) enum Slow {
     Shake(Box<Handshake>),
     /// Somebody, or a mailbox, that only the directory service knows; for whom.
     Lookup(Arc<Identity>, Box<Lookups>),
+    /// Whose the connection's certificate is, as only the directory service knows.
+    Holder(Box<Lookups>),
 }
 
 /// What slow work has found out for one request.
@@ -107,6 +109,10 @@ impl Known {
                 let done = lookups.run(&mut self.findings).await;
                 done.map_err(|trouble| Refusal::DirectoryUnavailable(trouble.words()))?;
                 self.identity = Some(identity);
+            }
+            Slow::Holder(lookups) => {
+                let done = lookups.run(&mut self.findings).await;
+                done.map_err(|trouble| Refusal::DirectoryUnavailable(trouble.words()))?;
             }
         }
         Ok(())

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 pub(crate) const SECRET: &str = "a Secret of 1 test";
 
 /// A site whose users and mailboxes are those of the lab's directory.
-struct Directory {
+pub(crate) struct Directory {
     site: Site,
     folder: TempDir,
 }
@@ -36,11 +36,19 @@ pub(crate) fn ldap(lab: &Lab, url: &str, more: &str) -> String {
     )
 }
 
-async fn start(lab: &Lab, access: &str, ldap: &str) -> Directory {
-    let _lab = lab;
+pub(crate) async fn start(_lab: &Lab, access: &str, ldap: &str) -> Directory {
     let folder = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_mapigate"));
+    match Site::start(program, folder.path(), plan(access, ldap)).await {
+        Ok(site) => Directory { site, folder },
+        Err(error) => panic!("{error:#}"),
+    }
+}
+
+/// Servers that believe a service account, and users and mailboxes of a directory.
+pub(crate) fn plan(access: &str, ldap: &str) -> Plan {
     let service = UserName::new("svc@contoso.test");
-    let plan = Plan::new(Flavour::Exchange, &["MBX1", "MBX2"])
+    Plan::new(Flavour::Exchange, &["MBX1", "MBX2"])
         .each(|server| {
             let listed = [(service.clone(), "service secret".to_owned())];
             server.users = Users::Listed(listed.into());
@@ -63,12 +71,7 @@ async fn start(lab: &Lab, access: &str, ldap: &str) -> Directory {
             &format!(
                 "{{ basic: {{ verify: ldap_bind, default_domain: {DOMAIN} }}, negative_ttl: 1s }}"
             ),
-        );
-    let program = Path::new(env!("CARGO_BIN_EXE_mapigate"));
-    match Site::start(program, folder.path(), plan).await {
-        Ok(site) => Directory { site, folder },
-        Err(error) => panic!("{error:#}"),
-    }
+        )
 }
 
 /// What curl got.
@@ -125,7 +128,7 @@ impl Directory {
         }
     }
 
-    async fn status(&self, credentials: &str, mailbox: Option<&str>) -> u16 {
+    pub(crate) async fn status(&self, credentials: &str, mailbox: Option<&str>) -> u16 {
         self.ping(credentials, mailbox).await.status
     }
 
@@ -178,7 +181,7 @@ impl Directory {
         eprintln!("{}", self.log());
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("mapigate.log")).unwrap()
     }
 }
@@ -222,7 +225,7 @@ impl<'a> Mailbox<'a> {
         format!("CN={},CN=Users,DC=contoso,DC=test", self.user.name)
     }
 
-    fn credentials(&self) -> String {
+    pub(crate) fn credentials(&self) -> String {
         format!("{}:{SECRET}", self.upn())
     }
 
@@ -276,7 +279,10 @@ impl Drop for Directory {
     }
 }
 
-async fn eventually<F: Future<Output = bool>>(what: &str, mut is_true: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut is_true: impl FnMut() -> F,
+) {
     let until = Instant::now() + Duration::from_secs(20);
     while !is_true().await {
         assert!(Instant::now() < until, "never happened: {what}");
@@ -286,7 +292,7 @@ async fn eventually<F: Future<Output = bool>>(what: &str, mut is_true: impl FnMu
 
 /// What stands between mapigate and the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wire {
+pub(crate) enum Wire {
     /// Passes everything on.
     Whole,
     /// Takes everything and passes nothing on.
@@ -298,13 +304,13 @@ enum Wire {
 }
 
 /// A wire to the directory that can fail.
-struct Between {
+pub(crate) struct Between {
     address: SocketAddr,
     wire: watch::Sender<Wire>,
 }
 
 impl Between {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (wire, now) = watch::channel(Wire::Whole);
@@ -316,11 +322,11 @@ impl Between {
         Self { address, wire }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("ldaps://dc1.{DOMAIN}:{}", self.address.port())
     }
 
-    fn be(&self, wire: Wire) {
+    pub(crate) fn be(&self, wire: Wire) {
         self.wire.send_replace(wire);
     }
 }

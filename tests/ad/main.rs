@@ -23,6 +23,8 @@ mod lab;
 mod ldap;
 mod negotiate;
 mod ntlm;
+mod people;
 mod site;
+mod starttls;
 mod spray;
 mod trouble;

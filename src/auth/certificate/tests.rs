@@ -141,12 +141,14 @@ impl Known {
 }
 
 impl Holders for Known {
-    fn holder(&self, claim: &Claim) -> Option<Holder> {
-        let user = self.0.get(claim.name.as_str())?;
-        Some(Holder {
-            user: UserName::new(*user),
-            mailbox: Some(MailboxId::new(*user)),
-        })
+    fn holder(&self, claim: &Claim) -> Whose {
+        match self.0.get(claim.name.as_str()) {
+            Some(user) => Whose::Known(Holder {
+                user: UserName::new(*user),
+                mailbox: Some(MailboxId::new(*user)),
+            }),
+            None => Whose::Nobody,
+        }
     }
 
     fn knows_sids(&self) -> bool {
@@ -170,7 +172,7 @@ fn judged_by(
     let certificate = Certificate::new(settings, None).unwrap();
     let people = People::default();
     let proven = certificate.judge(shown, &people, holders, now());
-    proven.map(|proven| proven.user.to_string())
+    proven.map(|proven| proven.unwrap().user.to_string())
 }
 
 fn judged(names: &[Name<'_>]) -> Result<String, Denied> {
@@ -322,9 +324,16 @@ fn a_connection_remembers_whose_its_certificate_is_until_something_changes() {
         &trusts,
     );
     let (mut memo, known) = (Memo::default(), Known::people());
+    let mut look_at = |auth: &Authenticator, known: &Known, configuration, now| {
+        let found = auth.by_certificate(&shown, &mut memo, known, configuration, now);
+        found.map(|certified| match certified {
+            Certified::Known(identity, is_new) => (identity.user.to_string(), is_new),
+            Certified::Ask(_) => unreachable!("nobody is asked here"),
+        })
+    };
+    let later = now() + site.settings.cache_ttl;
     let mut look = |auth: &Authenticator, known: &Known, configuration| {
-        let found = auth.by_certificate(&shown, &mut memo, known, configuration, now());
-        found.map(|(identity, is_new)| (identity.user.to_string(), is_new))
+        look_at(auth, known, configuration, now())
     };
     let user = |is_new| Ok(("user1@contoso.test".to_owned(), is_new));
 
@@ -338,4 +347,7 @@ fn a_connection_remembers_whose_its_certificate_is_until_something_changes() {
     site.settings.certificate.map = vec![CertificateName::Email];
     let next = site.reload(&auth);
     assert_eq!(look(&next, &known, 2), Err(Denied::Credentials(NOBODY)));
+    // The directory is looked at again after a while.
+    assert_eq!(look(&auth, &known, 3), user(true));
+    assert_eq!(look_at(&auth, &known, 3, later), user(true));
 }

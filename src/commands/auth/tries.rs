@@ -2,7 +2,9 @@
 //! [`Shown`], and an arm wherever that is matched.
 
 use super::report::Report;
-use crate::auth::{Asker, AuthStep, Denied, Identity, Memo, Presented, Scheme, canonical};
+use crate::auth::{
+    Asker, AuthStep, Certified, Denied, Identity, Memo, Presented, Scheme, canonical,
+};
 use crate::certs;
 use crate::config::settings::{BackendIdentity, BasicVerify, KeyPlace, PublicName};
 use crate::directory::Whose;
@@ -137,7 +139,7 @@ impl Trial<'_> {
                 outcome.map_err(Failure::Denied)
             }
             Shown::Certificate { pem, .. } => {
-                let outcome = self.certificate(pem, began.1);
+                let outcome = self.certificate(pem, began).await;
                 outcome.map_err(Failure::Denied)
             }
         };
@@ -237,7 +239,11 @@ impl Trial<'_> {
     }
 
     /// As in a handshake: by each listener that asks for certificates, until one takes it.
-    fn certificate(&self, pem: &[u8], now: SystemTime) -> Result<Arc<Identity>, Denied> {
+    async fn certificate(
+        &self,
+        pem: &[u8],
+        now: (Instant, SystemTime),
+    ) -> Result<Arc<Identity>, Denied> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let chain = chain.map_err(|_not_pem| Denied::Credentials("the file is not PEM"))?;
         let listeners = self.world.settings.listeners.iter();
@@ -250,14 +256,31 @@ impl Trial<'_> {
             let Some(shown) = Presented::new(&chain, &trusts, None) else {
                 return Err(Denied::Credentials("the file holds no certificate"));
             };
-            let (auth, directory) = (&self.world.auth, &*self.world.directory);
-            let found = auth.by_certificate(&shown, &mut Memo::default(), directory, 0, now);
-            outcome = found.map(|(identity, _)| identity);
+            outcome = self.holder(&shown, now).await;
             if outcome.is_ok() {
                 break;
             }
         }
         outcome
+    }
+
+    async fn holder(
+        &self,
+        shown: &Presented,
+        now: (Instant, SystemTime),
+    ) -> Result<Arc<Identity>, Denied> {
+        let (auth, directory) = (&self.world.auth, &self.world.directory);
+        let mut findings = Findings::default();
+        loop {
+            let register = directory.register(&findings, now.0);
+            match auth.by_certificate(shown, &mut Memo::default(), &register, 0, now.1)? {
+                Certified::Known(identity, _) => return Ok(identity),
+                Certified::Ask(lookups) => {
+                    let done = lookups.run(&mut findings).await;
+                    done.map_err(|trouble| Denied::Unavailable(trouble.words()))?;
+                }
+            }
+        }
     }
 
     /// The user's own mailbox, asked for as a request without a MailboxId does.

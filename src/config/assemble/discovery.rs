@@ -28,26 +28,17 @@ pub(super) fn autodiscover(top: &Section<'_>, names: &[PublicName]) -> Autodisco
             "Autodiscover of {} is answered from the mailbox file, and there is none",
             quoted(&name.host)
         );
-        let cure = "name it in `directory: { file: mailboxes.yaml }`, or write `mode: proxy`";
+        let cure = match top.section("directory").has("ldap") {
+            true => {
+                "write `mode: proxy`: the server of the mailbox answers, and `directory.ldap` says which that is"
+            }
+            false => "name it in `directory: { file: mailboxes.yaml }`, or write `mode: proxy`",
+        };
         let place = match section.has("mode") {
             true => section.place("mode"),
             false => top.place("names"),
         };
         top.desk.error(&place, Complaint::new(what, cure));
-    }
-    let directory = top.section("directory");
-    let proxies = |name: &&PublicName| name.autodiscover == AutodiscoverMode::Proxy;
-    if let Some(name) = names.iter().find(proxies)
-        && directory.has("ldap")
-        && !directory.has("default_databases")
-    {
-        let what = format!(
-            "Autodiscover of {} looks mailboxes up in a mailbox file: of `directory.ldap` it finds none",
-            quoted(&name.host)
-        );
-        let cure = "write `autodiscover: { mode: off }` and leave it to what serves it now, or add `default_databases`, to whose servers it then goes";
-        let complaint = Complaint::new(what, cure);
-        top.desk.warning(&directory.place("ldap"), complaint);
     }
     let networks = section.list("internal_networks");
     Autodiscover {

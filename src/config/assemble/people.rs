@@ -104,14 +104,6 @@ pub(super) fn judge_certificates(top: &Section<'_>, listeners: &[Listener]) {
         let cure = "add `client_certificates: { ca: clients-ca.pem }` to the listener";
         top.desk.error(&at, Complaint::new(what, cure));
     }
-    if top.section("directory").has("ldap") {
-        let what = format!(
-            "{host} offers certificate, and names in certificates are looked up in a mailbox file: \
-             `directory.ldap` is not asked for them"
-        );
-        let cure = "offer no certificate, or write a mailbox file instead of `ldap`";
-        top.desk.error(&at, Complaint::new(what, cure));
-    }
     let identity = top.section("backend_identity");
     if identity.text("mode").as_deref() == Some("passthrough") {
         let what = format!(

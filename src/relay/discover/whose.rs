@@ -6,12 +6,17 @@ use crate::autodiscover::soap::{self, SoapRequest, UserAnswer};
 use crate::autodiscover::{Client, Dialect, Offer, Urls, Wrong};
 use crate::capability::{self, Capable, From as Place, Rules};
 use crate::config::settings::{AutodiscoverMode, PublicName, Scheme};
-use crate::directory::{Home, Profile};
+use crate::directory::{Profile, Whose};
 use crate::ids::{DatabaseName, ServerName, UserName};
+use crate::ldap::{Asked, Book, Findings, Look, Lookup, Lookups, Person};
 use crate::mapi::Flavour;
 use crate::metrics::Told;
+use crate::refusal::Refusal;
 use crate::relay::bill::Bill;
 use crate::runtime::Snapshot;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// What one request is judged by.
 pub(super) struct Scene<'a> {
@@ -20,6 +25,9 @@ pub(super) struct Scene<'a> {
     pub(super) client: Client,
     pub(super) user: &'a UserName,
     pub(super) from: Place,
+    /// What the directory service has said for this request, and when that is.
+    pub(super) findings: &'a Findings,
+    pub(super) now: Instant,
 }
 
 /// What becomes of a request.
@@ -28,6 +36,10 @@ pub(super) enum Verdict {
     Say(Reply),
     /// A server is asked.
     Ask(Box<Errand>),
+    /// The directory service is asked first; then the request is judged again.
+    Look(Box<Lookups>),
+    /// Who asks may not.
+    Refuse(Refusal),
 }
 
 /// Which server is asked, and what its answer becomes.
@@ -41,9 +53,10 @@ pub(super) struct Errand {
 
 /// Whose settings, where they are to be told.
 struct Found<'a> {
-    home: Option<Home<'a>>,
+    /// Its `MailboxId`, where that is known.
+    mailbox: Option<Cow<'a, str>>,
     profile: Option<Profile<'a>>,
-    database: &'a DatabaseName,
+    database: Cow<'a, DatabaseName>,
 }
 
 /// What an address leads to.
@@ -53,6 +66,10 @@ enum Led<'a> {
     Elsewhere(&'a str),
     /// Nobody's, or not this user's business.
     Nowhere,
+    /// Only the directory service knows.
+    Ask(Lookup),
+    /// Who asks may not log on.
+    Disabled,
 }
 
 impl<'a> Scene<'a> {
@@ -77,6 +94,8 @@ impl<'a> Scene<'a> {
             Led::Here(found) => found,
             Led::Elsewhere(url) => return Verdict::Say(Reply::xml(redirect(url), Told::Elsewhere)),
             Led::Nowhere => return Verdict::Say(pox_fault(Fault::NotFound, bill)),
+            Led::Ask(lookup) => return look(lookup),
+            Led::Disabled => return Verdict::Refuse(Refusal::Unauthenticated(DISABLED)),
         };
         if self.name.autodiscover == AutodiscoverMode::Proxy {
             return Verdict::Ask(Box::new(self.errand(Dialect::Pox, &found, self.client)));
@@ -100,11 +119,16 @@ impl<'a> Scene<'a> {
             mapi_http: self.client.mapi_http.or(Some(1)),
             ..self.client
         };
-        let led: Vec<Led<'a>> = request
-            .users
-            .iter()
-            .map(|user| self.lead_of(user))
-            .collect();
+        let mut led: Vec<Led<'a>> = Vec::new();
+        for user in &request.users {
+            match self.lead_of(user) {
+                Led::Ask(lookup) => return Ok(look(lookup)),
+                Led::Disabled => {
+                    return Ok(Verdict::Refuse(Refusal::Unauthenticated(DISABLED)));
+                }
+                known => led.push(known),
+            }
+        }
         let proxies = self.name.autodiscover == AutodiscoverMode::Proxy;
         // A server answers for all or none: where one of them is not to be told, it is not asked.
         let are_all_here = led.iter().all(|led| matches!(led, Led::Here(_)));
@@ -123,7 +147,7 @@ impl<'a> Scene<'a> {
                     None => UserAnswer::Invalid,
                 },
                 Led::Elsewhere(url) => UserAnswer::Redirect(url),
-                Led::Here(_) | Led::Nowhere => UserAnswer::Invalid,
+                Led::Here(_) | Led::Nowhere | Led::Ask(_) | Led::Disabled => UserAnswer::Invalid,
             })
             .collect();
         let told = match answers.first() {
@@ -145,8 +169,9 @@ impl<'a> Scene<'a> {
             (Some(address), _) => self.lead_of(address),
             // Outlook asks by a distinguished name for its own mailbox; nobody else's is looked up by one.
             (None, Some(dn)) => match self.lead_of(self.user.as_str()) {
-                Led::Here(found) if found.is_called(dn) => Led::Here(found),
-                _ => Led::Nowhere,
+                Led::Here(found) if !found.is_called(dn) => Led::Nowhere,
+                Led::Elsewhere(_) => Led::Nowhere,
+                led => led,
             },
             (None, None) => Led::Nowhere,
         }
@@ -158,33 +183,82 @@ impl<'a> Scene<'a> {
         if let Some(url) = settings.redirects.get(domain) {
             return Led::Elsewhere(url);
         }
+        if let Some(book) = &self.world.book {
+            return self.lead_in_book(book, address);
+        }
         let is_own = address == self.user.as_str();
         let home = match directory.mailbox_of(address) {
             Some(home) => Some(home),
             None if is_own => directory.own_mailbox(self.user),
             None => None,
         };
-        if let Some(home) = home {
-            let is_allowed = match settings.own_only {
-                true => directory.is_named_by(&home, self.user),
-                false => directory.may_open(&home, self.user),
-            };
-            return match is_allowed {
-                true => Led::Here(Found {
-                    profile: directory.profile(&home),
-                    database: home.database(),
-                    home: Some(home),
-                }),
-                false => Led::Nowhere,
-            };
+        let Some(home) = home else {
+            return self.lead_by_domain(address, is_own);
+        };
+        let is_allowed = match settings.own_only {
+            true => directory.is_named_by(&home, self.user),
+            false => directory.may_open(&home, self.user),
+        };
+        match is_allowed {
+            true => Led::Here(Found {
+                profile: directory.profile(&home),
+                database: Cow::Borrowed(home.database()),
+                mailbox: Some(Cow::Borrowed(home.id_text())),
+            }),
+            false => Led::Nowhere,
         }
-        // In no file: its domain's default database is all that is known, and the server knows the rest.
+    }
+
+    /// By the directory service. An address that is not the user's own is asked for every time: neither the answer
+    /// nor its time tells whether there is one.
+    fn lead_in_book(&self, book: &Arc<Book>, address: &str) -> Led<'a> {
+        let (directory, settings) = (&self.world.directory, &self.world.settings.autodiscover);
+        let asker = match book.look(Asked::User(self.user.as_str()), self.findings, self.now) {
+            Look::Ask(lookup) => return Led::Ask(lookup),
+            Look::Person(asker) if asker.is_disabled() => return Led::Disabled,
+            Look::Person(asker) => Some(asker),
+            Look::Nobody => None,
+        };
+        let is_asker = |asker: &Arc<Person>| asker.is_called(address);
+        let is_own = address == self.user.as_str() || asker.as_ref().is_some_and(is_asker);
+        let owner = match is_own {
+            true => asker.clone(),
+            false => match book.look_anew(Asked::User(address), self.findings, self.now) {
+                Look::Ask(lookup) => return Led::Ask(lookup),
+                Look::Person(owner) => Some(owner),
+                Look::Nobody => None,
+            },
+        };
+        let Some(owner) = owner else {
+            return self.lead_by_domain(address, is_own);
+        };
+        let is_named = asker
+            .as_ref()
+            .is_some_and(|asker| asker.is(&owner) || owner.has_delegate(asker));
+        if !is_named && (settings.own_only || !directory.admits_strangers()) {
+            return Led::Nowhere;
+        }
+        match directory.own(&owner, &UserName::new(address)) {
+            Whose::Mailbox(mailbox, database) => Led::Here(Found {
+                mailbox: Some(Cow::Owned(mailbox.to_string())),
+                profile: None,
+                database: Cow::Owned(database),
+            }),
+            // No recipient of ours.
+            _ => Led::Nowhere,
+        }
+    }
+
+    /// Of an address that the directory does not know, its domain's default database is all that is known, and the
+    /// server knows the rest.
+    fn lead_by_domain(&self, address: &str, is_own: bool) -> Led<'a> {
+        let (directory, settings) = (&self.world.directory, &self.world.settings.autodiscover);
         let may_ask = is_own || (!settings.own_only && directory.admits_strangers());
         match directory.default_database(address).filter(|_| may_ask) {
             Some(database) => Led::Here(Found {
-                home: None,
+                mailbox: None,
                 profile: None,
-                database,
+                database: Cow::Borrowed(database),
             }),
             None => Led::Nowhere,
         }
@@ -195,13 +269,13 @@ impl<'a> Scene<'a> {
     where
         'a: 'f,
     {
-        let (home, profile) = (found.home.as_ref()?, found.profile.as_ref()?);
+        let (mailbox, profile) = (found.mailbox.as_deref()?, found.profile.as_ref()?);
         let address = profile.address?;
         let settings = &self.world.settings.autodiscover;
-        let server = self.server(found.database);
+        let server = self.server(&found.database);
         Some(Answer {
             mailbox: Mailbox {
-                id: home.id_text(),
+                id: mailbox,
                 address,
                 display_name: profile.display_name.unwrap_or(address),
                 legacy_dn: profile.legacy_dn,
@@ -220,11 +294,8 @@ impl<'a> Scene<'a> {
     fn errand(&self, dialect: Dialect, found: &Found<'_>, client: Client) -> Errand {
         Errand {
             dialect,
-            mailbox: found
-                .home
-                .as_ref()
-                .map_or_else(String::new, |home| home.id_text().to_owned()),
-            database: found.database.clone(),
+            mailbox: found.mailbox.as_deref().unwrap_or_default().to_owned(),
+            database: found.database.clone().into_owned(),
             offer: self.offer(found, client),
         }
     }
@@ -238,7 +309,7 @@ impl<'a> Scene<'a> {
             blocks_external: settings.block_external,
             outlook_anywhere: settings.outlook_anywhere,
         };
-        let capable = match self.server(found.database) {
+        let capable = match self.server(&found.database) {
             Some(server) => server.capable,
             None => Capable::of(Flavour::Exchange, None, Some(&|_| false)),
         };
@@ -258,6 +329,13 @@ impl<'a> Scene<'a> {
         }
     }
 }
+
+fn look(first: Lookup) -> Verdict {
+    let second = None;
+    Verdict::Look(Box::new(Lookups { first, second }))
+}
+
+const DISABLED: &str = "disabled in the directory";
 
 impl Found<'_> {
     fn is_called(&self, dn: &str) -> bool {
