@@ -5,6 +5,7 @@ mod sockets;
 mod words;
 
 use crate::admin::{Admin, Door};
+use crate::channels::ChannelTable;
 use crate::config::{self, Loaded, Problem, Settings, Severity};
 use crate::journal::Journal;
 use crate::listener::Listener;
@@ -81,11 +82,18 @@ fn world(
     aws_lc_rs::rand::fill(&mut hash_key)
         .map_err(|_unspecified| anyhow!("the system gives no random bytes"))?;
     let sessions = SessionTable::new(settings.sessions.capacity, hash_key, started.0);
+    let channels = ChannelTable::new(settings.limits.virtual_connections, hash_key, started.0);
     let first = Snapshot::build(settings, None)
         .map_err(|problems| StartError::Configuration(problems.join("\n")))?;
     let since = started.1.duration_since(UNIX_EPOCH).unwrap_or_default();
     metrics.started(since.as_secs_f64());
-    Ok(Runtime::new(first, sessions, metrics, journal, started))
+    Ok(Runtime::new(
+        first,
+        (sessions, channels),
+        metrics,
+        journal,
+        started,
+    ))
 }
 
 fn serve(

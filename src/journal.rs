@@ -14,6 +14,7 @@ use crate::ids::RequestId;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
+use crate::rpch::Verb;
 use folder::Folder;
 use lane::Lane;
 use std::cell::RefCell;
@@ -43,6 +44,8 @@ pub struct Entry<'a> {
     pub endpoint: Option<Endpoint>,
     /// Autodiscover, and how it was asked.
     pub dialect: Option<Dialect>,
+    /// A channel of Outlook Anywhere, and which way it carried.
+    pub channel: Option<Verb>,
     /// Its type; `None` where the head was not read that far.
     pub request_type: Option<RequestType>,
     /// `X-RequestId` as the client wrote it.
@@ -175,18 +178,20 @@ impl Journal {
 enum Protocol {
     Mapi,
     Autodiscover,
+    RpcHttp,
     /// The head was not read that far, or asked for nothing we serve.
     Unknown,
 }
 
 impl Protocol {
-    const ALL: [Self; 3] = [Self::Mapi, Self::Autodiscover, Self::Unknown];
+    const ALL: [Self; 4] = [Self::Mapi, Self::Autodiscover, Self::RpcHttp, Self::Unknown];
 
     fn of(entry: &Entry<'_>) -> Self {
-        match (entry.endpoint, entry.dialect) {
-            (Some(Endpoint::Emsmdb | Endpoint::Nspi), _) => Self::Mapi,
-            (None, Some(_)) => Self::Autodiscover,
-            (None, None) => Self::Unknown,
+        match (entry.endpoint, entry.dialect, entry.channel) {
+            (Some(Endpoint::Emsmdb | Endpoint::Nspi), _, _) => Self::Mapi,
+            (None, Some(_), _) => Self::Autodiscover,
+            (None, None, Some(_)) => Self::RpcHttp,
+            (None, None, None) => Self::Unknown,
         }
     }
 
@@ -195,6 +200,7 @@ impl Protocol {
         match self {
             Self::Mapi => "Mapi",
             Self::Autodiscover => "Autodiscover",
+            Self::RpcHttp => "RpcHttp",
             Self::Unknown => "Unknown",
         }
     }

@@ -18,6 +18,7 @@ pub mod config;
 pub mod placement;
 pub mod health;
 pub mod sessions;
+pub mod channels;
 pub mod admission;
 pub mod accounting;
 pub mod metrics;

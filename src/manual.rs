@@ -32,6 +32,8 @@
 //! | route cookie | ours: where a session lives and whose it is, sealed ([`seal`](crate::seal)) |
 //! | endpoint | `emsmdb` (mailboxes) or `nspi` (address book); each has its own sessions |
 //! | front, back | towards clients, towards mailbox servers |
+//! | channel | one direction of Outlook Anywhere: a request, or an answer, that lasts for hours on a connection of its own |
+//! | virtual connection | the channels that belong together, IN and OUT and whatever takes over from them; at one server, of one user ([`channels`](crate::channels)) |
 //! | leg | one connection to a mailbox server, for one exchange; kept for the next where that is safe |
 //! | lane | which kept legs a request may use: never one that another identity has used |
 //! | mailbox, database, copy, server | a mailbox is in one database; a database has copies on servers; one copy is active |
@@ -71,6 +73,7 @@
 //! | `relay/refuse.rs` | what we answer ourselves |
 //! | `relay/urls.rs` | the two answers of the address book that are changed: they name a server, and are to name us |
 //! | `relay/discover.rs` | Autodiscover, which leaves the way at `relay/admit.rs`: its request is read whole, judged by [`capability::offer`](crate::capability::offer), and answered by us or by a server whose answer is filtered ([`autodiscover`](crate::autodiscover)) |
+//! | `relay/channel.rs`, `relay/channel/stream.rs` | Outlook Anywhere, which leaves it there too: the first PDU of the body is read, [`channels`](crate::channels) and [`routing::channel`](crate::routing::channel) name the server, and the channel is carried until it ends |
 //! | `relay/bill.rs` | metrics, usage and the access line, on every way out |
 //!
 //! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's
@@ -99,6 +102,10 @@
 //! **Moved means code 10.** An old session's request gets 200 with `X-ResponseCode: 10`, a held poll gets it
 //! behind DONE, jittered. It is the protocol's own word for "connect again"; anything else makes Outlook wait for
 //! minutes or ask for a restart. `[MS-OXCMAPIHTTP] 3.2.5.2`
+//!
+//! **The server pins a virtual connection.** What runs on it knows its server and no other, and ends with either of its
+//! channels. So it cannot follow its database: when that moves, both channels are dropped, which is the protocol's own
+//! way to begin anew. `[MS-RPCH] 3.2.1.5.3`
 //!
 //! **No repetition once a byte was written.** Not by method, not by request type: whether an Execute ran cannot be
 //! known from outside, and running it twice is mail sent twice.

@@ -12,11 +12,11 @@ mod requests;
 mod servers;
 
 pub use labels::{
-    AuthOutcome, ConnectOutcome, DirectoryLook, HandshakeOutcome, Label, LdapOperation,
+    AuthOutcome, ChannelEnd, ConnectOutcome, DirectoryLook, HandshakeOutcome, Label, LdapOperation,
     LdapOutcome, Outcome, PollEnd, ReloadEnd, RetryReason, TicketOutcome, Told,
 };
 pub use ldap::{LdapMeters, LdapPool, LdapTimer};
-pub use ledger::{Account, LegSide};
+pub use ledger::{Account, Asked, LegSide};
 pub use requests::Finished;
 pub use servers::ServerMeters;
 
@@ -25,8 +25,9 @@ use crate::accounting::{Kind, Ledger, Phase, Unbilled};
 use crate::autodiscover::Dialect;
 use crate::config::settings::Scheme;
 use crate::ids::{Epoch, Generation, ServerName};
-use crate::mapi::{Endpoint, RequestType};
+use crate::mapi::Endpoint;
 use crate::refusal::Refusal;
+use crate::rpch::Verb;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
@@ -77,6 +78,10 @@ pub struct Metrics {
     retries: Counters<RetryReason>,
     /// By dialect.
     told: [Counters<Told>; 3],
+    /// By direction.
+    channels: [IntGauge; 2],
+    channels_ended: [Counters<ChannelEnd>; 2],
+    virtual_connections: IntGauge,
     held_polls: IntGauge,
     polls_ended: Counters<PollEnd>,
     placement_epoch: IntGauge,
@@ -141,6 +146,16 @@ impl Metrics {
             "autodiscover_requests_total",
             "What clients that looked for their mailbox were told.",
             &["dialect", "told"],
+        );
+        let channels = families.gauges(
+            "channels_open",
+            "Channels of Outlook Anywhere open to a mailbox server.",
+            &["direction"],
+        );
+        let channels_ended = families.counters(
+            "channels_ended_total",
+            "How channels of Outlook Anywhere ended.",
+            &["direction", "reason"],
         );
         let gap = families.histograms(
             "mapi_pending_gap_seconds",
@@ -235,6 +250,14 @@ impl Metrics {
             told: Dialect::ALL.map(|dialect| {
                 Counters::of(|word| told.with_label_values(&[dialect.as_str(), word]))
             }),
+            channels: Verb::ALL.map(|verb| channels.with_label_values(&[verb.word()])),
+            channels_ended: Verb::ALL.map(|verb| {
+                Counters::of(|reason| channels_ended.with_label_values(&[verb.word(), reason]))
+            }),
+            virtual_connections: families.gauge(
+                "virtual_connections",
+                "Virtual connections of Outlook Anywhere in the table.",
+            ),
             held_polls: families.gauge("held_polls", "NotificationWaits held open."),
             polls_ended: families.counters_of("polls_ended_total", "How held polls ended.", "reason"),
             placement_epoch: families.gauge(
@@ -312,8 +335,8 @@ impl Metrics {
 
     // accounts
 
-    /// A request's bytes; `asked` is `None` where nothing of MAPI was understood.
-    pub fn request_bytes(&self, asked: Option<(Endpoint, RequestType)>, ledger: &Ledger) {
+    /// A request's bytes.
+    pub fn request_bytes(&self, asked: Asked, ledger: &Ledger) {
         self.ledger.books.request(asked, ledger);
     }
 
@@ -333,12 +356,7 @@ impl Metrics {
     }
 
     /// Processor time of a request's phase, in nanoseconds, scaled where only some requests are looked at.
-    pub fn cpu_phase(
-        &self,
-        asked: Option<(Endpoint, RequestType)>,
-        phase: Phase,
-        nanoseconds: u64,
-    ) {
+    pub fn cpu_phase(&self, asked: Asked, phase: Phase, nanoseconds: u64) {
         self.ledger.books.phase(asked, phase, nanoseconds);
     }
 
@@ -376,6 +394,25 @@ impl Metrics {
     /// NotificationWaits held open now.
     pub fn held_polls(&self) -> u64 {
         count(&self.held_polls)
+    }
+
+    // channels
+
+    /// A channel is open to a server until the guard is dropped.
+    pub fn channel_opened(&self, verb: Verb) -> Option<Counted> {
+        self.channels.get(verb.index()).map(Counted::new)
+    }
+
+    /// How a channel ended.
+    pub fn channel_ended(&self, verb: Verb, reason: ChannelEnd) {
+        if let Some(counters) = self.channels_ended.get(verb.index()) {
+            counters.inc(reason);
+        }
+    }
+
+    /// Virtual connections in the table now.
+    pub fn set_virtual_connections(&self, count: usize) {
+        self.virtual_connections.set(clamp(count));
     }
 
     // sessions

@@ -5,6 +5,7 @@
 
 use crate::ids::{DatabaseName, ServerName};
 use crate::mapi::ResponseCode;
+use crate::rpch::verbs::RpcError;
 use std::sync::Arc;
 
 /// Whose move it is now.
@@ -62,6 +63,9 @@ pub enum Refusal {
     /// A method this door does not open to.
     #[error("method not allowed on this path")]
     MethodNotAllowed,
+    /// The same on a path of Outlook Anywhere, which has methods of its own.
+    #[error("neither RPC_IN_DATA nor RPC_OUT_DATA")]
+    VerbNotAllowed,
     /// A path this door does not open to.
     #[error("path not served")]
     UnknownPath,
@@ -114,6 +118,15 @@ pub enum Refusal {
     /// The session belongs to another user; told in the same words as a session that is gone.
     #[error("session belongs to another user")]
     ForeignSession,
+    /// The first bytes of a channel of Outlook Anywhere begin nothing of its kind.
+    #[error("channel does not begin as one: {0}")]
+    BadChannel(&'static str),
+    /// The virtual connection that a channel belongs to is gone: the client begins a new one.
+    #[error("virtual connection gone: {0}")]
+    ChannelGone(&'static str),
+    /// The virtual connection is another user's, or another mailbox'; told in the same words as one that is gone.
+    #[error("virtual connection belongs to another user or mailbox")]
+    ForeignChannel,
     /// No copy of the database is eligible.
     #[error("no eligible copy of database {database}: {why}")]
     NoEligibleCopy {
@@ -209,6 +222,9 @@ impl Refusal {
         "unknown_mailbox",
         "session_gone",
         "foreign_session",
+        "bad_channel",
+        "channel_gone",
+        "foreign_channel",
         "no_eligible_copy",
         "not_capable",
         "server_unreachable",
@@ -228,7 +244,7 @@ impl Refusal {
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::ExpectationFailed => "expectation_failed",
-            Self::MethodNotAllowed => "method_not_allowed",
+            Self::MethodNotAllowed | Self::VerbNotAllowed => "method_not_allowed",
             Self::UnknownPath => "unknown_path",
             Self::UnknownHost => "unknown_host",
             Self::BodyTooLarge { .. } => "body_too_large",
@@ -244,6 +260,9 @@ impl Refusal {
             Self::UnknownMailbox => "unknown_mailbox",
             Self::SessionGone(_) => "session_gone",
             Self::ForeignSession => "foreign_session",
+            Self::BadChannel(_) => "bad_channel",
+            Self::ChannelGone(_) => "channel_gone",
+            Self::ForeignChannel => "foreign_channel",
             Self::NoEligibleCopy { .. } => "no_eligible_copy",
             Self::NotCapable { .. } => "not_capable",
             Self::ServerUnreachable { .. } => "server_unreachable",
@@ -263,7 +282,7 @@ impl Refusal {
             Self::TargetTooLong => 414,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::ExpectationFailed => 417,
-            Self::MethodNotAllowed => 405,
+            Self::MethodNotAllowed | Self::VerbNotAllowed => 405,
             Self::UnknownPath => 404,
             Self::UnknownHost => 421,
             Self::BodyTooLarge { .. } => 413,
@@ -276,6 +295,9 @@ impl Refusal {
             Self::ServerFailed { .. } | Self::ServerNonsense { .. } => 502,
             Self::ServerSilent { .. } => 504,
             Self::DirectoryUnavailable(_)
+            | Self::BadChannel(_)
+            | Self::ChannelGone(_)
+            | Self::ForeignChannel
             | Self::NoEligibleCopy { .. }
             | Self::ServerUnreachable { .. }
             | Self::NoTicket(_)
@@ -305,6 +327,7 @@ impl Refusal {
             Self::NoEligibleCopy { .. }
             | Self::NotCapable { .. }
             | Self::SessionGone(_)
+            | Self::ChannelGone(_)
             | Self::DirectoryUnavailable(_)
             | Self::NotHandedOn(_)
             | Self::NoTicket(_) => Blame::Site,
@@ -322,6 +345,15 @@ impl Refusal {
         match self {
             Self::TokenRefused(diagnosis) => Some(diagnosis),
             _ => None,
+        }
+    }
+
+    /// The error in the reason phrase of a 503, as clients of Outlook Anywhere read it. `[MS-RPCH] 2.1.2.1.3`
+    pub fn rpc_error(&self) -> RpcError {
+        match self {
+            Self::BadChannel(_) => RpcError::PROTOCOL_ERROR,
+            Self::TooBusy(_) => RpcError::SERVER_TOO_BUSY,
+            _ => RpcError::SERVER_UNAVAILABLE,
         }
     }
 
@@ -350,6 +382,7 @@ impl Refusal {
                 | Self::ExpectationFailed
                 | Self::BodyTooLarge { .. }
                 | Self::ShuttingDown
+                | Self::BadChannel(_)
                 | Self::Certificate(_)
         )
     }
@@ -362,7 +395,7 @@ impl Refusal {
             Self::TargetTooLong => "The request address is too long.",
             Self::HeadTimeout | Self::BodyTimeout => "The request did not arrive in time.",
             Self::ExpectationFailed => "This expectation is not supported.",
-            Self::MethodNotAllowed => "This method is not allowed here.",
+            Self::MethodNotAllowed | Self::VerbNotAllowed => "This method is not allowed here.",
             Self::UnknownPath => "There is nothing at this address.",
             Self::UnknownHost => "This name is not served here.",
             Self::BodyTooLarge { .. } => "The request is too large.",
@@ -377,6 +410,10 @@ impl Refusal {
             Self::UnknownMailbox => "There is no such mailbox here.",
             Self::SessionGone(_) | Self::ForeignSession => {
                 "The session context is not found. Connect again."
+            }
+            Self::BadChannel(_) => "This is not RPC over HTTP.",
+            Self::ChannelGone(_) | Self::ForeignChannel => {
+                "The virtual connection is not found. Connect again."
             }
             Self::DirectoryUnavailable(_) => "The directory is not available at the moment.",
             Self::NoEligibleCopy { .. } => "The mailbox is not available at the moment.",

@@ -9,6 +9,7 @@ mod answer;
 mod asks;
 mod bill;
 mod buffer;
+mod channel;
 mod connection;
 mod deadline;
 mod device;

@@ -149,6 +149,45 @@ fn route<'a>(
     })
 }
 
+/// Decides about a channel of Outlook Anywhere. `home` is the server that the other channels of its virtual connection
+/// are at; without one, the active copy decides. `capable` says whether a server speaks Outlook Anywhere.
+///
+/// # Errors
+/// Nobody has the mailbox, or its virtual connection is at a server that has it no more: a virtual connection
+/// cannot be moved, and the client begins a new one. `[MS-RPCH] 3.2.1.5.3`
+pub fn channel<'a>(
+    database: &'a DatabaseName,
+    home: Option<&ServerName>,
+    tried: &[ServerName],
+    placement: &'a Placement,
+    health: &HealthView,
+    capable: impl Fn(&ServerName) -> bool,
+) -> Result<(&'a ServerName, RouteReason), Refusal> {
+    let nobody = |why| Refusal::NoEligibleCopy {
+        database: database.clone(),
+        why,
+    };
+    let server = placement.active(database).ok_or_else(|| nobody(HOMELESS))?;
+    if home.is_some_and(|home| home != server) {
+        return Err(Refusal::ChannelGone(MOVED));
+    }
+    let why = if !capable(server) {
+        SPEAKS_NO_RPC
+    } else if tried.contains(server) {
+        UNREACHABLE
+    } else if !health.is_eligible(server) {
+        health.reason(server).unwrap_or(DOWN)
+    } else {
+        let reason = match (tried, home) {
+            ([], Some(_)) => RouteReason::Pinned,
+            ([], None) => RouteReason::ActiveCopy,
+            _ => RouteReason::Retried,
+        };
+        return Ok((server, reason));
+    };
+    Err(nobody(why))
+}
+
 /// What speaks against the server of the active copy.
 fn vet(
     question: &Question<'_>,
@@ -186,6 +225,7 @@ const MOVED: &str = "its database moved";
 const UNCONFIGURED: &str = "its database is no longer configured";
 const HOMELESS: &str = "it is not configured";
 const UNREACHABLE: &str = "the server of the active copy could not be reached";
+const SPEAKS_NO_RPC: &str = "the server of the active copy does not speak Outlook Anywhere";
 const DOWN: &str = "the server of the active copy is down";
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub mod verbs;
 mod bytes;
 
 pub use rts::{Cookie, Rts};
-pub use verbs::{Destination, Opening, Verb};
+pub use verbs::{Destination, Folder, Opening, Service, Verb};
 
 /// Why bytes are not the PDU they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

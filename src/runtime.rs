@@ -6,6 +6,7 @@ use crate::auth::Authenticator;
 use crate::auth::handoff::HandOff;
 use crate::backend::Backends;
 use crate::certs;
+use crate::channels::ChannelTable;
 use crate::config::Settings;
 use crate::config::settings::BasicVerify;
 use crate::directory::Directory;
@@ -161,6 +162,8 @@ pub struct Runtime {
     current: ArcSwap<Snapshot>,
     /// Which session is where.
     pub sessions: SessionTable,
+    /// Which virtual connection of Outlook Anywhere is where.
+    pub channels: Arc<ChannelTable>,
     /// How many requests run for whom.
     pub admission: Admission,
     /// The metric families.
@@ -185,7 +188,7 @@ impl Runtime {
     /// Begins with the first world. The receiver is for the health loop alone.
     pub fn new(
         first: Snapshot,
-        sessions: SessionTable,
+        (sessions, channels): (SessionTable, ChannelTable),
         metrics: Metrics,
         journal: Journal,
         started: (Instant, SystemTime),
@@ -197,6 +200,7 @@ impl Runtime {
         let runtime = Self {
             current: ArcSwap::from_pointee(first),
             sessions,
+            channels: Arc::new(channels),
             admission: Admission::new(),
             metrics,
             journal,

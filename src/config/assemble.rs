@@ -134,6 +134,7 @@ fn limits(top: &Section<'_>) -> Limits {
         default_pending_period: section.duration("pending_period"),
         notification_wait: section.duration("notification_wait"),
         connections: section.amount("connections"),
+        virtual_connections: section.amount("virtual_connections"),
         requests_per_user: section.amount("requests_per_user"),
         move_jitter: section.duration("move_jitter"),
         drain: section.duration("drain"),

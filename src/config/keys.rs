@@ -252,8 +252,8 @@ pub const KEYS: &[Key] = keys! {
 
     "names[].paths" List(&Section), optional("", "all paths of the name accept the same"),
         "Paths that accept other schemes than the rest of the name.";
-    "names[].paths[].path" Choice(&["/mapi/emsmdb", "/mapi/nspi"]), required("/mapi/nspi", "it is what differs"),
-        "The path: mailboxes (`/mapi/emsmdb`) or the address book (`/mapi/nspi`).";
+    "names[].paths[].path" Choice(&["/mapi/emsmdb", "/mapi/nspi", "/rpc"]), required("/mapi/nspi", "it is what differs"),
+        "The path: mailboxes (`/mapi/emsmdb`), the address book (`/mapi/nspi`) or Outlook Anywhere (`/rpc`, and `/rpcwithcert` with it).";
     "names[].paths[].authentication" List(&Choice(SCHEMES)), required("[basic]", "it is what differs"),
         "Schemes that are accepted there instead, and the order of their challenges.";
 
@@ -401,7 +401,7 @@ pub const KEYS: &[Key] = keys! {
     "autodiscover.internal_networks" List(&Network), default("[]"),
         "Where clients inside are; []: nobody is told apart.";
     "autodiscover.outlook_anywhere" Switch, default("true"),
-        "Offer Outlook Anywhere where MAPI over HTTP is not offered.";
+        "Outlook Anywhere (RPC over HTTP): offered where MAPI over HTTP is not, and served under `/rpc` and `/rpcwithcert`. false: neither.";
     "autodiscover.other_mailboxes" Choice(&["allowed", "own"]), default("allowed"),
         "Whose settings a user may ask for. allowed: those of every mailbox that `directory.access` lets the user open. own: the user's own, and those of mailboxes that list the user. For all others the answer is that of an address that does not exist.";
     "autodiscover.ews_url" HttpsUrl, optional("https://mail.contoso.com/ews/exchange.asmx", "our own answers name none"),
@@ -646,8 +646,10 @@ pub const KEYS: &[Key] = keys! {
         "A NotificationWait is ended after this; Outlook waits five minutes.";
     "limits.connections" Count(1, 10_000_000), default("50000"),
         "Client connections at once; more wait in the kernel's queue.";
+    "limits.virtual_connections" Count(1, 10_000_000), default("50000"),
+        "Virtual connections of Outlook Anywhere at once, two client connections each; further ones are refused.";
     "limits.requests_per_user" Count(1, 1_000_000), default("64"),
-        "Requests of one user under way at once, held polls included.";
+        "Requests of one user under way at once, held polls and channels of Outlook Anywhere included.";
     "limits.move_jitter" Duration(0, 10 * MINUTE), default("800ms"),
         "Held polls of a database that moved end within this, not all at once.";
     "limits.drain" Duration(0, DAY), default("330s"),

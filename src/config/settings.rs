@@ -197,6 +197,8 @@ pub struct PublicName {
     pub authentication: Vec<Scheme>,
     /// The same for endpoints that differ, by their index.
     pub endpoints: [Option<Vec<Scheme>>; 2],
+    /// The same of Outlook Anywhere.
+    pub channels: Option<Vec<Scheme>>,
     /// Who answers Autodiscover under this name.
     pub autodiscover: AutodiscoverMode,
 }
@@ -206,6 +208,11 @@ impl PublicName {
     pub fn offered(&self, endpoint: Option<Endpoint>) -> &[Scheme] {
         let own = endpoint.and_then(|endpoint| self.endpoints.get(endpoint.index())?.as_ref());
         own.unwrap_or(&self.authentication)
+    }
+
+    /// The same where a channel of Outlook Anywhere came in.
+    pub fn offered_to_channels(&self) -> &[Scheme] {
+        self.channels.as_ref().unwrap_or(&self.authentication)
     }
 }
 
@@ -858,6 +865,8 @@ pub struct Limits {
     pub notification_wait: Duration,
     /// Client connections at once.
     pub connections: usize,
+    /// Virtual connections of Outlook Anywhere at once.
+    pub virtual_connections: usize,
     /// Requests of one user under way at once.
     pub requests_per_user: usize,
     /// Held polls of a database that moved end within this.

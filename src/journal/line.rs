@@ -7,6 +7,7 @@ use super::Entry;
 use super::values::{self, TEXT_MAX, WHY_MAX, address, harmless, timestamp};
 use crate::accounting::{Kind, Phase};
 use crate::autodiscover::Dialect;
+use crate::rpch::verbs;
 use std::fmt::{self, Write};
 
 /// A key as it stands between two values, in one piece.
@@ -26,8 +27,11 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
     address(entry.client, line);
     line.push(b'"');
     text(line, key!("user"), entry.user.as_bytes());
-    let dialect = entry.dialect.map_or("", |dialect| dialect.as_str());
-    let beside = entry.dialect.map_or("", |_| Dialect::ENDPOINT);
+    let (beside, kind) = match (entry.dialect, entry.channel) {
+        (Some(dialect), _) => (Dialect::ENDPOINT, dialect.as_str()),
+        (None, Some(verb)) => (verbs::ENDPOINT, verb.word()),
+        (None, None) => ("", ""),
+    };
     text(
         line,
         key!("endpoint"),
@@ -36,10 +40,7 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
     text(
         line,
         key!("type"),
-        entry
-            .request_type
-            .map_or(dialect, |t| t.as_str())
-            .as_bytes(),
+        entry.request_type.map_or(kind, |t| t.as_str()).as_bytes(),
     );
     text(line, key!("request_id"), entry.request_id);
     text(line, key!("client_info"), entry.client_info);

@@ -12,6 +12,7 @@ use crate::autodiscover::Dialect;
 use crate::config::settings::Scheme;
 use crate::mapi::Endpoint;
 use crate::metrics::Outcome;
+use crate::rpch::{Folder, Verb, verbs};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -74,7 +75,8 @@ const FIELDS: &[Field] = &[
     field("Protocol", |e, line| word(line, Protocol::of(e).as_str())),
     field("UrlHost", |e, line| text(line, e.host)),
     field("UrlStem", |e, line| {
-        let beside = e.dialect.map_or("", Dialect::path);
+        let channel = e.channel.map_or("", |_| Folder::Rpc.path());
+        let beside = e.dialect.map_or(channel, Dialect::path);
         word(line, e.endpoint.map_or(beside, Endpoint::path));
     }),
     empty("ProtocolAction"),
@@ -103,7 +105,8 @@ const FIELDS: &[Field] = &[
         // The only one that has a type, or brings a body.
         let has_body = matches!(e.dialect, Some(Dialect::Pox | Dialect::Soap));
         let is_post = e.request_type.is_some() || has_body;
-        word(line, if is_post { "POST" } else { "" });
+        let other = e.channel.map_or("", Verb::as_str);
+        word(line, if is_post { "POST" } else { other });
     }),
     field("ProxyAction", |e, line| {
         if_routed(e, line, "Proxy");
@@ -164,7 +167,11 @@ const FIELDS: &[Field] = &[
     field("UrlQuery", |e, line| {
         if !e.mailbox.is_empty() {
             cell(line, |line| {
-                line.extend_from_slice(b"?MailboxId=");
+                let before: &[u8] = match e.channel {
+                    Some(_) => b"?",
+                    None => b"?MailboxId=",
+                };
+                line.extend_from_slice(before);
                 plain(line, e.mailbox);
             });
         }
@@ -187,7 +194,8 @@ const FIELDS: &[Field] = &[
     // From here on ours: as Exchange's MAPI client access logs name them,
     field("MapiRequestId", |e, line| text(line, e.request_id)),
     field("RequestType", |e, line| {
-        word(line, e.request_type.map_or("", |kind| kind.as_str()));
+        let way = e.channel.map_or("", Verb::word);
+        word(line, e.request_type.map_or(way, |kind| kind.as_str()));
     }),
     field("ResponseCode", |e, line| {
         if let Some(code) = e.code {
@@ -200,7 +208,8 @@ const FIELDS: &[Field] = &[
     // and as the JSON lines name them.
     field("client", |e, line| address(e.client, line)),
     field("endpoint", |e, line| {
-        word(line, e.endpoint.map_or("", Endpoint::as_str));
+        let beside = e.channel.map_or("", |_| verbs::ENDPOINT);
+        word(line, e.endpoint.map_or(beside, Endpoint::as_str));
     }),
     field("route", |e, line| text(line, e.route.as_bytes())),
     field("tries", |e, line| number(line, e.tries.into())),

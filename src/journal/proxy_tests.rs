@@ -307,3 +307,37 @@ proptest! {
         same_figures(&parsed(&rendered(&facts)), &row(&facts));
     }
 }
+
+#[test]
+fn a_channel_is_a_row_of_rpc_over_http_and_a_line_of_outlook_anywhere() {
+    let channel = Entry {
+        endpoint: None,
+        request_type: None,
+        code: None,
+        channel: Some(Verb::Out),
+        ..entry()
+    };
+
+    let row = row(&channel);
+    for (field, value) in [
+        ("Protocol", "RpcHttp"),
+        ("UrlStem", "/rpc/rpcproxy.dll"),
+        (
+            "UrlQuery",
+            "?f7c9a1ce-a2a4-4f04-8c5b-8d8b9b0e0001@contoso.test",
+        ),
+        ("Method", "RPC_OUT_DATA"),
+        ("RequestType", "out"),
+        ("endpoint", "outlook_anywhere"),
+        ("TargetServer", "MBX1"),
+    ] {
+        assert_eq!(row[field], value, "{field}");
+    }
+    let json = parsed(&rendered(&channel));
+    assert_eq!(json["endpoint"], "outlook_anywhere");
+    assert_eq!(json["type"], "out");
+    assert_eq!(Protocol::of(&channel), Protocol::RpcHttp);
+    for protocol in Protocol::ALL {
+        assert_eq!(Protocol::of_tag(protocol.tag()), Some(protocol));
+    }
+}

@@ -116,6 +116,28 @@ label! {
 }
 
 label! {
+    /// How a channel of Outlook Anywhere ended.
+    ChannelEnd {
+        /// The client closed it: it was replaced, or nobody needs it any more.
+        ClientLeft = "client_left",
+        /// The server's answer was complete: mostly a refusal.
+        Answered = "answered",
+        /// The server closed it: it was replaced, or its virtual connection ended.
+        ServerClosed = "server_closed",
+        /// The server broke off, or is down.
+        ServerLost = "server_lost",
+        /// Nothing was heard on it for too long.
+        Silent = "silent",
+        /// No channel of the other direction came.
+        NoPartner = "no_partner",
+        /// The database moved and we ended it.
+        Moved = "moved",
+        /// We are going away.
+        Drain = "drain",
+    }
+}
+
+label! {
     /// How a request proved who asks.
     AuthOutcome {
         /// The connection or the cache remembered the credentials.

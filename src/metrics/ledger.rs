@@ -8,6 +8,7 @@ use super::{Bytes, Families};
 use crate::accounting::meter::process_cpu_ns;
 use crate::accounting::{Kind, Kinds, Ledger, Phase, Unbilled};
 use crate::mapi::{Endpoint, RequestType};
+use crate::rpch::{self, Verb};
 use parking_lot::Mutex;
 use prometheus::{Counter, CounterVec, Gauge, IntCounter, IntCounterVec};
 use std::cell::RefCell;
@@ -77,21 +78,40 @@ impl Account {
     }
 }
 
-/// What was asked for, as far as it was understood: an endpoint and a type, or nothing of MAPI.
-type Asked = Option<(Endpoint, RequestType)>;
+/// What was asked for, as far as it was understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// An endpoint and a type of MAPI over HTTP.
+    Mapi(Endpoint, RequestType),
+    /// A channel of Outlook Anywhere.
+    Channel(Verb),
+    /// Nothing of either.
+    Other,
+}
 
-/// A row of accounts per endpoint and type, and one for what has neither.
-const ROWS: usize = Endpoint::ALL.len() * RequestType::ALL.len() + 1;
+/// A row of accounts per endpoint and type, one per direction of channels, and one for what has neither.
+const ROWS: usize = CHANNELS + Verb::ALL.len() + 1;
+const CHANNELS: usize = Endpoint::ALL.len() * RequestType::ALL.len();
 const DIRECTIONS: [&str; 2] = ["received", "sent"];
 const BYTES_PER_ROW: usize = LEGS.len() * DIRECTIONS.len() * Kind::ALL.len();
 
-fn row(asked: Asked) -> usize {
-    asked.map_or(ROWS - 1, |(endpoint, kind)| {
-        endpoint.index() * RequestType::ALL.len() + filed_as(endpoint, kind).index()
-    })
+fn row(of: Asked) -> usize {
+    match of {
+        Asked::Mapi(endpoint, kind) => {
+            endpoint.index() * RequestType::ALL.len() + filed_as(endpoint, kind).index()
+        }
+        Asked::Channel(verb) => CHANNELS + verb.index(),
+        Asked::Other => ROWS - 1,
+    }
 }
 
 fn asked(row: usize) -> (&'static str, &'static str) {
+    if let Some(verb) = row.checked_sub(CHANNELS) {
+        let verb = Verb::ALL.get(verb);
+        return verb.map_or(("none", "none"), |verb| {
+            (rpch::verbs::ENDPOINT, verb.word())
+        });
+    }
     let types = RequestType::ALL.len();
     let endpoint = Endpoint::ALL.get(row / types);
     let kind = RequestType::ALL.get(row % types);
@@ -181,7 +201,7 @@ impl Books {
 
     /// Books bytes that belong to no request.
     pub(super) fn beside(&self, leg: LegSide, kind: Kind, bytes: Bytes) {
-        let row = row(None);
+        let row = row(Asked::Other);
         self.with_shard(|shard| {
             for (direction, bytes) in [bytes.received, bytes.sent].into_iter().enumerate() {
                 let place = row * BYTES_PER_ROW
@@ -447,7 +467,7 @@ mod tests {
     #[test]
     fn accounts_of_all_threads_are_summed_and_shown_once() {
         let metrics = Metrics::new("test");
-        let execute = Some((Endpoint::Emsmdb, RequestType::Execute));
+        let execute = Asked::Mapi(Endpoint::Emsmdb, RequestType::Execute);
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| metrics.ledger.books.request(execute, &ledger(100)));

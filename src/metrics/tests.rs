@@ -13,10 +13,13 @@ fn filled() -> Metrics {
         metrics.set_server_up(&name, true);
     }
     metrics.set_certificates([("mail.contoso.test", 2_000_000_000)]);
-    account(&metrics, None);
+    account(&metrics, Asked::Other);
+    for verb in Verb::ALL {
+        account(&metrics, Asked::Channel(verb));
+    }
     for endpoint in Endpoint::ALL {
         for request_type in RequestType::ALL.iter().copied() {
-            account(&metrics, Some((endpoint, request_type)));
+            account(&metrics, Asked::Mapi(endpoint, request_type));
         }
     }
     metrics.keys_fetched("https://id.contoso.test", 3, 1.0e9);
@@ -24,7 +27,7 @@ fn filled() -> Metrics {
 }
 
 /// Something on every account that a request can touch.
-fn account(metrics: &Metrics, asked: Option<(Endpoint, RequestType)>) {
+fn account(metrics: &Metrics, asked: Asked) {
     let mut kinds = Kinds::default();
     for kind in Kind::ALL {
         kinds.add(kind, 1);
@@ -98,7 +101,7 @@ fn no_request_and_no_refusal_can_add_a_series() {
                     ..finished(request_type)
                 };
                 metrics.request_finished(&facts);
-                account(&metrics, Some((endpoint, request_type)));
+                account(&metrics, Asked::Mapi(endpoint, request_type));
             }
         }
     }

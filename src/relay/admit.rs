@@ -1,6 +1,7 @@
 //! Who asks, for whose mailbox, and so to which server: everything that happens before a backend byte.
 
 use super::bill::{Bill, Routed};
+use super::channel::{self, Channel};
 use super::discover::{self, Inquiry};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
 use super::pinned::{self, Pinned};
@@ -21,7 +22,7 @@ use crate::ldap::Lookups;
 use crate::mapi::{Endpoint, RequestType};
 use crate::metrics::{AuthOutcome, Counted};
 use crate::refusal::Refusal;
-use crate::routing::{self, Decision, Pin, Question};
+use crate::routing::{self, Decision, Pin, Question, RouteReason};
 use crate::runtime::{Runtime, Snapshot};
 use crate::sessions::SessionKey;
 use std::borrow::Cow;
@@ -39,6 +40,8 @@ pub(crate) enum Admitted {
     Local(Local),
     /// Autodiscover: what is asked stands in its body.
     Inquire(Box<Inquiry>),
+    /// Outlook Anywhere: the first bytes of the body decide, and more of them are needed. Who asks is known.
+    Peek(Arc<Identity>),
 }
 
 /// What we answer ourselves.
@@ -48,6 +51,8 @@ pub(crate) enum Local {
     Health,
     /// Success for a session that ended with its server.
     SessionEnded,
+    /// That we are here, to whoever asks before a channel is opened. `[MS-RPCH] 2.1.2.1.5`
+    Echo,
 }
 
 /// A request on its way to a server.
@@ -67,6 +72,8 @@ pub(crate) struct Plan {
     pub(crate) route_cookie: Option<Box<[u8]>>,
     /// Header lines of the sender's scheme, which go with the answer whoever gives it.
     pub(crate) proof: Option<Box<Proof>>,
+    /// A channel of Outlook Anywhere. One pointer as well.
+    pub(crate) channel: Option<Box<Channel>>,
     _permit: Permit,
     _in_flight: Counted,
 }
@@ -132,6 +139,8 @@ pub(crate) struct Shape {
     pub(crate) body: BodyLength,
     /// The client waits for `100 Continue`.
     pub(crate) expects_continue: bool,
+    /// It has had it.
+    pub(crate) invited: bool,
     /// The client will send another request.
     pub(crate) keep_alive: bool,
     /// The answer goes without its body.
@@ -168,7 +177,9 @@ pub(crate) fn admit(
     *shape = Some(Shape {
         length: head.length,
         body: head.body,
-        expects_continue: head.expects_continue,
+        // Without a body there is nothing to be told to send.
+        expects_continue: head.expects_continue && head.body != BodyLength::Counted(0),
+        invited: shape.is_some_and(|before| before.invited),
         keep_alive: head.keep_alive,
         is_head: head.method == head::Method::Head,
         name,
@@ -180,6 +191,11 @@ pub(crate) fn admit(
         Place::Health => return Ok(Some(Admitted::Local(Local::Health))),
         Place::Autodiscover(dialect) => {
             return discover::admit(&head, dialect, name, runtime, world, caller, now, bill)
+                .map(Some);
+        }
+        Place::Rpc(_) => {
+            let first = bytes.get(head.length..).unwrap_or_default();
+            return channel::admit(&head, first, name, runtime, world, caller, now, bill, out)
                 .map(Some);
         }
     };
@@ -420,16 +436,110 @@ fn route(
                 return Err(refusal);
             }
         };
+    let chosen = Chosen {
+        mailbox,
+        database,
+        server,
+        reason,
+        strip,
+    };
+    let ready = ready(
+        head, world, runtime, identity, left, caller, now, &chosen, bill, out,
+    )?;
+    let ready = match ready {
+        Ok(ready) => ready,
+        Err(slow) => return Ok(Admitted::Wait(slow)),
+    };
+    let pin = Pinning {
+        endpoint,
+        request_type: head.request_type,
+        user: identity.user.clone(),
+        mailbox: chosen.mailbox,
+        database: database.clone(),
+        session: found.as_ref().and_then(|found| found.key),
+        is_known: found.as_ref().is_some_and(|found| found.is_known),
+    };
+    let route_cookie = head
+        .route_cookie
+        .filter(|value| value.len() <= ROUTE_COOKIE_MAX)
+        .map(Into::into);
+    Ok(Admitted::Forward(ready.plan(pin, route_cookie, None)))
+}
+
+/// Where a request goes, once that is decided.
+pub(super) struct Chosen<'a> {
+    pub(super) mailbox: MailboxId,
+    pub(super) database: &'a DatabaseName,
+    pub(super) server: &'a ServerName,
+    pub(super) reason: RouteReason,
+    /// Without its cookies.
+    pub(super) strip: bool,
+}
+
+/// A request that may go: its head is written.
+pub(super) struct Ready {
+    server: Arc<BackServer>,
+    lane: Option<u128>,
+    pub(super) by: By,
+    permit: Permit,
+    in_flight: Counted,
+}
+
+impl Ready {
+    pub(super) fn plan(
+        self,
+        pin: Pinning,
+        route_cookie: Option<Box<[u8]>>,
+        channel: Option<Box<Channel>>,
+    ) -> Box<Plan> {
+        Box::new(Plan {
+            name: None,
+            proof: None,
+            lane: self.lane,
+            by: self.by,
+            pin,
+            route_cookie,
+            channel,
+            _permit: self.permit,
+            _in_flight: self.in_flight,
+            server: self.server,
+        })
+    }
+}
+
+/// Everything between the decision and the connection: what the server is shown, a permit, the head it gets.
+pub(super) fn ready(
+    head: &RequestHead<'_, '_>,
+    world: &Snapshot,
+    runtime: &Runtime,
+    identity: &Arc<Identity>,
+    left: Option<Scheme>,
+    caller: &Caller<'_>,
+    now: Instant,
+    chosen: &Chosen<'_>,
+    bill: &mut Bill<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Result<Ready, Slow>, Refusal> {
+    let Chosen {
+        mailbox,
+        database,
+        server,
+        reason,
+        strip,
+    } = chosen;
     bill.route = Some(Routed {
         mailbox: mailbox.clone(),
-        database: database.clone(),
-        server: server.clone(),
+        database: (*database).clone(),
+        server: (*server).clone(),
         reason: reason.as_str(),
     });
-    let backend = world.servers.get(server).ok_or(Refusal::NoEligibleCopy {
-        database: database.clone(),
-        why: "its server is not configured",
-    })?;
+    let backend = world
+        .servers
+        .get(server)
+        .ok_or_else(|| Refusal::NoEligibleCopy {
+            database: (*database).clone(),
+            why: "its server is not configured",
+        })?;
     let lane = match left {
         Some(_) => None,
         None => {
@@ -449,7 +559,7 @@ fn route(
         (now, bill.time),
     )? {
         Ok(introduced) => introduced,
-        Err(slow) => return Ok(Admitted::Wait(slow)),
+        Err(slow) => return Ok(Err(slow)),
     };
     let limits = &world.settings.limits;
     let quota = Quota {
@@ -473,34 +583,19 @@ fn route(
                 .field
                 .as_ref()
                 .map(|(name, value)| (*name, value.as_str())),
-            strip_session_cookies: strip,
+            strip_session_cookies: *strip,
             route_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
         },
         out,
     );
     bill.ledger.server_out = Kinds::of_head(written);
-    Ok(Admitted::Forward(Box::new(Plan {
-        name: None,
-        proof: None,
+    Ok(Ok(Ready {
         lane,
         by,
-        pin: Pinning {
-            endpoint,
-            request_type: head.request_type,
-            user: identity.user.clone(),
-            mailbox,
-            database: database.clone(),
-            session: found.as_ref().and_then(|found| found.key),
-            is_known: found.as_ref().is_some_and(|found| found.is_known),
-        },
-        route_cookie: head
-            .route_cookie
-            .filter(|value| value.len() <= ROUTE_COOKIE_MAX)
-            .map(Into::into),
-        _permit: permit,
-        _in_flight: backend.meters(&runtime.metrics).request_started(),
+        permit,
+        in_flight: backend.meters(&runtime.metrics).request_started(),
         server: backend.clone(),
-    })))
+    }))
 }
 
 /// By which connection the server learns who the user is, and what it is shown.
@@ -550,7 +645,7 @@ fn introduce<'a>(
 
 /// The mailbox that is asked for and its database; without a `MailboxId`, the user's own. `user` is `None`
 /// where only the server knows who asks.
-fn asked_for(
+pub(super) fn asked_for(
     target: &Target<'_>,
     world: &Snapshot,
     user: Option<&UserName>,

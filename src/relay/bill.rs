@@ -9,8 +9,9 @@ use crate::config::settings::Scheme;
 use crate::ids::{RequestId, UserName};
 use crate::journal::Entry;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
-use crate::metrics::{Account, Counted, Finished, Outcome};
+use crate::metrics::{Account, Asked, Counted, Finished, Outcome};
 use crate::refusal::Refusal;
+use crate::rpch::Verb;
 use crate::runtime::Runtime;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -35,6 +36,8 @@ pub(crate) struct Bill<'d> {
     pub(crate) endpoint: Option<Endpoint>,
     /// Autodiscover, which is no endpoint of MAPI.
     pub(crate) dialect: Option<Dialect>,
+    /// A channel of Outlook Anywhere, which is none either.
+    pub(crate) channel: Option<Verb>,
     pub(crate) request_type: Option<RequestType>,
     pub(crate) user: Option<UserName>,
     pub(crate) scheme: Option<Scheme>,
@@ -108,6 +111,7 @@ impl<'d> Bill<'d> {
             is_settled: false,
             endpoint: None,
             dialect: None,
+            channel: None,
             request_type: None,
             user: None,
             scheme: None,
@@ -193,8 +197,17 @@ impl<'d> Bill<'d> {
         self.book(&measured.times, measured.ended);
     }
 
-    fn asked(&self) -> Option<(Endpoint, RequestType)> {
-        self.endpoint.zip(self.request_type)
+    /// True while nothing is known of what was asked for.
+    pub(crate) fn is_of_nothing(&self) -> bool {
+        self.endpoint.is_none() && self.channel.is_none()
+    }
+
+    fn asked(&self) -> Asked {
+        match (self.endpoint.zip(self.request_type), self.channel) {
+            (Some((endpoint, kind)), _) => Asked::Mapi(endpoint, kind),
+            (None, Some(verb)) => Asked::Channel(verb),
+            (None, None) => Asked::Other,
+        }
     }
 
     /// Notes that we ended it ourselves.
@@ -225,7 +238,7 @@ impl Bill<'_> {
         let metrics = &self.runtime.metrics;
         let asked = self.asked();
         match asked {
-            Some((endpoint, request_type)) => metrics.request_finished(&Finished {
+            Asked::Mapi(endpoint, request_type) => metrics.request_finished(&Finished {
                 endpoint,
                 request_type,
                 outcome: self.outcome,
@@ -237,7 +250,7 @@ impl Bill<'_> {
                 stands_for: look.stands_for(),
             }),
             // Nothing that MAPI knows was asked for.
-            None => {
+            Asked::Channel(_) | Asked::Other => {
                 if let Some(refusal) = refusal {
                     metrics.refused(refusal);
                 }
@@ -278,6 +291,7 @@ impl Bill<'_> {
             scheme: self.scheme,
             endpoint: self.endpoint,
             dialect: self.dialect,
+            channel: self.channel,
             request_type: self.request_type,
             request_id: self.request_id(),
             client_info: self.client_info(),

@@ -292,8 +292,8 @@ impl<S: Stream> Connection<S> {
                         unreachable.unwrap_or(Refusal::TooBusy("retry")),
                     ));
                 }
-                // Admit does slow work by itself.
-                Ok(Admitted::Wait(_)) => {
+                // Admit does slow work, and reads on, by itself.
+                Ok(Admitted::Wait(_) | Admitted::Peek(_)) => {
                     return Err(Stop::Refuse(Refusal::TooBusy("slow work")));
                 }
                 Err(stop) => return Err(stop),
@@ -346,7 +346,7 @@ impl<S: Stream> Connection<S> {
         }
         let limits = &world.settings.limits;
         let mut known = Known::default();
-        let mut is_partial = false;
+        let (mut is_partial, mut is_peeking) = (false, false);
         loop {
             out.0.clear();
             let caller = Caller {
@@ -372,6 +372,19 @@ impl<S: Stream> Connection<S> {
             )? {
                 Some(Admitted::Wait(slow)) => {
                     Box::pin(known.learn(slow, &mut self.memo, runtime, world, bill)).await?;
+                }
+                Some(Admitted::Peek(identity)) => {
+                    known.identity = Some(identity);
+                    if !std::mem::replace(&mut is_peeking, true) {
+                        self.late.set(after(limits.head_timeout));
+                    }
+                    if let Some(this) = shape.as_mut()
+                        && this.expects_continue
+                        && !std::mem::replace(&mut this.invited, true)
+                    {
+                        Box::pin(self.go_on(bill)).await?;
+                    }
+                    self.more_body().await?;
                 }
                 Some(admitted) => return Ok(admitted),
                 None => {

@@ -98,9 +98,17 @@ impl<'c, S: Stream> Exchange<'c, S> {
                     .map_err(Event::LegFailed);
             }
             if self.input.is_empty() {
-                match ready!(self.input.poll_fill(self.stream, usize::MAX, cx)) {
-                    Ok(0) | Err(_) => return Poll::Ready(Err(Event::ClientGone)),
-                    Ok(_) => {}
+                match self.input.poll_fill(self.stream, usize::MAX, cx) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Event::ClientGone)),
+                    Poll::Ready(Ok(_)) => {}
+                    // What a TLS session has taken and its socket not yet, must not wait for what
+                    // the client says next: that may be hours away.
+                    Poll::Pending => {
+                        return match Pin::new(&mut *self.leg).poll_flush(cx) {
+                            Poll::Ready(Err(error)) => Poll::Ready(Err(Event::LegFailed(error))),
+                            _ => Poll::Pending,
+                        };
+                    }
                 }
             }
             let taken = self.request.follow(self.input.data(), |_| {});
@@ -115,6 +123,15 @@ impl<'c, S: Stream> Exchange<'c, S> {
             Poll::Pending => self.late.poll(cx).map(|()| false),
         })
         .await
+    }
+
+    /// Says on the leg that no more comes, once everything that came is with the server; under the deadline.
+    pub(super) async fn hang_up(&mut self) {
+        poll_fn(|cx| match Pin::new(&mut *self.leg).poll_shutdown(cx) {
+            Poll::Ready(_ended) => Poll::Ready(()),
+            Poll::Pending => self.late.poll(cx),
+        })
+        .await;
     }
 
     /// Waits for the next thing to happen. `listens`: to the outside as well.

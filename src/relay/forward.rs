@@ -93,7 +93,7 @@ impl<S: Stream> Connection<S> {
     /// True where the client waits to be told to send its body.
     fn wants_invitation(&self, shape: Shape, length: u64) -> bool {
         let here = self.input.data().len().saturating_sub(shape.length) as u64;
-        shape.expects_continue && here < length
+        shape.expects_continue && !shape.invited && here < length
     }
 
     /// Tells it to.

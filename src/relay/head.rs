@@ -9,6 +9,7 @@ use crate::autodiscover::Dialect;
 use crate::mapi::cookies::pairs;
 use crate::mapi::{Flavour, RequestType};
 use crate::refusal::Refusal;
+use crate::rpch::Verb;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
 
@@ -26,6 +27,20 @@ pub enum Method {
     Get,
     /// Local pages without their body.
     Head,
+    /// Outlook Anywhere.
+    Rpc(Verb),
+}
+
+impl Method {
+    /// As it is on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Post => "POST",
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Rpc(verb) => verb.as_str(),
+        }
+    }
 }
 
 /// How a request says where its body ends.
@@ -138,7 +153,10 @@ pub fn read<'h, 'b>(
         "POST" => Method::Post,
         "GET" => Method::Get,
         "HEAD" => Method::Head,
-        _ => return Err(Refusal::MethodNotAllowed),
+        other => match Verb::read(other.as_bytes()) {
+            Some(verb) => Method::Rpc(verb),
+            None => return Err(Refusal::MethodNotAllowed),
+        },
     };
     let fields: &'h [Header<'b>] = parsed.headers;
     let facts = facts(fields, gate)?;
@@ -154,12 +172,14 @@ pub fn read<'h, 'b>(
     }
     match (target.place, method) {
         (Place::Mapi(_), Method::Post) | (Place::Health, Method::Get | Method::Head) => {}
-        (Place::Autodiscover(Dialect::Pox), _)
+        // Which of them, it says itself: where Outlook Anywhere is off, there is no such path.
+        (Place::Rpc(_), _) => {}
+        (Place::Autodiscover(Dialect::Pox), Method::Post | Method::Get | Method::Head)
         | (Place::Autodiscover(Dialect::Soap), Method::Post)
         | (Place::Autodiscover(Dialect::Json), Method::Get | Method::Head) => {}
         _ => return Err(Refusal::MethodNotAllowed),
     }
-    if method != Method::Post && facts.body != BodyLength::Counted(0) {
+    if matches!(method, Method::Get | Method::Head) && facts.body != BodyLength::Counted(0) {
         return Err(Refusal::Malformed("body on GET"));
     }
     Ok(Some(RequestHead {
@@ -390,7 +410,13 @@ impl RequestHead<'_, '_> {
     /// Returns its bytes so far.
     pub fn write(&self, with: &Forwarding<'_>, out: &mut Vec<u8>) -> HeadBytes {
         let begin = out.len();
-        out.extend_from_slice(b"POST ");
+        // What MAPI and Autodiscover bring to a server is posted, however it was asked for.
+        let method = match self.method {
+            Method::Rpc(verb) => verb.as_str(),
+            Method::Post | Method::Get | Method::Head => Method::Post.as_str(),
+        };
+        out.extend_from_slice(method.as_bytes());
+        out.push(b' ');
         self.target.write(out);
         out.extend_from_slice(b" HTTP/1.1\r\n");
         let mut bytes = HeadBytes {

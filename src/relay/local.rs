@@ -8,8 +8,8 @@ use super::refuse::{self, Manner};
 use crate::accounting::{HeadBytes, Kind};
 use crate::auth::Scheme;
 use crate::buffers::Scratch;
+use crate::mapi::ResponseCode;
 use crate::mapi::framing::Body;
-use crate::mapi::{Endpoint, ResponseCode};
 use crate::metrics::Outcome;
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
@@ -57,6 +57,10 @@ impl<S: Stream> Connection<S> {
                 let proof = self.memo.answer();
                 refuse::session_ended(bill, proof, manner, &mut out.0);
             }
+            Local::Echo => {
+                bill.status = 200;
+                refuse::echo(self.memo.answer(), manner, &mut out.0);
+            }
         }
         bill.outcome = Outcome::Local;
         self.finish(&out.0, shape, manner, bill).await
@@ -77,7 +81,7 @@ impl<S: Stream> Connection<S> {
         let mut manner = self.manner(shape, refusal.ends_connection());
         // A head that was refused has no shape, but its method still forbids a body.
         manner.is_head |=
-            shape.is_none() && bill.endpoint.is_none() && self.input.data().starts_with(b"HEAD ");
+            shape.is_none() && bill.is_of_nothing() && self.input.data().starts_with(b"HEAD ");
         let challenges: Vec<&str> = match (&refusal, self.memo.answer()) {
             // The next word of a conversation, or its last, which is owed whatever becomes of the request.
             (_, Some(word)) => vec![word],
@@ -88,7 +92,9 @@ impl<S: Stream> Connection<S> {
                 let refused = refusal.diagnosis().map(|_| Scheme::Bearer);
                 let name = shape.and_then(|shape| shape.name);
                 let is_bindable = self.memo.is_bindable();
-                challenges(&world, name, bill.endpoint, refused, is_bindable).collect()
+                let offered = offered(&world, name, bill);
+                let lines = world.auth.challenges(offered, refused, is_bindable);
+                lines.collect()
             }
             _ => Vec::new(),
         };
@@ -187,21 +193,18 @@ impl<S: Stream> Connection<S> {
     }
 }
 
-/// The challenges of a 401, in the order of the name that was asked for.
-/// `refused` is the scheme whose credential was refused, where that is to be said; `is_bindable` is the memo's.
-pub(super) fn challenges(
-    world: &Snapshot,
+/// The schemes of the path that was asked for, in the order of their challenges.
+pub(super) fn offered<'w>(
+    world: &'w Snapshot,
     name: Option<usize>,
-    endpoint: Option<Endpoint>,
-    refused: Option<Scheme>,
-    is_bindable: bool,
-) -> impl Iterator<Item = &str> {
-    let schemes = world
-        .settings
-        .names
-        .get(name.unwrap_or(0))
-        .map_or(&[][..], |name| name.offered(endpoint));
-    world.auth.challenges(schemes, refused, is_bindable)
+    bill: &Bill<'_>,
+) -> &'w [Scheme] {
+    let name = world.settings.names.get(name.unwrap_or(0));
+    match (name, bill.channel) {
+        (None, _) => &[],
+        (Some(name), Some(_)) => name.offered_to_channels(),
+        (Some(name), None) => name.offered(bill.endpoint),
+    }
 }
 
 /// How long unread bytes are taken after a last answer.

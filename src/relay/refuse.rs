@@ -4,6 +4,7 @@ use super::bill::Bill;
 use super::head::line;
 use crate::mapi::{RequestType, ResponseCode};
 use crate::refusal::{Diagnosis, Refusal};
+use crate::rpch::Rts;
 
 /// What clients take a MAPI server to call itself; the grammar is fixed. `[MS-OXCMAPIHTTP] 2.2.3.3.7`
 const SERVER_APPLICATION: &str = "Exchange/15.00.0847.4040";
@@ -35,10 +36,17 @@ pub(crate) fn refusal(
         b")</body></html>\r\n",
     ]
     .concat();
-    status_line(refusal.status(), out);
+    match (bill.channel, refusal.status()) {
+        // Clients of Outlook Anywhere look for the error in the reason phrase. [MS-RPCH] 2.1.2.1.3
+        (Some(_), 503) => {
+            let error = refusal.rpc_error();
+            out.extend_from_slice(format!("HTTP/1.1 503 {error}\r\n").as_bytes());
+        }
+        (_, status) => status_line(status, out),
+    }
     line(out, b"Cache-Control", b"private");
     line(out, b"Content-Type", b"text/html");
-    if let Some(code) = refusal.code() {
+    if let Some(code) = refusal.code().filter(|_| bill.channel.is_none()) {
         mapi_fields(code, bill, out);
     }
     for challenge in challenges {
@@ -61,8 +69,10 @@ pub(crate) fn refusal(
             itoa::Buffer::new().format(seconds).as_bytes(),
         );
     }
-    if matches!(refusal, Refusal::MethodNotAllowed) {
-        line(out, b"Allow", b"POST");
+    match refusal {
+        Refusal::MethodNotAllowed => line(out, b"Allow", b"POST"),
+        Refusal::VerbNotAllowed => line(out, b"Allow", b"RPC_IN_DATA, RPC_OUT_DATA"),
+        _ => {}
     }
     end(&body, manner, out);
 }
@@ -92,6 +102,16 @@ pub(crate) fn session_ended(
     ]
     .concat();
     end(&tagged, manner, out);
+}
+
+/// Appends the answer to whoever asks whether anybody is there. `proof`: header lines of the sender's scheme.
+/// `[MS-RPCH] 2.1.2.1.5, 2.2.4.48`
+pub(crate) fn echo(proof: Option<&str>, manner: Manner, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 200 Success\r\n");
+    line(out, b"Cache-Control", b"private");
+    line(out, b"Content-Type", b"application/rpc");
+    out.extend_from_slice(proof.unwrap_or_default().as_bytes());
+    end(&Rts::echo().encode(), manner, out);
 }
 
 /// Appends the health page, as a load balancer in front expects it of Exchange.

@@ -10,7 +10,7 @@ use super::exchange::{Event, Exchange};
 use super::head::Fields;
 use super::hold::Hold;
 use super::learn;
-use super::local::challenges;
+use super::local::offered;
 use super::pinned::Pinned;
 use crate::accounting::meter::enter;
 use crate::accounting::{Kind, Phase, Wire};
@@ -78,10 +78,12 @@ impl<S: Stream> Connection<S> {
         };
         let client = self.client.ip();
         let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
-        let outcome = match scene.plan.pin.request_type.names_a_url() {
-            false => scene.stream(&mut exchange, bill).await,
+        let names_a_url = scene.plan.pin.request_type.names_a_url();
+        let outcome = match (&scene.plan.channel, names_a_url) {
+            (None, false) => scene.stream(&mut exchange, bill).await,
             // Boxed: once in a session, and every other answer would keep room for it.
-            true => Box::pin(scene.url(&mut exchange, client, bill)).await,
+            (None, true) => Box::pin(scene.url(&mut exchange, client, bill)).await,
+            (Some(channel), _) => Box::pin(scene.channel(channel, &mut exchange, bill)).await,
         };
         let is_unread = !exchange.is_request_done();
         bill.ledger.client_in.add(Kind::Payload, exchange.moved);
@@ -131,7 +133,7 @@ impl Scene<'_> {
     }
 
     /// True where the client's connection owns the leg.
-    fn is_own(&self) -> bool {
+    pub(super) fn is_own(&self) -> bool {
         matches!(self.plan.by, By::Own(..))
     }
 
@@ -274,20 +276,7 @@ impl Scene<'_> {
                 true => head.reusable,
                 false => request_is_done || !head.body.is_done(),
             };
-        let name = self.plan.name;
-        let challenges = match (head.status, self.is_own()) {
-            (_, true) => None,
-            (401, false) => {
-                let endpoint = Some(pin.endpoint);
-                let lines = challenges(world, name, endpoint, None, self.is_bindable);
-                Some(Cow::Owned(lines.collect::<String>()))
-            }
-            // What the server says to a credential of ours is not the client's business; our own proof is.
-            _ => match self.plan.proof.as_deref() {
-                Some(proof) => Some(Cow::Borrowed(&*proof.0)),
-                None => (!world.handoff.is_passthrough()).then_some(Cow::Borrowed("")),
-            },
-        };
+        let challenges = self.challenges(head.status, bill);
         let rewrite = Rewrite {
             code: code.filter(|_| server.normalize && code != head.code),
             echo: head.code.filter(|_| server.normalize).map(|_| Echo {
@@ -325,8 +314,26 @@ impl Scene<'_> {
         })
     }
 
+    /// What stands for the server's own challenges; `None`: they pass.
+    pub(super) fn challenges(&self, status: u16, bill: &Bill<'_>) -> Option<Cow<'_, str>> {
+        let (world, name) = (self.world, self.plan.name);
+        match (status, self.is_own()) {
+            (_, true) => None,
+            (401, false) => {
+                let offered = offered(world, name, bill);
+                let lines = world.auth.challenges(offered, None, self.is_bindable);
+                Some(Cow::Owned(lines.collect::<String>()))
+            }
+            // What the server says to a credential of ours is not the client's business; our own proof is.
+            _ => match self.plan.proof.as_deref() {
+                Some(proof) => Some(Cow::Borrowed(&*proof.0)),
+                None => (!world.handoff.is_passthrough()).then_some(Cow::Borrowed("")),
+            },
+        }
+    }
+
     /// Our stamp on the answer, where the site wants it.
-    fn device(&self, bill: &Bill<'_>) -> Option<Device<'_>> {
+    pub(super) fn device(&self, bill: &Bill<'_>) -> Option<Device<'_>> {
         let id = self.world.settings.accounting.device_info.as_deref()?;
         let sent = bill.sent.unwrap_or(bill.began);
         let queue = sent.saturating_duration_since(bill.began).as_micros();
@@ -339,7 +346,7 @@ impl Scene<'_> {
     }
 
     /// Statuses that are said to us and not to the client.
-    fn check_status(&self, head: &AnswerHead<'_, '_>) -> Result<(), Stop> {
+    pub(super) fn check_status(&self, head: &AnswerHead<'_, '_>) -> Result<(), Stop> {
         let server = || self.server_name();
         let refused = |what| {
             Err(Refusal::ServerNonsense {
@@ -367,6 +374,9 @@ impl Scene<'_> {
             }
             // A server's word to its front end: the mailbox is elsewhere. It did nothing, but the
             // request has been sent, and what has been sent is not sent again.
+            (555, _) if self.plan.channel.is_some() => {
+                Err(Refusal::ChannelGone("the server says that the mailbox is elsewhere").into())
+            }
             (555, _) if self.plan.pin.request_type.opens_session() => {
                 Err(Refusal::NoEligibleCopy {
                     database: self.plan.pin.database.clone(),

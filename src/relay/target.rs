@@ -4,6 +4,7 @@ use crate::autodiscover::Dialect;
 use crate::autodiscover::json::JsonRequest;
 use crate::mapi::Endpoint;
 use crate::refusal::Refusal;
+use crate::rpch::{Destination, Folder, Service};
 
 /// Bytes of a target; MAPI URLs are about 100, servers refuse beyond 4000.
 const TARGET_MAX: usize = 2048;
@@ -19,6 +20,8 @@ pub enum Place {
     Health,
     /// Autodiscover.
     Autodiscover(Dialect),
+    /// Outlook Anywhere.
+    Rpc(Folder),
 }
 
 /// A target, read.
@@ -28,7 +31,8 @@ pub struct Target<'a> {
     pub place: Place,
     /// The query without its `?`, as written; servers match it byte for byte.
     pub query: Option<&'a str>,
-    /// What names the mailbox, as written: the value of `MailboxId`, or the address in a path of V2 JSON.
+    /// What names the mailbox, as written: the value of `MailboxId`, the address in a path of V2 JSON, or what stands
+    /// before the port in a channel's destination.
     pub mailbox: Option<&'a str>,
 }
 
@@ -61,7 +65,11 @@ impl<'a> Target<'a> {
             .find(|(known, _)| known.eq_ignore_ascii_case(path))
             .map(|(_, place)| *place);
         let Some(place) = place else {
-            return discovery(path, query);
+            let mut folders = Folder::ALL.into_iter();
+            return match folders.find(|folder| folder.path().eq_ignore_ascii_case(path)) {
+                Some(folder) => channel(folder, query),
+                None => discovery(path, query),
+            };
         };
         let mailbox = query.map(mailbox_in).transpose()?.flatten();
         Ok(Self {
@@ -77,12 +85,38 @@ impl<'a> Target<'a> {
             Place::Mapi(endpoint) => endpoint.path().as_bytes(),
             Place::Health => b"/mapi/healthcheck.htm",
             Place::Autodiscover(dialect) => dialect.path().as_bytes(),
+            Place::Rpc(folder) => folder.path().as_bytes(),
         });
         if let Some(query) = self.query {
             out.push(b'?');
             out.extend_from_slice(query.as_bytes());
         }
     }
+}
+
+/// Reads a target of Outlook Anywhere: `mailbox@domain:port`, and no other server, port or spelling. Without a query, as
+/// clients ask for challenges, there is no destination.
+#[cold]
+fn channel(folder: Folder, query: Option<&str>) -> Result<Target<'_>, Refusal> {
+    let query = query.filter(|query| !query.is_empty());
+    let mailbox = match query {
+        None => None,
+        Some(query) => {
+            let to = Destination::read(query)
+                .filter(|to| Service::of_port(to.port).is_some())
+                .ok_or(Refusal::Malformed("destination of a channel"))?;
+            // Never with an escape: nobody behind us may find another mailbox in it.
+            if to.server.contains('%') || !is_mailbox_id(to.server.as_bytes()) {
+                return Err(Refusal::BadMailboxId);
+            }
+            Some(to.server)
+        }
+    };
+    Ok(Target {
+        place: Place::Rpc(folder),
+        query,
+        mailbox,
+    })
 }
 
 /// Reads a target of Autodiscover. Its path is exact but for case, and XML has no query: an address that
@@ -345,6 +379,66 @@ mod tests {
                 matches!(Target::read(target), Err(Refusal::Malformed(_))),
                 "{target}"
             );
+        }
+    }
+
+    #[test]
+    fn a_channel_goes_to_a_mailbox_and_one_of_three_ports() {
+        for (path, sent) in [
+            ("/rpc/rpcproxy.dll", "/rpc/rpcproxy.dll"),
+            ("/RPC/RpcProxy.DLL", "/rpc/rpcproxy.dll"),
+            ("/RpcWithCert/RpcProxy.dll", "/rpcwithcert/rpcproxy.dll"),
+        ] {
+            for port in [6001, 6002, 6004] {
+                let target = format!("{path}?{ID}:{port}");
+                let read = Target::read(&target).unwrap();
+                assert_eq!(read.mailbox, Some(ID));
+                let mut out = Vec::new();
+                read.write(&mut out);
+                assert_eq!(out, format!("{sent}?{ID}:{port}").as_bytes());
+            }
+        }
+        assert_eq!(Target::read("/rpc/rpcproxy.dll?").unwrap().mailbox, None);
+        for query in [
+            format!("{ID}:593"),
+            format!("{ID}:6003"),
+            format!("{ID}:80"),
+            format!("{ID}:06001"),
+            format!("{ID}:+6001"),
+            format!("{ID}:6001:6001"),
+            format!("{ID}:6001&x=y"),
+            ID.to_owned(),
+            "localhost:3388".to_owned(),
+            "mbx1.contoso.test:6001".to_owned(),
+            "127.0.0.1:6001".to_owned(),
+            "a%40b:6001".to_owned(),
+            "a@b%2fc:6001".to_owned(),
+            "a@b/../c:6001".to_owned(),
+            "a@b@c:6001".to_owned(),
+            "@b:6001".to_owned(),
+            "MailboxId=a@b:6001".to_owned(),
+        ] {
+            let target = format!("/rpc/rpcproxy.dll?{query}");
+            assert!(
+                matches!(
+                    Target::read(&target),
+                    Err(Refusal::BadMailboxId | Refusal::Malformed(_))
+                ),
+                "{query}"
+            );
+        }
+        for path in [
+            "/rpc",
+            "/rpc/",
+            "/rpc/rpcproxy.dll/",
+            "/rpc/rpcproxy.dll/x",
+            "/rpc//rpcproxy.dll",
+            "/rpc/../rpc/rpcproxy.dll",
+            "/rpc/rpcproxy%2edll",
+            "/rpcwithcert/",
+            "/rpc/en-us/rpcproxy.dll",
+        ] {
+            assert_eq!(Target::read(path), Err(Refusal::UnknownPath), "{path}");
         }
     }
 

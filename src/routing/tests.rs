@@ -232,3 +232,39 @@ fn check(site: &Site, question: &Question<'_>, decision: &Decision<'_>) {
         Decision::Refuse(_) => {}
     }
 }
+
+#[test]
+fn a_channel_goes_to_the_active_copy_or_follows_its_virtual_connection_or_goes_nowhere() {
+    let placement = |active| Placement::new(&databases(active));
+    let [a, b] = ["A", "B"].map(ServerName::new);
+    let db1 = DatabaseName::new("DB1");
+    let up = health(&[], 0);
+    let all = |_: &ServerName| true;
+    let on_a = placement("A");
+    let on_b = placement("B");
+
+    let first = channel(&db1, None, &[], &on_a, &up, all);
+    assert_eq!(first, Ok((&a, RouteReason::ActiveCopy)));
+    let second = channel(&db1, Some(&a), &[], &on_a, &up, all);
+    assert_eq!(second, Ok((&a, RouteReason::Pinned)));
+    let tried = [a.clone()];
+    let retried = channel(&db1, None, &tried, &on_b, &up, all);
+    assert_eq!(retried, Ok((&b, RouteReason::Retried)));
+
+    // Whatever is healthy: it cannot be moved, and a passive copy serves nobody.
+    let moved = channel(&db1, Some(&a), &[], &on_b, &up, all);
+    assert_eq!(moved, Err(Refusal::ChannelGone(MOVED)));
+    let unknown = DatabaseName::new("DB9");
+    for refused in [
+        channel(&unknown, None, &[], &on_a, &up, all),
+        channel(&db1, None, &tried, &on_a, &up, all),
+        channel(&db1, None, &[], &on_a, &health(&["A"], 0), all),
+        channel(&db1, Some(&a), &[], &on_a, &health(&["A"], 0), all),
+        channel(&db1, None, &[], &on_a, &up, |server| *server != a),
+    ] {
+        assert!(
+            matches!(refused, Err(Refusal::NoEligibleCopy { .. })),
+            "{refused:?}"
+        );
+    }
+}

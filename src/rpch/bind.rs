@@ -38,6 +38,15 @@ pub const ASYNC_EMSMDB: Syntax = Syntax {
     version: (0, 1),
 };
 
+/// The address book. `[MS-OXNSPI] 1.9`
+pub const NSPI: Syntax = Syntax {
+    uuid: [
+        0x18, 0x5a, 0xcc, 0xf5, 0x64, 0x42, 0x1a, 0x10, 0x8c, 0x59, 0x08, 0x00, 0x2b, 0x2f, 0x84,
+        0x26,
+    ],
+    version: (56, 0),
+};
+
 impl Syntax {
     fn write(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(&self.uuid);

@@ -3,7 +3,7 @@
 mod beginning;
 mod command;
 
-pub use beginning::{Beginning, virtual_connection};
+pub use beginning::{Beginning, FIRST_MAX, First, first, virtual_connection};
 pub use command::{Ack, Command, Forward};
 
 use super::BadPdu;

@@ -34,6 +34,22 @@ impl Verb {
         }
     }
 
+    /// Both, in the order of their indices.
+    pub const ALL: [Self; 2] = [Self::In, Self::Out];
+
+    /// The word used in logs and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+        }
+    }
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// Reads a method; they are written in capitals. `[RFC9110] 9.1`
     pub fn read(method: &[u8]) -> Option<Self> {
         [Self::In, Self::Out]
@@ -45,6 +61,63 @@ impl Verb {
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What logs and metrics call all this where MAPI over HTTP has an endpoint.
+pub const ENDPOINT: &str = "outlook_anywhere";
+
+/// The folder a channel's URL names. Servers may ask for other credentials in one than in the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// `/rpc`
+    Rpc,
+    /// `/rpcwithcert`
+    RpcWithCert,
+}
+
+impl Folder {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Rpc, Self::RpcWithCert];
+
+    /// The one spelling of its path that we send to a server.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Rpc => "/rpc/rpcproxy.dll",
+            Self::RpcWithCert => "/rpcwithcert/rpcproxy.dll",
+        }
+    }
+}
+
+/// What answers behind a port. A closed list: a door that let its clients choose any port would connect them to
+/// anything. `[MS-OXCRPC] 2.1, [MS-OXABREF] 2.1, [MS-OXNSPI] 2.1`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// 6001: the mailbox store.
+    Store,
+    /// 6002: who tells where the address book is.
+    Referral,
+    /// 6004: the address book.
+    Directory,
+}
+
+impl Service {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Store, Self::Referral, Self::Directory];
+
+    /// Its port.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Store => 6001,
+            Self::Referral => 6002,
+            Self::Directory => 6004,
+        }
+    }
+
+    /// What is behind a port.
+    pub fn of_port(port: u16) -> Option<Self> {
+        let mut known = Self::ALL.into_iter();
+        known.find(|service| service.port() == port)
     }
 }
 
@@ -61,7 +134,9 @@ impl<'a> Destination<'a> {
     /// Reads `server:port`. Says nothing about whether we know the server.
     pub fn read(query: &'a str) -> Option<Self> {
         let (server, port) = query.rsplit_once(':')?;
-        if server.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        // One spelling of a number: whoever reads it behind us must not find another.
+        let canonical = !port.starts_with('0') && port.bytes().all(|byte| byte.is_ascii_digit());
+        if server.is_empty() || !canonical {
             return None;
         }
         let port = port.parse().ok()?;
@@ -90,6 +165,25 @@ impl Opening {
     }
 }
 
+/// A Win32 error in the reason phrase of a 503: `RPC Error: 6ba`. `[MS-RPCH] 2.1.2.1.3`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RpcError(pub u32);
+
+impl RpcError {
+    /// The server is not to be had.
+    pub const SERVER_UNAVAILABLE: Self = Self(0x6ba);
+    /// The server is too busy.
+    pub const SERVER_TOO_BUSY: Self = Self(0x6bb);
+    /// What was said is not the protocol.
+    pub const PROTOCOL_ERROR: Self = Self(0x6c0);
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RPC Error: {:x}", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,9 +206,30 @@ mod tests {
                 port: 6001
             })
         );
-        for wrong in ["", "mbx1", ":6001", "mbx1:", "mbx1:+6001", "mbx1:66001"] {
+        for wrong in [
+            "",
+            "mbx1",
+            ":6001",
+            "mbx1:",
+            "mbx1:+6001",
+            "mbx1:66001",
+            "mbx1:06001",
+        ] {
             assert_eq!(Destination::read(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn behind_three_ports_there_is_something() {
+        let known: Vec<u16> = (0..=u16::MAX)
+            .filter(|port| Service::of_port(*port).is_some())
+            .collect();
+        assert_eq!(known, [6001, 6002, 6004]);
+    }
+
+    #[test]
+    fn an_error_reads_as_clients_look_for_it() {
+        assert_eq!(RpcError::SERVER_UNAVAILABLE.to_string(), "RPC Error: 6ba");
     }
 
     #[test]

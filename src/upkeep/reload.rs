@@ -198,6 +198,8 @@ impl ReloadLoop {
         self.runtime
             .sessions
             .set_capacity(next.settings.sessions.capacity);
+        let most = next.settings.limits.virtual_connections;
+        self.runtime.channels.set_capacity(most);
         self.runtime
             .usage
             .set_entries(next.settings.accounting.usage_entries, clock());

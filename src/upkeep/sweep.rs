@@ -21,6 +21,9 @@ pub(super) async fn sessions(runtime: Arc<Runtime>) {
             tracing::debug!(expired, "sessions expired");
         }
         runtime.metrics.set_sessions(runtime.sessions.len());
+        runtime.channels.sweep(Instant::now());
+        let channels = runtime.channels.len();
+        runtime.metrics.set_virtual_connections(channels);
         let guard = runtime.snapshot().auth.sweep_guard(Instant::now());
         runtime
             .metrics

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests begin somewhere in time")]
 
+use crate::channels::ChannelTable;
 use crate::config::Settings;
 use crate::config::settings::{
     Access, AccessLog, Accounting, Admin, AuthSettings, Authenticates, Autodiscover,
@@ -26,8 +27,9 @@ pub(crate) fn runtime(settings: Settings) -> (Arc<Runtime>, mpsc::Receiver<Sight
     let journal = Journal::start(&settings.logging, &metrics).unwrap();
     let started = (Instant::now(), SystemTime::now());
     let sessions = SessionTable::new(settings.sessions.capacity, [7; 16], started.0);
+    let channels = ChannelTable::new(settings.limits.virtual_connections, [7; 16], started.0);
     let first = Snapshot::build(settings, None).unwrap();
-    Runtime::new(first, sessions, metrics, journal, started)
+    Runtime::new(first, (sessions, channels), metrics, journal, started)
 }
 
 pub(crate) fn server(name: &str, address: SocketAddr) -> Arc<Server> {
@@ -112,6 +114,7 @@ pub(crate) fn settings() -> Settings {
             default_pending_period: second,
             notification_wait: second,
             connections: 100,
+            virtual_connections: 100,
             requests_per_user: 10,
             move_jitter: second,
             drain: second,

@@ -9,7 +9,6 @@ use crate::config::settings::{
     Admin, AutodiscoverMode, ClientCertificates, Listener, PublicName, Scheme, Tls,
 };
 use crate::config::values;
-use crate::mapi::Endpoint;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -186,22 +185,18 @@ fn name(section: &Section<'_>, site: Option<AutodiscoverMode>) -> Option<PublicN
     let url = |_: &_, text: &str| values::mapi_url(text).map(|(url, _)| url);
     let host = section.read("host", |_, text| values::host_name(text))?;
     let authentication = schemes(section);
-    let mut endpoints = [None, None];
+    let [mut emsmdb, mut nspi, mut channels] = [None, None, None];
     for path in section.items("paths") {
         let own = schemes(&path);
-        let endpoint = match path.text("path").as_deref() {
-            Some("/mapi/emsmdb") => Endpoint::Emsmdb,
-            Some("/mapi/nspi") => Endpoint::Nspi,
+        let written = path.text("path").unwrap_or_default();
+        let place = match written.as_str() {
+            "/mapi/emsmdb" => &mut emsmdb,
+            "/mapi/nspi" => &mut nspi,
+            "/rpc" => &mut channels,
             _ => continue,
         };
-        let place = endpoints.get_mut(endpoint.index());
-        if let Some(place) = place
-            && place.replace(own).is_some()
-        {
-            let what = format!(
-                "the path {} is here a second time",
-                quoted(endpoint_path(endpoint))
-            );
+        if place.replace(own).is_some() {
+            let what = format!("the path {} is here a second time", quoted(&written));
             let complaint = Complaint::new(what, "keep one of the two");
             path.desk.error(&path.place("path"), complaint);
         }
@@ -216,16 +211,9 @@ fn name(section: &Section<'_>, site: Option<AutodiscoverMode>) -> Option<PublicN
             .unwrap_or(AutodiscoverMode::Off),
         host,
         authentication,
-        endpoints,
+        endpoints: [emsmdb, nspi],
+        channels,
     })
-}
-
-/// The path that names an endpoint in a name's `paths`.
-fn endpoint_path(endpoint: Endpoint) -> &'static str {
-    match endpoint {
-        Endpoint::Emsmdb => "/mapi/emsmdb",
-        Endpoint::Nspi => "/mapi/nspi",
-    }
 }
 
 /// What a name, or a path of it, accepts.

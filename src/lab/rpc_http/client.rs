@@ -36,6 +36,8 @@ pub struct Options {
     pub seal: Option<Seal>,
     /// Bytes after which its IN channel is replaced.
     pub in_lifetime: u32,
+    /// A sign of life is sent when nothing else was for half of this.
+    pub keepalive: Duration,
     /// How long it waits for an answer that is not held.
     pub answer_timeout: Duration,
     /// How long it waits for a held one.
@@ -69,6 +71,7 @@ impl Options {
             window: WINDOW,
             seal: None,
             in_lifetime: LIFETIME - (64 << 10),
+            keepalive: Duration::from_secs(300),
             answer_timeout: Duration::from_secs(60),
             wait_timeout: Duration::from_secs(330),
             tap: None,

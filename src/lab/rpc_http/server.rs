@@ -15,7 +15,7 @@ use crate::rpch::Cookie;
 use crate::rpch::verbs::LIFETIME;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -83,6 +83,7 @@ pub struct RpcServer {
 struct Server {
     options: Options,
     virtuals: Mutex<HashMap<Cookie, Arc<Virtual>>>,
+    heads: Mutex<VecDeque<Vec<u8>>>,
     /// Counts up when something happened that waits are told of.
     events: watch::Sender<u64>,
     /// Counts up when connections are cut.
@@ -105,6 +106,7 @@ impl RpcServer {
         let server = Arc::new(Server {
             options,
             virtuals: Mutex::default(),
+            heads: Mutex::default(),
             events: watch::Sender::new(0),
             cut: watch::Sender::new(0),
             open: AtomicUsize::new(0),
@@ -141,6 +143,17 @@ impl RpcServer {
         self.server.open.load(Ordering::Relaxed)
     }
 
+    /// The last request heads as they were on the wire, oldest first.
+    pub fn heads(&self) -> Vec<Vec<u8>> {
+        self.server.heads.lock().iter().cloned().collect()
+    }
+
+    /// Signs of life sent on the virtual connections that are open now.
+    pub fn pings(&self) -> u64 {
+        let virtuals = self.server.virtuals.lock();
+        virtuals.values().map(|found| found.pings()).sum()
+    }
+
     /// Virtual connections of which a channel is open now.
     pub fn virtual_connections(&self) -> usize {
         self.server.virtuals.lock().len()
@@ -175,6 +188,14 @@ impl Drop for RpcServer {
 }
 
 impl Server {
+    fn record(&self, head: &[u8]) {
+        let mut heads = self.heads.lock();
+        if heads.len() >= HEADS_KEPT {
+            heads.pop_front();
+        }
+        heads.push_back(head.to_vec());
+    }
+
     /// Who asks, by the value of `Authorization`.
     fn user(&self, authorization: Option<&str>) -> Option<UserName> {
         let authorization = authorization?;
@@ -226,6 +247,9 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         });
     }
 }
+
+/// Request heads that are kept.
+const HEADS_KEPT: usize = 64;
 
 /// Counts a connection while it lives.
 #[derive(Debug)]

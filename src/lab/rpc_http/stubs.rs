@@ -13,6 +13,13 @@ pub const ASYNC_CONNECT_EX: u16 = 14;
 /// Waits for an event, in the interface of its own. `[MS-OXCRPC] 3.3.4.1`
 pub const ASYNC_WAIT_EX: u16 = 0;
 
+/// Begins a session with the address book, in its interface. `[MS-OXNSPI] 3.1.4.1.1`
+pub const NSPI_BIND: u16 = 0;
+/// Ends it. `[MS-OXNSPI] 3.1.4.1.2`
+pub const NSPI_UNBIND: u16 = 1;
+/// Bytes of a `STAT`. `[MS-OXNSPI] 2.2.8`
+const STAT_BYTES: usize = 36;
+
 /// The stub data are not those of the procedure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stub data end inside {0}")]
@@ -314,6 +321,28 @@ const AUXILIARY_MAX: u32 = 0x1008;
 const CLIENT_VERSION: [u16; 3] = [15, 0x8000 | 4569, 1000];
 /// Exchange 2013.
 const SERVER_VERSION: [u16; 3] = [15, 0x8000 | 847, 32];
+
+/// Reads an `NspiBind`; whether it asks for the server's GUID. `[MS-OXNSPI] 3.1.4.1.1`
+///
+/// # Errors
+/// The stub data end too early.
+pub fn read_nspi_bind(stub: &[u8]) -> Result<bool, BadStub> {
+    let guid = stub.get(4 + STAT_BYTES..).ok_or(BadStub("pStat"))?;
+    let referent = guid.first_chunk::<4>().ok_or(BadStub("pServerGuid"))?;
+    Ok(*referent != [0; 4])
+}
+
+/// The answer to an `NspiBind`, with the server's GUID where it was asked for.
+pub fn nspi_bind_answer(server: Option<[u8; 16]>, handle: &Handle) -> Vec<u8> {
+    let mut to = Writer::default();
+    to.u32(if server.is_some() { 0x0002_0000 } else { 0 });
+    if let Some(guid) = server {
+        to.0.extend_from_slice(&guid);
+    }
+    to.handle(handle);
+    to.u32(0);
+    to.0
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,10 @@
 
 use super::command::Command;
 use super::{Cookie, HEAD_BYTES, NONE, RECYCLE, Rts, VERSION};
+use crate::rpch::Verb;
 use crate::rpch::bytes::Fields;
 use crate::rpch::pdu::{self, Kind};
+use crate::rpch::verbs::{LIFETIME_MAX, LIFETIME_MIN, OUT_LENGTH, OUT_SUCCESSOR_LENGTH};
 
 /// The virtual connection that the first bytes of a channel belong to; `None` where they are no beginning of one, or
 /// fewer than [`PEEK_BYTES`](super::PEEK_BYTES). Reads nothing behind the cookie, and allocates nothing. `[MS-RPCH] 2.2.4.2, 2.2.4.5`
@@ -17,6 +19,48 @@ pub fn virtual_connection(first: &[u8]) -> Option<Cookie> {
     let cookie = from.array("Cookie").ok()?;
     begins.then_some(Cookie(cookie))
 }
+
+/// What the first bytes of a channel are, while they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// Too few of them to tell.
+    Short,
+    /// This.
+    Is(Beginning),
+    /// Nothing that begins a channel.
+    Wrong,
+}
+
+/// Reads the PDU a channel begins with as far as it is here. Never wants more than [`FIRST_MAX`] bytes: what cannot
+/// become a beginning is wrong as soon as that shows.
+pub fn first(bytes: &[u8]) -> First {
+    let known = bytes.get(..pdu::HEAD_BYTES).unwrap_or(bytes);
+    let begin = [5, 0, Kind::RTS.0, pdu::WHOLE, 0x10, 0, 0, 0];
+    if known.iter().zip(begin).any(|(byte, known)| *byte != known) {
+        return First::Wrong;
+    }
+    let Ok(head) = pdu::Head::read(bytes) else {
+        return match bytes.len() < pdu::HEAD_BYTES {
+            true => First::Short,
+            false => First::Wrong,
+        };
+    };
+    let length = usize::from(head.length);
+    if !(super::PEEK_BYTES..=FIRST_MAX).contains(&length) {
+        return First::Wrong;
+    }
+    let Some(whole) = bytes.get(..length) else {
+        return First::Short;
+    };
+    let rts = Rts::decode(whole).ok();
+    match rts.and_then(|rts| Beginning::of(&rts)) {
+        Some(beginning) => First::Is(beginning),
+        None => First::Wrong,
+    }
+}
+
+/// Bytes of the longest PDU that a channel begins with: a `CONN/B1`. `[MS-RPCH] 2.2.4.5`
+pub const FIRST_MAX: usize = 104;
 
 /// How a channel begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +110,35 @@ pub enum Beginning {
 }
 
 impl Beginning {
+    /// The virtual connection it belongs to.
+    pub fn connection(&self) -> Cookie {
+        match self {
+            Self::Out { connection, .. }
+            | Self::In { connection, .. }
+            | Self::OutSuccessor { connection, .. }
+            | Self::InSuccessor { connection, .. } => *connection,
+        }
+    }
+
+    /// True for the Content-Length of a request that begins so. `[MS-RPCH] 2.1.2.1.1, 2.1.2.1.2`
+    pub fn fits(&self, length: u64) -> bool {
+        match self {
+            Self::Out { .. } => length == OUT_LENGTH,
+            Self::OutSuccessor { .. } => length == OUT_SUCCESSOR_LENGTH,
+            Self::In { .. } | Self::InSuccessor { .. } => {
+                (LIFETIME_MIN..=LIFETIME_MAX).contains(&length)
+            }
+        }
+    }
+
+    /// Which way its channel carries.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::Out { .. } | Self::OutSuccessor { .. } => Verb::Out,
+            Self::In { .. } | Self::InSuccessor { .. } => Verb::In,
+        }
+    }
+
     /// What a PDU begins; `None` where it begins nothing.
     pub fn of(rts: &Rts) -> Option<Self> {
         use Command as C;

@@ -264,3 +264,68 @@ proptest! {
         let _ = virtual_connection(&behind);
     }
 }
+
+#[test]
+fn a_beginning_cut_anywhere_is_short_and_whole_is_itself() {
+    let [one, two, three] = [1, 2, 3].map(|byte| Cookie([byte; 16]));
+    for (rts, length) in [
+        (Rts::conn_a1(one, two, 65_536), 76),
+        (Rts::conn_b1(one, two, 1 << 30, 300_000, three), 1 << 30),
+        (Rts::in_r_a1(one, two, three), 128 << 10),
+        (Rts::out_r_a3(one, two, three, 65_536), 120),
+    ] {
+        let bytes = rts.encode();
+        for cut in 0..bytes.len() {
+            assert_eq!(first(&bytes[..cut]), First::Short, "{cut}");
+        }
+        let behind = [&bytes[..], &[0xff; 40]].concat();
+        for whole in [&bytes, &behind] {
+            let First::Is(beginning) = first(whole) else {
+                panic!("{rts:?} is not a beginning");
+            };
+            assert_eq!(beginning.connection(), one);
+            assert!(beginning.fits(length));
+            assert!(!beginning.fits(77));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_become_a_beginning_is_wrong_as_soon_as_that_shows() {
+    assert_eq!(first(b"G"), First::Wrong);
+    assert_eq!(first(b"\x05\x01"), First::Wrong);
+    assert_eq!(first(&Rts::ping().encode()), First::Wrong);
+    assert_eq!(first(&Rts::conn_a3(1).encode()), First::Wrong);
+    // As long as a fragment may be: nobody waits for it.
+    let mut long = Rts::conn_a1(Cookie([1; 16]), Cookie([2; 16]), 1).encode();
+    long[8..10].copy_from_slice(&u16::MAX.to_le_bytes());
+    assert_eq!(first(&long[..16]), First::Wrong);
+    let bind = [5, 0, 11, 3, 0x10, 0, 0, 0, 72, 0, 0, 0, 1, 0, 0, 0];
+    assert_eq!(first(&bind), First::Wrong);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_judged_without_a_panic_and_within_a_bound(
+        begin in any::<bool>(), bytes in proptest::collection::vec(any::<u8>(), 0..200)
+    ) {
+        let mut bytes = bytes;
+        if begin {
+            bytes.splice(0..0, [5, 0, 20, 3, 0x10, 0, 0, 0]);
+        }
+        let judged = first(&bytes);
+        if bytes.len() >= FIRST_MAX {
+            prop_assert_ne!(judged, First::Short);
+        }
+    }
+
+    #[test]
+    fn a_changed_beginning_is_never_taken_for_another_kind(at in 0..76_usize, byte in any::<u8>()) {
+        let mut bytes = Rts::conn_a1(Cookie([1; 16]), Cookie([2; 16]), 65_536).encode();
+        bytes[at] = byte;
+        if let First::Is(beginning) = first(&bytes) {
+            let is_out = matches!(beginning, Beginning::Out { .. });
+            prop_assert!(is_out);
+        }
+    }
+}

@@ -196,6 +196,7 @@ pub(super) async fn say(
             None => {
                 tokio::select! {
                     changed = news.changed() => changed.map_err(|dropped| Trouble::Lost(dropped.to_string()))?,
+                    () = tokio::time::sleep(options.keepalive / 2) => channel.say(&Rts::ping().encode()).await?,
                     // Nothing is ever answered here but that the channel is refused.
                     refused = channel.head() => {
                         refused?;

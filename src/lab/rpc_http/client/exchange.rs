@@ -73,7 +73,7 @@ impl Exchange {
             connection,
             incoming,
             crate::rpch::verbs::LIFETIME,
-            300_000,
+            u32::try_from(options.keepalive.as_millis()).unwrap_or(u32::MAX),
             group,
         );
         let within = options.answer_timeout;

@@ -37,6 +37,7 @@ pub(super) async fn serve(server: Arc<Server>, tcp: TcpStream) -> io::Result<()>
         let Ok(head) = inbound.head(HEAD_TIMEOUT).await else {
             return Ok(());
         };
+        server.record(&head.raw);
         let Some((verb, to, opening)) = asked(&head) else {
             return refuse(&mut inbound.wire, "404 Not Found").await;
         };
@@ -185,7 +186,8 @@ async fn out(
                 whole(&found, options.partner_timeout).await?;
                 found.say(&Rts::conn_c2(options.window, timeout));
             }
-            carry(&found, channel, options.out_lifetime, &mut write).await
+            let lifetime = options.out_lifetime;
+            carry(&found, channel, lifetime, options.connection_timeout / 2, &mut write).await
         } => outcome,
         () = gone(&mut read) => Err(io::ErrorKind::ConnectionAborted.into()),
         _ = ended.wait_for(|ended| *ended) => Ok(Carried::Ended),
@@ -242,6 +244,7 @@ async fn carry(
     found: &Virtual,
     channel: Cookie,
     lifetime: u32,
+    ping: Duration,
     write: &mut WriteHalf<Wire>,
 ) -> io::Result<Carried> {
     let mut news = found.news();
@@ -257,8 +260,16 @@ async fn carry(
                 write.shutdown().await?;
                 return Ok(Carried::Replaced);
             }
-            Next::Wait if news.changed().await.is_err() => return Ok(Carried::Ended),
-            Next::Wait => {}
+            Next::Wait => match tokio::time::timeout(ping, news.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Ok(Carried::Ended),
+                // Nothing for half of the time that was announced: a sign of life. [MS-RPCH] 3.2.1.2.1
+                Err(_) => {
+                    write.write_all(&Rts::ping().encode()).await?;
+                    write.flush().await?;
+                    found.pinged();
+                }
+            },
         }
     }
 }

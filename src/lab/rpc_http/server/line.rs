@@ -7,7 +7,7 @@ use super::virtual_connection::Virtual;
 use crate::lab::mailbox_server::http::Inbound;
 use crate::lab::rpc_http::stubs;
 use crate::rpch::Rts;
-use crate::rpch::bind::{ASYNC_EMSMDB, Bind, BindAck, EMSMDB, NDR, Syntax, Verdict};
+use crate::rpch::bind::{ASYNC_EMSMDB, Bind, BindAck, EMSMDB, NDR, NSPI, Syntax, Verdict};
 use crate::rpch::pdu::{self, Call, Fragment, Kind, Seal, Way};
 use crate::rpch::rts::{Command, Forward};
 use parking_lot::Mutex;
@@ -93,7 +93,8 @@ impl Line {
 
     fn bound(&self, bind: &Bind) -> BindAck {
         let verdicts = bind.contexts.iter().map(|context| {
-            let is_known = [EMSMDB.uuid, ASYNC_EMSMDB.uuid].contains(&context.interface.uuid)
+            let is_known = [EMSMDB.uuid, ASYNC_EMSMDB.uuid, NSPI.uuid]
+                .contains(&context.interface.uuid)
                 && context.transfers.contains(&NDR);
             if is_known {
                 self.interfaces.lock().insert(context.id, context.interface);

@@ -4,7 +4,7 @@ use crate::ids::ServerName;
 use crate::lab::rpc_http::stubs::{self, BadStub, Handle};
 use crate::lab::work::{LOGON, Operations, REGISTER_NOTIFICATION, logon, one, registered};
 use crate::mapi::bodies::{Body as _, ExecuteRequest, ExecuteSuccess};
-use crate::rpch::bind::{ASYNC_EMSMDB, EMSMDB, Syntax};
+use crate::rpch::bind::{ASYNC_EMSMDB, EMSMDB, NSPI, Syntax};
 use std::collections::{HashMap, HashSet};
 
 /// Sessions opened on one virtual connection, and what they may be told of.
@@ -34,6 +34,8 @@ pub(super) enum Outcome {
     Fault(u32),
 }
 
+/// The lab's address book.
+const NSPI_SERVER: [u8; 16] = *b"mapigate-lab-gal";
 /// There is no such procedure. `[C706] Appendix E`
 const NO_SUCH_PROCEDURE: u32 = 0x1c01_0002;
 /// The handle is not one of this connection. `[C706] Appendix E`
@@ -102,6 +104,20 @@ impl Store {
                     true => Outcome::Wait,
                     // [MS-OXCRPC] 3.3.4.1: an invalid handle is told that something happened.
                     false => Outcome::Answer(stubs::wait_answer(true)),
+                }
+            }
+            (uuid, stubs::NSPI_BIND) if uuid == NSPI.uuid => {
+                let guid = stubs::read_nspi_bind(stub)?.then_some(NSPI_SERVER);
+                let handle = Handle::new();
+                self.sessions.insert(handle);
+                Outcome::Opened(stubs::nspi_bind_answer(guid, &handle))
+            }
+            (uuid, stubs::NSPI_UNBIND) if uuid == NSPI.uuid => {
+                let handle = stubs::read_handle(stub)?;
+                match self.sessions.remove(&handle) {
+                    // UnbindSuccess. [MS-OXNSPI] 3.1.4.1.2
+                    true => Outcome::Answer(stubs::handle_answer(&Handle::default(), 1)),
+                    false => Outcome::Fault(WRONG_HANDLE),
                 }
             }
             _ => Outcome::Fault(NO_SUCH_PROCEDURE),
@@ -182,6 +198,29 @@ mod tests {
         assert_eq!(
             store.call(&EMSMDB, stubs::ASYNC_WAIT_EX, &wait),
             Outcome::Fault(NO_SUCH_PROCEDURE)
+        );
+    }
+
+    #[test]
+    fn the_address_book_is_bound_once_and_unbound_once() {
+        let (mut store, _) = store();
+        let mut stub = vec![0; 4 + 36];
+        stub.extend([0, 0, 2, 0]);
+        stub.extend([0; 16]);
+        let Outcome::Opened(answer) = store.call(&NSPI, stubs::NSPI_BIND, &stub) else {
+            panic!("not bound");
+        };
+        assert_eq!(answer.len(), 4 + 16 + 20 + 4);
+        let mut unbind = answer[20..40].to_vec();
+        unbind.extend([0; 4]);
+
+        assert!(matches!(
+            store.call(&NSPI, stubs::NSPI_UNBIND, &unbind),
+            Outcome::Answer(_)
+        ));
+        assert_eq!(
+            store.call(&NSPI, stubs::NSPI_UNBIND, &unbind),
+            Outcome::Fault(WRONG_HANDLE)
         );
     }
 

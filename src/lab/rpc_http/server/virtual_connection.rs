@@ -9,6 +9,7 @@ use crate::rpch::rts::{Ack, Forward, Rts};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// Bytes gathered for one write: a window's worth.
@@ -24,6 +25,8 @@ pub(super) struct Virtual {
     ended: watch::Sender<bool>,
     /// Interfaces by their number in the bind.
     interfaces: Arc<Mutex<HashMap<u16, Syntax>>>,
+    /// Signs of life sent.
+    pings: AtomicU64,
     /// Made by the first IN channel; its successors go on with it.
     store: Mutex<Option<Arc<Mutex<Store>>>>,
 }
@@ -76,6 +79,7 @@ impl Virtual {
             news: watch::Sender::new(0),
             ended: watch::Sender::new(false),
             interfaces: Arc::default(),
+            pings: AtomicU64::new(0),
             store: Mutex::new(None),
         }
     }
@@ -87,6 +91,14 @@ impl Virtual {
     pub(super) fn store(&self, new: impl FnOnce() -> Store) -> Arc<Mutex<Store>> {
         let mut store = self.store.lock();
         Arc::clone(store.get_or_insert_with(|| Arc::new(Mutex::new(new()))))
+    }
+
+    pub(super) fn pinged(&self) {
+        self.pings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn pings(&self) -> u64 {
+        self.pings.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_of(&self, user: &UserName) -> bool {
