@@ -14,6 +14,7 @@ use crate::ids::RequestId;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
+use crate::vdir::{Vdir, Verb};
 use folder::Folder;
 use lane::Lane;
 use std::cell::RefCell;
@@ -43,6 +44,10 @@ pub struct Entry<'a> {
     pub endpoint: Option<Endpoint>,
     /// Autodiscover, and how it was asked.
     pub dialect: Option<Dialect>,
+    /// Another virtual directory, and the method it was asked with.
+    pub vdir: Option<(Vdir, Verb)>,
+    /// The path of such a request, without its query.
+    pub path: &'a [u8],
     /// Its type; `None` where the head was not read that far.
     pub request_type: Option<RequestType>,
     /// `X-RequestId` as the client wrote it.
@@ -175,18 +180,45 @@ impl Journal {
 enum Protocol {
     Mapi,
     Autodiscover,
+    Ews,
+    Owa,
+    Ecp,
+    Oab,
+    Eas,
+    PowerShell,
+    Api,
     /// The head was not read that far, or asked for nothing we serve.
     Unknown,
 }
 
 impl Protocol {
-    const ALL: [Self; 3] = [Self::Mapi, Self::Autodiscover, Self::Unknown];
+    const ALL: [Self; 10] = [
+        Self::Mapi,
+        Self::Autodiscover,
+        Self::Ews,
+        Self::Owa,
+        Self::Ecp,
+        Self::Oab,
+        Self::Eas,
+        Self::PowerShell,
+        Self::Api,
+        Self::Unknown,
+    ];
 
     fn of(entry: &Entry<'_>) -> Self {
-        match (entry.endpoint, entry.dialect) {
-            (Some(Endpoint::Emsmdb | Endpoint::Nspi), _) => Self::Mapi,
-            (None, Some(_)) => Self::Autodiscover,
-            (None, None) => Self::Unknown,
+        match (entry.endpoint, entry.dialect, entry.vdir) {
+            (Some(Endpoint::Emsmdb | Endpoint::Nspi), ..) => Self::Mapi,
+            (None, Some(_), _) => Self::Autodiscover,
+            (None, None, Some((vdir, _))) => match vdir {
+                Vdir::Ews => Self::Ews,
+                Vdir::Owa => Self::Owa,
+                Vdir::Ecp => Self::Ecp,
+                Vdir::Oab => Self::Oab,
+                Vdir::ActiveSync => Self::Eas,
+                Vdir::PowerShell => Self::PowerShell,
+                Vdir::Api => Self::Api,
+            },
+            (None, None, None) => Self::Unknown,
         }
     }
 
@@ -195,6 +227,13 @@ impl Protocol {
         match self {
             Self::Mapi => "Mapi",
             Self::Autodiscover => "Autodiscover",
+            Self::Ews => "Ews",
+            Self::Owa => "Owa",
+            Self::Ecp => "Ecp",
+            Self::Oab => "OAB",
+            Self::Eas => "Eas",
+            Self::PowerShell => "PowerShell",
+            Self::Api => "Rest",
             Self::Unknown => "Unknown",
         }
     }

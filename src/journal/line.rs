@@ -26,8 +26,12 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
     address(entry.client, line);
     line.push(b'"');
     text(line, key!("user"), entry.user.as_bytes());
-    let dialect = entry.dialect.map_or("", |dialect| dialect.as_str());
-    let beside = entry.dialect.map_or("", |_| Dialect::ENDPOINT);
+    // What is no endpoint of MAPI: Autodiscover by its dialect, another directory by the method.
+    let (beside, how) = match (entry.dialect, entry.vdir) {
+        (Some(dialect), _) => (Dialect::ENDPOINT, dialect.as_str()),
+        (None, Some((vdir, verb))) => (vdir.as_str(), verb.as_str()),
+        (None, None) => ("", ""),
+    };
     text(
         line,
         key!("endpoint"),
@@ -36,11 +40,9 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
     text(
         line,
         key!("type"),
-        entry
-            .request_type
-            .map_or(dialect, |t| t.as_str())
-            .as_bytes(),
+        entry.request_type.map_or(how, |t| t.as_str()).as_bytes(),
     );
+    text(line, key!("path"), entry.path);
     text(line, key!("request_id"), entry.request_id);
     text(line, key!("client_info"), entry.client_info);
     text(line, key!("mailbox"), entry.mailbox);

@@ -8,6 +8,7 @@ use super::{Bytes, Families};
 use crate::accounting::meter::process_cpu_ns;
 use crate::accounting::{Kind, Kinds, Ledger, Phase, Unbilled};
 use crate::mapi::{Endpoint, RequestType};
+use crate::vdir::Vdir;
 use parking_lot::Mutex;
 use prometheus::{Counter, CounterVec, Gauge, IntCounter, IntCounterVec};
 use std::cell::RefCell;
@@ -77,21 +78,44 @@ impl Account {
     }
 }
 
-/// What was asked for, as far as it was understood: an endpoint and a type, or nothing of MAPI.
-type Asked = Option<(Endpoint, RequestType)>;
+/// What was asked for, as far as it was understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// MAPI.
+    Mapi(Endpoint, RequestType),
+    /// Another virtual directory.
+    Vdir(Vdir),
+    /// Nothing of these.
+    Other,
+}
 
-/// A row of accounts per endpoint and type, and one for what has neither.
-const ROWS: usize = Endpoint::ALL.len() * RequestType::ALL.len() + 1;
+impl From<Option<(Endpoint, RequestType)>> for Asked {
+    fn from(asked: Option<(Endpoint, RequestType)>) -> Self {
+        asked.map_or(Self::Other, |(endpoint, kind)| Self::Mapi(endpoint, kind))
+    }
+}
+
+/// A row of accounts per endpoint and type, one per directory, and one for what has none.
+const ROWS: usize = MAPI_ROWS + Vdir::ALL.len() + 1;
+const MAPI_ROWS: usize = Endpoint::ALL.len() * RequestType::ALL.len();
 const DIRECTIONS: [&str; 2] = ["received", "sent"];
 const BYTES_PER_ROW: usize = LEGS.len() * DIRECTIONS.len() * Kind::ALL.len();
 
 fn row(asked: Asked) -> usize {
-    asked.map_or(ROWS - 1, |(endpoint, kind)| {
-        endpoint.index() * RequestType::ALL.len() + filed_as(endpoint, kind).index()
-    })
+    match asked {
+        Asked::Mapi(endpoint, kind) => {
+            endpoint.index() * RequestType::ALL.len() + filed_as(endpoint, kind).index()
+        }
+        Asked::Vdir(vdir) => MAPI_ROWS + vdir.index(),
+        Asked::Other => ROWS - 1,
+    }
 }
 
 fn asked(row: usize) -> (&'static str, &'static str) {
+    if let Some(vdir) = row.checked_sub(MAPI_ROWS) {
+        let vdir = Vdir::ALL.get(vdir);
+        return (vdir.map_or("none", |vdir| vdir.as_str()), "none");
+    }
     let types = RequestType::ALL.len();
     let endpoint = Endpoint::ALL.get(row / types);
     let kind = RequestType::ALL.get(row % types);
@@ -181,7 +205,7 @@ impl Books {
 
     /// Books bytes that belong to no request.
     pub(super) fn beside(&self, leg: LegSide, kind: Kind, bytes: Bytes) {
-        let row = row(None);
+        let row = row(Asked::Other);
         self.with_shard(|shard| {
             for (direction, bytes) in [bytes.received, bytes.sent].into_iter().enumerate() {
                 let place = row * BYTES_PER_ROW
@@ -447,7 +471,7 @@ mod tests {
     #[test]
     fn accounts_of_all_threads_are_summed_and_shown_once() {
         let metrics = Metrics::new("test");
-        let execute = Some((Endpoint::Emsmdb, RequestType::Execute));
+        let execute = Asked::Mapi(Endpoint::Emsmdb, RequestType::Execute);
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| metrics.ledger.books.request(execute, &ledger(100)));
@@ -458,6 +482,25 @@ mod tests {
             let text = metrics.render();
             assert!(text.contains(line), "{text}");
             assert!(text.contains("mapigate_client_bytes_total{direction=\"received\"} 366"));
+        }
+    }
+
+    #[test]
+    fn every_directory_has_an_account_of_its_own() {
+        let metrics = Metrics::new("test");
+        for (times, vdir) in (1_u64..).zip(Vdir::ALL) {
+            metrics.request_bytes(Asked::Vdir(vdir), &ledger(times));
+        }
+        metrics.request_bytes(None, &ledger(100));
+        let text = metrics.render();
+        for (times, endpoint) in (1_u64..)
+            .zip(Vdir::ALL.map(Vdir::as_str))
+            .chain([(100, "none")])
+        {
+            let line = format!(
+                r#"mapigate_bytes_total{{direction="received",endpoint="{endpoint}",kind="payload",leg="client",request_type="none"}} {times}"#
+            );
+            assert!(text.contains(&line), "{line} not in {text}");
         }
     }
 

@@ -9,9 +9,10 @@ use crate::config::settings::Scheme;
 use crate::ids::{RequestId, UserName};
 use crate::journal::Entry;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
-use crate::metrics::{Account, Counted, Finished, Outcome};
+use crate::metrics::{Account, Asked, Counted, Finished, Outcome};
 use crate::refusal::Refusal;
 use crate::runtime::Runtime;
+use crate::vdir::{Vdir, Verb};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,6 +36,8 @@ pub(crate) struct Bill<'d> {
     pub(crate) endpoint: Option<Endpoint>,
     /// Autodiscover, which is no endpoint of MAPI.
     pub(crate) dialect: Option<Dialect>,
+    /// Another virtual directory, and the method it was asked with.
+    pub(crate) vdir: Option<(Vdir, Verb)>,
     pub(crate) request_type: Option<RequestType>,
     pub(crate) user: Option<UserName>,
     pub(crate) scheme: Option<Scheme>,
@@ -108,6 +111,7 @@ impl<'d> Bill<'d> {
             is_settled: false,
             endpoint: None,
             dialect: None,
+            vdir: None,
             request_type: None,
             user: None,
             scheme: None,
@@ -130,8 +134,8 @@ impl<'d> Bill<'d> {
     }
 
     /// Keeps what must outlive the head's buffer, each cut at a length no honest client reaches: X-RequestId,
-    /// X-ClientInfo, MailboxId; host and program only where a log tells them, and the program's own name
-    /// for itself where usage is counted.
+    /// X-ClientInfo, MailboxId; host and program only where a log tells them, the program's own name
+    /// for itself where usage is counted; the path below another virtual directory.
     pub(crate) fn keep_texts(&mut self, mut given: [&[u8]; TEXTS]) {
         if !self.runtime.journal.tells_programs() {
             given[HOST] = &[];
@@ -193,8 +197,16 @@ impl<'d> Bill<'d> {
         self.book(&measured.times, measured.ended);
     }
 
-    fn asked(&self) -> Option<(Endpoint, RequestType)> {
-        self.endpoint.zip(self.request_type)
+    fn asked(&self) -> Asked {
+        match (self.endpoint.zip(self.request_type), self.vdir) {
+            (None, Some((vdir, _))) => Asked::Vdir(vdir),
+            (asked, _) => asked.into(),
+        }
+    }
+
+    /// The path of a request to another virtual directory.
+    fn path(&self) -> &[u8] {
+        self.text(PATH)
     }
 
     /// Notes that we ended it ourselves.
@@ -225,7 +237,7 @@ impl Bill<'_> {
         let metrics = &self.runtime.metrics;
         let asked = self.asked();
         match asked {
-            Some((endpoint, request_type)) => metrics.request_finished(&Finished {
+            Asked::Mapi(endpoint, request_type) => metrics.request_finished(&Finished {
                 endpoint,
                 request_type,
                 outcome: self.outcome,
@@ -236,8 +248,8 @@ impl Bill<'_> {
                 cpu,
                 stands_for: look.stands_for(),
             }),
-            // Nothing that MAPI knows was asked for.
-            None => {
+            Asked::Vdir(vdir) => metrics.vdir_finished(vdir, self.outcome, total, refusal),
+            Asked::Other => {
                 if let Some(refusal) = refusal {
                     metrics.refused(refusal);
                 }
@@ -278,10 +290,15 @@ impl Bill<'_> {
             scheme: self.scheme,
             endpoint: self.endpoint,
             dialect: self.dialect,
+            vdir: self.vdir,
+            path: self.path(),
             request_type: self.request_type,
             request_id: self.request_id(),
             client_info: self.client_info(),
-            mailbox: self.text(2),
+            mailbox: match (self.vdir, route) {
+                (Some(_), Some(route)) => route.mailbox.as_str().as_bytes(),
+                _ => self.text(2),
+            },
             host: self.text(HOST),
             user_agent: self.text(USER_AGENT),
             database: route.map_or("", |route| route.database.as_str()),
@@ -331,9 +348,10 @@ fn rest(is_tls: bool) -> Kind {
 }
 
 /// Texts kept, and where those stand that are not always kept.
-const TEXTS: usize = 6;
+const TEXTS: usize = 7;
 const HOST: usize = 3;
 const USER_AGENT: usize = 4;
 const CLIENT: usize = 5;
+const PATH: usize = 6;
 /// Bytes kept of a text the client wrote.
 const TEXT_MAX: usize = 128;

@@ -9,6 +9,7 @@ use crate::autodiscover::Dialect;
 use crate::mapi::cookies::pairs;
 use crate::mapi::{Flavour, RequestType};
 use crate::refusal::Refusal;
+use crate::vdir::Verb;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
 
@@ -26,6 +27,20 @@ pub enum Method {
     Get,
     /// Local pages without their body.
     Head,
+    /// What only other virtual directories know.
+    Other(Verb),
+}
+
+impl Method {
+    /// The same as other virtual directories know it.
+    pub const fn verb(self) -> Verb {
+        match self {
+            Self::Post => Verb::Post,
+            Self::Get => Verb::Get,
+            Self::Head => Verb::Head,
+            Self::Other(verb) => verb,
+        }
+    }
 }
 
 /// How a request says where its body ends.
@@ -72,7 +87,7 @@ pub struct RequestHead<'h, 'b> {
     pub route_cookie: Option<&'b [u8]>,
     /// Its bytes by what they are.
     pub bytes: HeadBytes,
-    fields: &'h [Header<'b>],
+    pub(super) fields: &'h [Header<'b>],
 }
 
 /// Room for the fields of one head; on the stack, and only while the head is read.
@@ -104,6 +119,8 @@ pub struct Gate<'a> {
     pub head_max: usize,
     /// Name of our route cookie, where there is one.
     pub route_cookie: Option<&'a str>,
+    /// Other virtual directories are served.
+    pub has_vdirs: bool,
 }
 
 /// Reads a head. `Ok(None)`: it is not complete yet. About 0.8 µs for an Execute of Outlook's.
@@ -138,28 +155,34 @@ pub fn read<'h, 'b>(
         "POST" => Method::Post,
         "GET" => Method::Get,
         "HEAD" => Method::Head,
-        _ => return Err(Refusal::MethodNotAllowed),
+        word => match Verb::read(word).filter(|_| gate.has_vdirs) {
+            Some(verb) => Method::Other(verb),
+            None => return Err(Refusal::MethodNotAllowed),
+        },
     };
     let fields: &'h [Header<'b>] = parsed.headers;
     let facts = facts(fields, gate)?;
-    let target = Target::read(parsed.path.unwrap_or_default())?;
+    let target = Target::read_with(parsed.path.unwrap_or_default(), gate.has_vdirs)?;
     match (parsed.version, target.place) {
         (Some(1), _) => {}
         // Load balancers still ask for health in HTTP/1.0.
-        (Some(0), Place::Health) if facts.body == BodyLength::Counted(0) => {}
+        (Some(0), Place::Health | Place::HealthOf(_)) if facts.body == BodyLength::Counted(0) => {}
         _ => return Err(Refusal::Malformed("not HTTP/1.1")),
     }
     if parsed.version == Some(1) && facts.host.is_none() {
         return Err(Refusal::Malformed("no Host"));
     }
     match (target.place, method) {
-        (Place::Mapi(_), Method::Post) | (Place::Health, Method::Get | Method::Head) => {}
-        (Place::Autodiscover(Dialect::Pox), _)
+        (Place::Mapi(_), Method::Post)
+        | (Place::Health | Place::HealthOf(_), Method::Get | Method::Head)
+        // Which of them a directory takes is configured.
+        | (Place::Vdir(_), _) => {}
+        (Place::Autodiscover(Dialect::Pox), Method::Post | Method::Get | Method::Head)
         | (Place::Autodiscover(Dialect::Soap), Method::Post)
         | (Place::Autodiscover(Dialect::Json), Method::Get | Method::Head) => {}
         _ => return Err(Refusal::MethodNotAllowed),
     }
-    if method != Method::Post && facts.body != BodyLength::Counted(0) {
+    if !method.verb().has_body() && facts.body != BodyLength::Counted(0) {
         return Err(Refusal::Malformed("body on GET"));
     }
     Ok(Some(RequestHead {
@@ -401,7 +424,8 @@ impl RequestHead<'_, '_> {
             if name.eq_ignore_ascii_case("cookie") {
                 if !with.strip_session_cookies {
                     let before = out.len();
-                    write_cookies(value, with.route_cookie, out);
+                    let passes = |name: &[u8]| fields::cookie_passes(name, with.route_cookie);
+                    write_cookies(value, passes, out);
                     bytes.cookies += out.len() - before;
                 }
             } else if !name.eq_ignore_ascii_case("authorization")
@@ -453,12 +477,12 @@ pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// One `Cookie` line in, at most one out, order kept.
-fn write_cookies(value: &[u8], route_cookie: Option<&str>, out: &mut Vec<u8>) {
+pub(super) fn write_cookies(value: &[u8], passes: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
     let begin = out.len();
     out.extend_from_slice(b"Cookie: ");
     let empty = out.len();
     for (name, value) in pairs(value) {
-        if !fields::cookie_passes(name, route_cookie) {
+        if !passes(name) {
             continue;
         }
         if out.len() > empty {

@@ -5,6 +5,7 @@ use super::bill::Bill;
 use super::connection::{Connection, LAST_WORDS, Next, Stop, Stream, after};
 use super::head::{BodyLength, first_line};
 use super::refuse::{self, Manner};
+use super::vdir;
 use crate::accounting::{HeadBytes, Kind};
 use crate::auth::Scheme;
 use crate::buffers::Scratch;
@@ -13,6 +14,7 @@ use crate::mapi::{Endpoint, ResponseCode};
 use crate::metrics::Outcome;
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
@@ -51,6 +53,20 @@ impl<S: Stream> Connection<S> {
                 };
                 refuse::health(bill.status == 200, host, manner, &mut out.0);
             }
+            Local::HealthOf(ward) => {
+                let told = vdir::page(ward, world, runtime);
+                bill.status = if told.is_ok() { 200 } else { 503 };
+                let host = world
+                    .settings
+                    .names
+                    .first()
+                    .map_or("", |name| name.host.as_str());
+                let words = match told {
+                    Ok(()) => host.to_owned(),
+                    Err(why) => format!("{host}<br/>{why}"),
+                };
+                refuse::health(told.is_ok(), &words, manner, &mut out.0);
+            }
             Local::SessionEnded => {
                 bill.status = 200;
                 bill.code = Some(ResponseCode::SUCCESS);
@@ -78,6 +94,7 @@ impl<S: Stream> Connection<S> {
         // A head that was refused has no shape, but its method still forbids a body.
         manner.is_head |=
             shape.is_none() && bill.endpoint.is_none() && self.input.data().starts_with(b"HEAD ");
+        let own;
         let challenges: Vec<&str> = match (&refusal, self.memo.answer()) {
             // The next word of a conversation, or its last, which is owed whatever becomes of the request.
             (_, Some(word)) => vec![word],
@@ -88,12 +105,28 @@ impl<S: Stream> Connection<S> {
                 let refused = refusal.diagnosis().map(|_| Scheme::Bearer);
                 let name = shape.and_then(|shape| shape.name);
                 let is_bindable = self.memo.is_bindable();
-                challenges(&world, name, bill.endpoint, refused, is_bindable).collect()
+                match bill.vdir {
+                    Some((directory, _)) => {
+                        own = vdir::challenges(
+                            &world,
+                            directory,
+                            name.unwrap_or(0),
+                            refused,
+                            is_bindable,
+                        );
+                        vec![&*own]
+                    }
+                    None => challenges(&world, name, bill.endpoint, refused, is_bindable).collect(),
+                }
             }
             _ => Vec::new(),
         };
         let mut out = Scratch::new();
-        refuse::refusal(&refusal, &challenges, bill, manner, &mut out.0);
+        let allowed = match bill.vdir {
+            Some((directory, _)) => Cow::Owned(vdir::allowed(&world, directory)),
+            None => Cow::Borrowed("POST"),
+        };
+        refuse::refusal(&refusal, &challenges, &allowed, bill, manner, &mut out.0);
         bill.refuse(refusal);
         self.finish(&out.0, shape, manner, bill)
             .await

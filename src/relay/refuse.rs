@@ -19,9 +19,11 @@ pub(crate) struct Manner {
 
 /// Appends a refusal. MAPI clients read the code and the echoes, people the sentence; the id in it is in
 /// the access log. `challenges`: header lines of the schemes.
+/// `allowed`: methods, for one that is not.
 pub(crate) fn refusal(
     refusal: &Refusal,
     challenges: &[&str],
+    allowed: &str,
     bill: &Bill<'_>,
     manner: Manner,
     out: &mut Vec<u8>,
@@ -38,7 +40,7 @@ pub(crate) fn refusal(
     status_line(refusal.status(), out);
     line(out, b"Cache-Control", b"private");
     line(out, b"Content-Type", b"text/html");
-    if let Some(code) = refusal.code() {
+    if let Some(code) = refusal.code().filter(|_| bill.vdir.is_none()) {
         mapi_fields(code, bill, out);
     }
     for challenge in challenges {
@@ -62,7 +64,7 @@ pub(crate) fn refusal(
         );
     }
     if matches!(refusal, Refusal::MethodNotAllowed) {
-        line(out, b"Allow", b"POST");
+        line(out, b"Allow", allowed.as_bytes());
     }
     end(&body, manner, out);
 }

@@ -180,7 +180,7 @@ impl Scene<'_> {
                     exchange.write(&out.0).await?;
                 }
                 Event::Asked => hold.look(self),
-                Event::ClientGone => {
+                Event::ClientGone | Event::TooLarge => {
                     hold.ended(self, PollEnd::ClientLeft);
                     return Err(Stop::ClientGone);
                 }
@@ -428,7 +428,7 @@ impl Scene<'_> {
                 Event::Answer(0) => Err(self.failed(exchange, "closed without an answer")),
                 Event::Answer(_) => Ok(()),
                 Event::LegFailed(error) => Err(self.failed(exchange, &error.to_string())),
-                Event::ClientGone => Err(Stop::ClientGone),
+                Event::ClientGone | Event::TooLarge => Err(Stop::ClientGone),
                 Event::Asked => {
                     hold.look(self);
                     continue;
