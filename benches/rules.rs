@@ -207,6 +207,7 @@ fn parse_head(bench: &mut Criterion) {
     let gate = Gate {
         head_max: 65_536,
         route_cookie: Some("MapigateRoute"),
+        has_vdirs: false,
     };
     let forwarding = Forwarding {
         client: "192.0.2.7",

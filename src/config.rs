@@ -18,6 +18,7 @@ mod desk;
 mod environment;
 mod grammar;
 mod keytab;
+mod presets;
 mod secrets;
 mod section;
 mod values;

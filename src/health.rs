@@ -5,8 +5,10 @@
 
 mod server;
 mod view;
+mod wards;
 
 pub use view::{HealthView, ServerHealth};
+pub use wards::Wards;
 
 use crate::config::settings::HealthSettings;
 use crate::ids::ServerName;

@@ -14,7 +14,8 @@ use crate::ids::RequestId;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
 use crate::metrics::{Metrics, Outcome};
 use crate::refusal::Refusal;
-use crate::rpch::Verb;
+use crate::rpch;
+use crate::vdir::{Vdir, Verb};
 use folder::Folder;
 use lane::Lane;
 use std::cell::RefCell;
@@ -45,7 +46,11 @@ pub struct Entry<'a> {
     /// Autodiscover, and how it was asked.
     pub dialect: Option<Dialect>,
     /// A channel of Outlook Anywhere, and which way it carried.
-    pub channel: Option<Verb>,
+    pub channel: Option<rpch::Verb>,
+    /// Another virtual directory, and the method it was asked with.
+    pub vdir: Option<(Vdir, Verb)>,
+    /// The path of such a request, without its query.
+    pub path: &'a [u8],
     /// Its type; `None` where the head was not read that far.
     pub request_type: Option<RequestType>,
     /// `X-RequestId` as the client wrote it.
@@ -179,18 +184,48 @@ enum Protocol {
     Mapi,
     Autodiscover,
     RpcHttp,
+    Ews,
+    Owa,
+    Ecp,
+    Oab,
+    Eas,
+    PowerShell,
+    Api,
     /// The head was not read that far, or asked for nothing we serve.
     Unknown,
 }
 
 impl Protocol {
-    const ALL: [Self; 4] = [Self::Mapi, Self::Autodiscover, Self::RpcHttp, Self::Unknown];
+    const ALL: [Self; 11] = [
+        Self::Mapi,
+        Self::Autodiscover,
+        Self::RpcHttp,
+        Self::Ews,
+        Self::Owa,
+        Self::Ecp,
+        Self::Oab,
+        Self::Eas,
+        Self::PowerShell,
+        Self::Api,
+        Self::Unknown,
+    ];
 
     fn of(entry: &Entry<'_>) -> Self {
-        match (entry.endpoint, entry.dialect, entry.channel) {
-            (Some(Endpoint::Emsmdb | Endpoint::Nspi), _, _) => Self::Mapi,
+        if entry.channel.is_some() {
+            return Self::RpcHttp;
+        }
+        match (entry.endpoint, entry.dialect, entry.vdir) {
+            (Some(Endpoint::Emsmdb | Endpoint::Nspi), ..) => Self::Mapi,
             (None, Some(_), _) => Self::Autodiscover,
-            (None, None, Some(_)) => Self::RpcHttp,
+            (None, None, Some((vdir, _))) => match vdir {
+                Vdir::Ews => Self::Ews,
+                Vdir::Owa => Self::Owa,
+                Vdir::Ecp => Self::Ecp,
+                Vdir::Oab => Self::Oab,
+                Vdir::ActiveSync => Self::Eas,
+                Vdir::PowerShell => Self::PowerShell,
+                Vdir::Api => Self::Api,
+            },
             (None, None, None) => Self::Unknown,
         }
     }
@@ -201,6 +236,13 @@ impl Protocol {
             Self::Mapi => "Mapi",
             Self::Autodiscover => "Autodiscover",
             Self::RpcHttp => "RpcHttp",
+            Self::Ews => "Ews",
+            Self::Owa => "Owa",
+            Self::Ecp => "Ecp",
+            Self::Oab => "OAB",
+            Self::Eas => "Eas",
+            Self::PowerShell => "PowerShell",
+            Self::Api => "Rest",
             Self::Unknown => "Unknown",
         }
     }

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod mapi;
 pub mod rpch;
 pub mod autodiscover;
+pub mod vdir;
 pub mod refusal;
 pub mod prose;
 pub mod digested;

@@ -44,6 +44,10 @@
 //! | pin | database and server of a session: from the table, or out of the route cookie |
 //! | eligible | may be given requests: up, or too few are up to believe it |
 //! | offer | what Autodiscover tells a client it may speak ([`capability`](crate::capability)) |
+//! | virtual directory | what servers serve beside MAPI, Autodiscover and RPC: `/ews`, `/owa` and so on; `vdir` in code and metrics |
+//! | anchor | what says whose mailbox decides to which server such a request goes |
+//! | ward | a virtual directory on the servers, as far as its health is concerned |
+//! | stranger | who is served without a logon of ours, where the mailbox server shows a form |
 //! | dialect | how Autodiscover is asked: `pox`, `soap` or `json` |
 //! | flavour | whose habits a server has, `exchange` or `gromox`: names of cookies, numbers of codes |
 //! | refusal | a request that we end ourselves; two voices, one for the log and one for the client ([`refusal`](crate::refusal)) |
@@ -74,10 +78,11 @@
 //! | `relay/urls.rs` | the two answers of the address book that are changed: they name a server, and are to name us |
 //! | `relay/discover.rs` | Autodiscover, which leaves the way at `relay/admit.rs`: its request is read whole, judged by [`capability::offer`](crate::capability::offer), and answered by us or by a server whose answer is filtered ([`autodiscover`](crate::autodiscover)) |
 //! | `relay/channel.rs`, `relay/channel/stream.rs` | Outlook Anywhere, which leaves it there too: the first PDU of the body is read, [`channels`](crate::channels) and [`routing::channel`](crate::routing::channel) name the server, and the channel is carried until it ends |
+//! | `relay/vdir.rs` | the other virtual directories ([`vdir`](crate::vdir) reads their paths), which leave the way at `relay/admit.rs` as well: anchor, server, and both bodies as they come |
 //! | `relay/bill.rs` | metrics, usage and the access line, on every way out |
 //!
 //! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's
-//! part of the snapshot, one the servers' health, one the keys of identity providers, one sweeps. Requests only send
+//! part of the snapshot, one the servers' health, one that of each directory on them, one the keys of identity providers, one sweeps. Requests only send
 //! observations.
 //!
 //! # Decisions, and why
@@ -118,6 +123,21 @@
 //!
 //! **Every table has a cap, every wait a deadline.** What happens at the cap is written at the table. Deadlines of
 //! held polls follow what the server announced in `X-PendingPeriod`.
+//!
+//! **The other virtual directories are places of the same door.** A client's connection mixes paths: WinHTTP sends
+//! web services and MAPI on one. A proxy engine beside the relay would need the connection handed back and forth
+//! between two readings of HTTP, a second gate, a second seam for logons and a second meter. So EWS, OWA and the
+//! others pass the gate, the logon, the hand-off, the identity fence and the accounts that MAPI passes, and differ
+//! in what follows: the body is nobody's business, and the mailbox is mostly the user's own. HTTP/2 is not offered:
+//! Negotiate and NTLM prove connections, and clients do not use them over it.
+//!
+//! **A path is judged as it is sent.** Below another directory nothing is decoded and nothing resolved: what could
+//! be read in two ways is refused, so that no server behind us can read a third. Nothing a client writes names a
+//! server; a header, a path or a sealed cookie may name a mailbox, which the directory must know and the user must
+//! be let through to.
+//!
+//! **Nobody's mail without a logon, not even a form's.** No preset lets strangers through to mailbox servers. Where
+//! a site says `authentication: [server]`, they have connections of their own on which nobody is known.
 //!
 //! **Time is an argument** below `upkeep`, the doors and the roof, so that tests and simulations own the clock.
 //!
@@ -189,6 +209,7 @@
 //! | a field of the access log | `journal/line.rs`, and under the same name `journal/proxy_line.rs` | its row in the README |
 //! | an authentication scheme | [`auth`](crate::auth) | a file in `auth/` that implements `Method`, a field of `Schemes`, a [`Scheme`](crate::auth::Scheme); [`handoff`](crate::auth::handoff) for what servers see |
 //! | another source of mailboxes or placement | [`directory`](crate::directory), [`placement`](crate::placement) | a loop in [`upkeep`](crate::upkeep) that is its only writer |
+//! | a virtual directory | [`vdir`](crate::vdir) | its habits in `config/presets.rs`, a row in every table of `tests/e2e/directories` |
 //! | a habit of a server family | [`mapi::Flavour`](crate::mapi::Flavour) | data, not an `if` in the relay; the lab's mailbox server |
 //! | a wrong thing a server may do | `lab/mailbox_server/faults.rs` | what Outlook sees of it, in `tests/lab` |
 //! | an act of the demo | `lab/demo/acts.rs` | a promise, with a name |

@@ -10,6 +10,7 @@ mod ledger;
 mod process;
 mod requests;
 mod servers;
+mod vdirs;
 
 pub use labels::{
     AuthOutcome, ChannelEnd, ConnectOutcome, DirectoryLook, HandshakeOutcome, Label, LdapOperation,
@@ -28,6 +29,7 @@ use crate::ids::{Epoch, Generation, ServerName};
 use crate::mapi::Endpoint;
 use crate::refusal::Refusal;
 use crate::rpch::Verb;
+use crate::vdir::Vdir;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
@@ -46,6 +48,7 @@ use std::time::Duration;
 pub struct Metrics {
     registry: Registry,
     requests: RequestMeters,
+    vdirs: vdirs::VdirFamilies,
     pending_gap: PerEndpoint<Histogram>,
     sessions: IntGauge,
     session_moves: IntCounter,
@@ -165,6 +168,7 @@ impl Metrics {
         );
         Self {
             requests: RequestMeters::new(&families),
+            vdirs: vdirs::VdirFamilies::new(&families),
             pending_gap: Endpoint::ALL.map(|e| gap.with_label_values(&[e.as_str()])),
             sessions: families.gauge("mapi_sessions", "Sessions in the table."),
             session_moves: families.counter(
@@ -333,11 +337,30 @@ impl Metrics {
         }
     }
 
+    /// Books a request to another virtual directory that has ended, however it ended.
+    pub fn vdir_finished(
+        &self,
+        vdir: Vdir,
+        outcome: Outcome,
+        total: Duration,
+        refusal: Option<&Refusal>,
+    ) {
+        self.vdirs.book(vdir, outcome, total);
+        if let Some(refusal) = refusal {
+            self.refused(refusal);
+        }
+    }
+
+    /// Which servers serve which of the other virtual directories, replacing what was known before.
+    pub fn set_vdirs_up<'a>(&self, all: impl IntoIterator<Item = (&'a ServerName, Vdir, bool)>) {
+        self.vdirs.set_up(all);
+    }
+
     // accounts
 
     /// A request's bytes.
-    pub fn request_bytes(&self, asked: Asked, ledger: &Ledger) {
-        self.ledger.books.request(asked, ledger);
+    pub fn request_bytes(&self, asked: impl Into<Asked>, ledger: &Ledger) {
+        self.ledger.books.request(asked.into(), ledger);
     }
 
     /// Bytes of a handshake, or others that belong to no request.
@@ -356,8 +379,8 @@ impl Metrics {
     }
 
     /// Processor time of a request's phase, in nanoseconds, scaled where only some requests are looked at.
-    pub fn cpu_phase(&self, asked: Asked, phase: Phase, nanoseconds: u64) {
-        self.ledger.books.phase(asked, phase, nanoseconds);
+    pub fn cpu_phase(&self, asked: impl Into<Asked>, phase: Phase, nanoseconds: u64) {
+        self.ledger.books.phase(asked.into(), phase, nanoseconds);
     }
 
     /// Time since the last sign of life of a held poll.

@@ -69,11 +69,14 @@ pub enum Refusal {
     /// A path this door does not open to.
     #[error("path not served")]
     UnknownPath,
+    /// A path that is for clients inside, asked for from outside.
+    #[error("{0} is served to clients inside only")]
+    InsideOnly(&'static str),
     /// A host name this site does not serve.
     #[error("host not configured under names")]
     UnknownHost,
-    /// The body is larger than `limits.body`.
-    #[error("request body larger than limits.body ({limit} bytes)")]
+    /// The body is larger than `limits.body`, or than its directory takes.
+    #[error("request body larger than is taken here ({limit} bytes)")]
     BodyTooLarge {
         /// The limit, in bytes.
         limit: u64,
@@ -208,6 +211,7 @@ impl Refusal {
         "expectation_failed",
         "method_not_allowed",
         "unknown_path",
+        "inside_only",
         "unknown_host",
         "body_too_large",
         "bad_mailbox_id",
@@ -246,6 +250,7 @@ impl Refusal {
             Self::ExpectationFailed => "expectation_failed",
             Self::MethodNotAllowed | Self::VerbNotAllowed => "method_not_allowed",
             Self::UnknownPath => "unknown_path",
+            Self::InsideOnly(_) => "inside_only",
             Self::UnknownHost => "unknown_host",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BadMailboxId => "bad_mailbox_id",
@@ -283,7 +288,8 @@ impl Refusal {
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::ExpectationFailed => 417,
             Self::MethodNotAllowed | Self::VerbNotAllowed => 405,
-            Self::UnknownPath => 404,
+            // To whom it is not open it is not there.
+            Self::UnknownPath | Self::InsideOnly(_) => 404,
             Self::UnknownHost => 421,
             Self::BodyTooLarge { .. } => 413,
             Self::Unauthenticated(_) | Self::TokenRefused(_) | Self::Guarded(_) => 401,
@@ -396,7 +402,7 @@ impl Refusal {
             Self::HeadTimeout | Self::BodyTimeout => "The request did not arrive in time.",
             Self::ExpectationFailed => "This expectation is not supported.",
             Self::MethodNotAllowed | Self::VerbNotAllowed => "This method is not allowed here.",
-            Self::UnknownPath => "There is nothing at this address.",
+            Self::UnknownPath | Self::InsideOnly(_) => "There is nothing at this address.",
             Self::UnknownHost => "This name is not served here.",
             Self::BodyTooLarge { .. } => "The request is too large.",
             Self::BadMailboxId => "The MailboxId in the address is malformed.",

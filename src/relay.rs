@@ -29,6 +29,7 @@ mod refuse;
 mod respond;
 mod slow;
 pub mod target;
+mod vdir;
 mod urls;
 
 pub use connection::{Stream, serve};

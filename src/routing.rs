@@ -108,6 +108,35 @@ pub fn decide<'a>(
     }
 }
 
+/// The server a request that knows no sessions goes to: that of the active copy, where it is up. `wards` is
+/// the health of what the request is for. A few look-ups.
+///
+/// # Errors
+/// Why no server may have it.
+pub fn home<'a>(
+    database: &DatabaseName,
+    placement: &'a Placement,
+    health: &HealthView,
+    wards: &HealthView,
+    tried: &[ServerName],
+) -> Result<&'a ServerName, Refusal> {
+    let refuse = |why| Refusal::NoEligibleCopy {
+        database: database.clone(),
+        why,
+    };
+    let server = placement.active(database).ok_or_else(|| refuse(HOMELESS))?;
+    if tried.contains(server) {
+        return Err(refuse(UNREACHABLE));
+    }
+    if !health.is_eligible(server) {
+        return Err(refuse(health.reason(server).unwrap_or(DOWN)));
+    }
+    match wards.is_eligible(server) {
+        true => Ok(server),
+        false => Err(refuse(OUT_OF_SERVICE)),
+    }
+}
+
 fn route<'a>(
     question: &Question<'a>,
     placement: &'a Placement,
@@ -226,6 +255,7 @@ const UNCONFIGURED: &str = "its database is no longer configured";
 const HOMELESS: &str = "it is not configured";
 const UNREACHABLE: &str = "the server of the active copy could not be reached";
 const SPEAKS_NO_RPC: &str = "the server of the active copy does not speak Outlook Anywhere";
+const OUT_OF_SERVICE: &str = "the server of the active copy does not serve this directory";
 const DOWN: &str = "the server of the active copy is down";
 
 #[cfg(test)]

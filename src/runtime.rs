@@ -10,7 +10,7 @@ use crate::channels::ChannelTable;
 use crate::config::Settings;
 use crate::config::settings::BasicVerify;
 use crate::directory::Directory;
-use crate::health::{HealthView, Observation};
+use crate::health::{HealthView, Observation, Wards};
 use crate::ids::{Generation, RequestId, ServerName};
 use crate::journal::Journal;
 use crate::ldap::Book;
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub placement: Arc<Placement>,
     /// Which servers are up; upkeep alone replaces it.
     pub health: Arc<HealthView>,
+    /// Which of them serve which of the other virtual directories; upkeep alone replaces it.
+    pub wards: Arc<Wards>,
     /// The servers.
     pub servers: Arc<Backends>,
     /// The route cookie, where it is switched on.
@@ -107,6 +109,7 @@ impl Snapshot {
             directory: Arc::new(directory),
             placement: Arc::new(placement),
             health: previous.map_or_else(Arc::default, |world| world.health.clone()),
+            wards: previous.map_or_else(Arc::default, |world| world.wards.clone()),
             servers: Arc::new(servers),
             sealer: settings
                 .sessions

@@ -7,6 +7,7 @@
 use crate::config::settings::RouteCookie;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::mapi::Endpoint;
+use crate::vdir::Vdir;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 use base64::Engine;
@@ -34,6 +35,44 @@ impl Ticket {
         let until = self.issued.saturating_add(lifetime.as_secs());
         self.issued <= unix_seconds.saturating_add(SKEW_SECONDS)
             && unix_seconds < until.saturating_add(SKEW_SECONDS)
+    }
+}
+
+/// What a ticket is good for, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Sessions of an endpoint.
+    Endpoint(Endpoint),
+    /// Requests to a virtual directory.
+    Vdir(Vdir),
+}
+
+impl From<Endpoint> for Scope {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::Endpoint(endpoint)
+    }
+}
+
+impl From<Vdir> for Scope {
+    fn from(vdir: Vdir) -> Self {
+        Self::Vdir(vdir)
+    }
+}
+
+impl Scope {
+    /// Its letter in what a seal is bound to.
+    const fn letter(self) -> u8 {
+        match self {
+            Self::Endpoint(Endpoint::Emsmdb) => 0,
+            Self::Endpoint(Endpoint::Nspi) => 1,
+            Self::Vdir(Vdir::Ews) => 16,
+            Self::Vdir(Vdir::Owa) => 17,
+            Self::Vdir(Vdir::Ecp) => 18,
+            Self::Vdir(Vdir::Oab) => 19,
+            Self::Vdir(Vdir::ActiveSync) => 20,
+            Self::Vdir(Vdir::PowerShell) => 21,
+            Self::Vdir(Vdir::Api) => 22,
+        }
     }
 }
 
@@ -74,10 +113,15 @@ impl Sealer {
         &self.name
     }
 
-    /// A cookie value for this user and endpoint, at most [`LENGTH_MAX`] characters of base64url. `None`
+    /// A cookie value for this user and scope, at most [`LENGTH_MAX`] characters of base64url. `None`
     /// when the names are too long for that, when there is no key, or when the system has no randomness:
     /// then the session simply does without.
-    pub fn seal(&self, ticket: &Ticket, endpoint: Endpoint, user: &UserName) -> Option<String> {
+    pub fn seal(
+        &self,
+        ticket: &Ticket,
+        scope: impl Into<Scope>,
+        user: &UserName,
+    ) -> Option<String> {
         let key = self.keys.first()?;
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).ok()?;
@@ -86,7 +130,7 @@ impl Sealer {
             .key
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
-                Aad::from(context(key.id, endpoint, user)),
+                Aad::from(context(key.id, scope.into(), user)),
                 &mut secret,
             )
             .ok()?;
@@ -97,7 +141,7 @@ impl Sealer {
 
     /// What is sealed in a cookie value. `None` for all that we did not seal for this very user and
     /// endpoint with a key we still have; one answer for every cause, so that nobody learns which.
-    pub fn open(&self, value: &[u8], endpoint: Endpoint, user: &UserName) -> Option<Ticket> {
+    pub fn open(&self, value: &[u8], scope: impl Into<Scope>, user: &UserName) -> Option<Ticket> {
         if value.len() > LENGTH_MAX {
             return None;
         }
@@ -112,7 +156,7 @@ impl Sealer {
         // A key we do not have costs the same time as a seal that is broken.
         let known = self.keys.iter().find(|key| key.id == id);
         let key = known.or(self.keys.first())?;
-        let context = Aad::from(context(id, endpoint, user));
+        let context = Aad::from(context(id, scope.into(), user));
         let plain = key.key.open_in_place(nonce, context, secret).ok()?;
         if version != VERSION || known.is_none() {
             return None;
@@ -135,12 +179,8 @@ impl fmt::Debug for Sealer {
 
 /// What a seal is bound to beside its content. The user's name is last, so that nothing can be moved
 /// from one part to another.
-fn context(key: u8, endpoint: Endpoint, user: &UserName) -> Vec<u8> {
-    let endpoint = match endpoint {
-        Endpoint::Emsmdb => 0,
-        Endpoint::Nspi => 1,
-    };
-    [&[VERSION, key, endpoint], user.as_str().as_bytes()].concat()
+fn context(key: u8, scope: Scope, user: &UserName) -> Vec<u8> {
+    [&[VERSION, key, scope.letter()], user.as_str().as_bytes()].concat()
 }
 
 /// Eight bytes of time, then each name with its length before it.

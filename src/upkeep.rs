@@ -8,6 +8,7 @@ mod people;
 mod providers;
 mod reload;
 mod sweep;
+mod wards;
 mod watch;
 
 pub use judge::appoint_judge;
@@ -62,6 +63,7 @@ impl Upkeep {
         tokio::select! {
             () = providers::keys(Arc::clone(&self.runtime), generation.clone()) => {}
             () = people::directory(Arc::clone(&self.runtime), generation.clone()) => {}
+            () = wards::watch(Arc::clone(&self.runtime), generation.clone()) => {}
             () = self.watch.run(generation) => {}
             () = self.reload.run(announce) => {}
             () = sweep::sessions(Arc::clone(&self.runtime)) => {}

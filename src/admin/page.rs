@@ -75,6 +75,9 @@ fn write_servers(html: &mut String, servers: &[ServerStatus], panics: bool) -> f
     )?;
     for server in servers {
         let health = match (server.is_up, server.reason) {
+            (true, _) if !server.vdirs_down.is_empty() => {
+                format!("up, without {}", server.vdirs_down.join(", "))
+            }
             (true, _) => "up".to_owned(),
             (false, None) => "down".to_owned(),
             (false, Some(reason)) => format!("down: {reason}"),
@@ -247,6 +250,7 @@ mod tests {
                 is_up: false,
                 is_eligible: false,
                 reason: Some("connection refused"),
+                vdirs_down: Vec::new(),
                 since_seconds: 61,
                 inflight: 3,
             }],

@@ -68,6 +68,13 @@ fn servers(runtime: &Runtime, world: &Snapshot, now: Instant) -> Vec<ServerStatu
             is_up: world.health.is_up(&server.name),
             is_eligible: world.health.is_eligible(&server.name),
             reason: world.health.reason(&server.name),
+            vdirs_down: world
+                .settings
+                .vdirs
+                .iter()
+                .filter(|(vdir, _)| !world.wards.of(*vdir).is_up(&server.name))
+                .map(|(vdir, _)| vdir.as_str())
+                .collect(),
             since_seconds: now.saturating_duration_since(since).as_secs(),
             inflight: runtime.metrics.server_inflight(&server.name),
         }

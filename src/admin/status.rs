@@ -62,6 +62,8 @@ pub struct ServerStatus {
     pub is_eligible: bool,
     /// Why it is not up.
     pub reason: Option<&'static str>,
+    /// Other virtual directories that it does not serve, though it is up.
+    pub vdirs_down: Vec<&'static str>,
     /// How long it has been so.
     pub since_seconds: u64,
     /// Requests under way to it.

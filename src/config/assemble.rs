@@ -11,6 +11,7 @@ mod people;
 mod site;
 mod tokens;
 mod untouched;
+mod vdirs;
 
 use super::desk::Source;
 use super::problem::{Complaint, quoted};
@@ -63,6 +64,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         workers: top.number_or_auto("workers").map_or_else(cores, amount),
         listeners,
         tls: edge::tls(top),
+        vdirs: vdirs::vdirs(top, &names, &autodiscover.internal_networks),
         names,
         autodiscover,
         directory: site::directory(top, known),

@@ -170,6 +170,15 @@ const fn usual(example: &'static str, without: &'static str) -> Given {
 
 /// What `names[].authentication` may hold.
 const SCHEMES: &[&str] = &["basic", "bearer", "certificate", "negotiate", "ntlm"];
+/// What a virtual directory may hold instead.
+const VDIR_SCHEMES: &[&str] = &[
+    "basic",
+    "bearer",
+    "certificate",
+    "negotiate",
+    "ntlm",
+    "server",
+];
 /// Signatures that anybody can check and only the issuer can make. RFC 7518 3.1
 const ALGORITHMS: &[&str] = &[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
@@ -412,6 +421,31 @@ pub const KEYS: &[Key] = keys! {
         "Exchange ActiveSync, in answers to V2 JSON.";
     "autodiscover.redirects" Named(&HttpsUrl, "fabrikam.com"), optional("https://autodiscover.fabrikam.com/autodiscover/autodiscover.xml", "all mailboxes live here"),
         "Autodiscover of others, by the domain of the addresses they answer for.";
+
+    "virtual_directories" Section, optional("", "nothing but MAPI and Autodiscover is served"),
+        "The other services of the mailbox servers, passed on below their paths.";
+    "virtual_directories.preset" Choice(&["exchange2013", "exchange2016", "exchange2019", "gromox"]), required("exchange2019", "it says what the mailbox servers serve and how"),
+        "Which directories are served, to whom, and all that is not written under `paths`. /ecp and /powershell are for clients inside, gromox serves /ews, /oab and /Microsoft-Server-ActiveSync.";
+    "virtual_directories.paths" List(&Section), optional("", "all are as the preset has them"),
+        "Directories that differ from the preset.";
+    "virtual_directories.paths[].path" Choice(&["/ews", "/owa", "/ecp", "/oab", "/Microsoft-Server-ActiveSync", "/powershell", "/api"]), required("/ews", "it is what differs"),
+        "The directory.";
+    "virtual_directories.paths[].from" Choice(&["everywhere", "inside", "off"]), optional("everywhere", "the preset says it"),
+        "Who is served: clients everywhere, those inside `autodiscover.internal_networks`, or nobody.";
+    "virtual_directories.paths[].authentication" List(&Choice(VDIR_SCHEMES)), optional("[basic]", "it is what the name accepts"),
+        "Schemes that are accepted there instead, and the order of their challenges. `[server]`, for /owa and /ecp: the mailbox server shows a form and judges it; then requests of strangers reach the mailbox servers.";
+    "virtual_directories.paths[].anchor" List(&Choice(&["path", "header"])), optional("[path]", "[path] for Exchange's /ews, /owa and /ecp, [] for the rest"),
+        "What may name another mailbox than the user's own, for the choice of the server and nothing else: the address in the path (explicit logon), the header X-AnchorMailbox.";
+    "virtual_directories.paths[].timeout" Duration(SECOND, 2 * HOUR), optional("31m", "31m for /ews, 61m for ActiveSync, 5m for /owa, /ecp and /powershell, 2m for the rest"),
+        "A server that gives no sign of life for so long has failed. Held requests need more than the server holds them.";
+    "virtual_directories.paths[].body" Size(0, 4 * GIB), optional("64MiB", "64MiB for /ews and /powershell, 0B for /oab, 35MiB for the rest"),
+        "A request body.";
+    "virtual_directories.paths[].methods" List(&Choice(&["GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"])), optional("[GET, HEAD, POST, OPTIONS]", "the preset has those that clients use"),
+        "Methods that are passed on.";
+    "virtual_directories.paths[].websocket" Switch, optional("true", "true for /owa of Exchange 2016 and later, else false"),
+        "A connection may become a WebSocket.";
+    "virtual_directories.paths[].health_page" PageOrOff, optional("/ews/healthcheck.htm", "`healthcheck.htm` below the path on Exchange servers, none on gromox"),
+        "A page of the mailbox servers that must answer 200, looked at with every check; a server on which it does not gets no requests for this directory. off: nobody looks.";
 
     "auth" Section, section(),
         "How clients prove who they are.";

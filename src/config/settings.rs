@@ -4,8 +4,10 @@
 //! file has been read. A room that receives a setting need not check it again.
 
 mod ldap;
+mod vdirs;
 
 pub use ldap::{Attributes, DatabaseForm, GuidForm, LdapServer, LdapSettings};
+pub use vdirs::{VdirLogon, VdirPage, VdirSettings, Vdirs};
 
 use crate::ids::{DatabaseName, ServerName};
 use crate::mapi::{Build, Capable, Endpoint, Flavour};
@@ -64,6 +66,8 @@ pub struct Settings {
     pub directory: DirectorySettings,
     /// What clients that look for their mailbox are told.
     pub autodiscover: Autodiscover,
+    /// The other virtual directories.
+    pub vdirs: Vdirs,
     /// How clients prove who they are.
     pub auth: AuthSettings,
     /// Whose credentials the mailbox server sees.

@@ -43,6 +43,69 @@ impl Directory {
         }
     }
 
+    /// Whose mailbox is asked for by `address`, a mail address, a login name or a `MailboxId`; `None`: the
+    /// user's own. As [`Self::whose`]; besides, an own mailbox may live in the default database of its
+    /// domain.
+    pub fn whose_address(
+        &self,
+        address: Option<&str>,
+        user: &UserName,
+        findings: &Findings,
+        now: Instant,
+    ) -> Whose {
+        let own = || self.whose(None, Some(user), findings, now);
+        match (&self.book, address) {
+            (Some(_), None) => own(),
+            (None, None) => match own() {
+                Whose::Unknown => found(self.mailbox(user.as_str())),
+                known => known,
+            },
+            (None, Some(address)) => {
+                let home = self.mailbox_of(address).or_else(|| self.mailbox(address));
+                match home {
+                    Some(home) if !self.may_open(&home, user) => Whose::Forbidden,
+                    home => found(home),
+                }
+            }
+            (Some(book), Some(address)) => {
+                let is_id = parts_of_id(address).and_then(|(guid, _)| guid_of(guid));
+                match is_id {
+                    Some(_) => self.whose(Some(address), Some(user), findings, now),
+                    None => self.in_book_by_address(book, address, user, findings, now),
+                }
+            }
+        }
+    }
+
+    fn in_book_by_address(
+        &self,
+        book: &Arc<Book>,
+        address: &str,
+        user: &UserName,
+        findings: &Findings,
+        now: Instant,
+    ) -> Whose {
+        let asker = book.look(Asked::User(user.as_str()), findings, now);
+        let owner = book.look_in_passing(Asked::User(address), findings, now);
+        let (asker, owner) = match (asker, owner) {
+            (Look::Ask(first), Look::Ask(second)) => return ask(first, Some(second)),
+            (Look::Ask(first), _) | (_, Look::Ask(first)) => return ask(first, None),
+            (asker, owner) => (known(asker), known(owner)),
+        };
+        if asker.as_ref().is_some_and(|asker| asker.is_disabled()) {
+            return Whose::Disabled;
+        }
+        let Some(owner) = owner else {
+            return Whose::Unknown;
+        };
+        let is_listed = |asker: &Arc<Person>| asker.is(&owner) || owner.has_delegate(asker);
+        let may_open = self.access == Access::Backend || asker.as_ref().is_some_and(is_listed);
+        match may_open {
+            true => self.own(&owner, &UserName::new(address)),
+            false => Whose::Forbidden,
+        }
+    }
+
     fn in_file(&self, id: Option<&str>, user: Option<&UserName>) -> Whose {
         let home = match id {
             Some(id) => self.mailbox(id),
@@ -136,6 +199,13 @@ impl Directory {
             Ok(_) => name.clone(),
             Err(_) => self.databases.iter().find(is_it).unwrap_or(name).clone(),
         }
+    }
+}
+
+fn found(home: Option<Home<'_>>) -> Whose {
+    match home {
+        Some(home) => Whose::Mailbox(home.id(), home.database().clone()),
+        None => Whose::Unknown,
     }
 }
 

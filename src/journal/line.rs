@@ -27,10 +27,13 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
     address(entry.client, line);
     line.push(b'"');
     text(line, key!("user"), entry.user.as_bytes());
-    let (beside, kind) = match (entry.dialect, entry.channel) {
-        (Some(dialect), _) => (Dialect::ENDPOINT, dialect.as_str()),
-        (None, Some(verb)) => (verbs::ENDPOINT, verb.word()),
-        (None, None) => ("", ""),
+    // What is no endpoint of MAPI: Autodiscover by its dialect, a channel by its direction, another directory by
+    // the method.
+    let (beside, how) = match (entry.dialect, entry.channel, entry.vdir) {
+        (Some(dialect), ..) => (Dialect::ENDPOINT, dialect.as_str()),
+        (None, Some(verb), _) => (verbs::ENDPOINT, verb.word()),
+        (None, None, Some((vdir, verb))) => (vdir.as_str(), verb.as_str()),
+        (None, None, None) => ("", ""),
     };
     text(
         line,
@@ -40,8 +43,9 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
     text(
         line,
         key!("type"),
-        entry.request_type.map_or(kind, |t| t.as_str()).as_bytes(),
+        entry.request_type.map_or(how, |t| t.as_str()).as_bytes(),
     );
+    text(line, key!("path"), entry.path);
     text(line, key!("request_id"), entry.request_id);
     text(line, key!("client_info"), entry.client_info);
     text(line, key!("mailbox"), entry.mailbox);

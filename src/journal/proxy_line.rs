@@ -75,6 +75,9 @@ const FIELDS: &[Field] = &[
     field("Protocol", |e, line| word(line, Protocol::of(e).as_str())),
     field("UrlHost", |e, line| text(line, e.host)),
     field("UrlStem", |e, line| {
+        if e.vdir.is_some() {
+            return text(line, e.path);
+        }
         let channel = e.channel.map_or("", |_| Folder::Rpc.path());
         let beside = e.dialect.map_or(channel, Dialect::path);
         word(line, e.endpoint.map_or(beside, Endpoint::path));
@@ -102,6 +105,9 @@ const FIELDS: &[Field] = &[
     }),
     field("ErrorCode", refusal),
     field("Method", |e, line| {
+        if let Some((_, verb)) = e.vdir {
+            return word(line, verb.as_str());
+        }
         // The only one that has a type, or brings a body.
         let has_body = matches!(e.dialect, Some(Dialect::Pox | Dialect::Soap));
         let is_post = e.request_type.is_some() || has_body;
@@ -165,7 +171,7 @@ const FIELDS: &[Field] = &[
     field("TotalRequestTime", |e, line| milliseconds(line, e.total)),
     empty("RouteRefresherLatency"),
     field("UrlQuery", |e, line| {
-        if !e.mailbox.is_empty() {
+        if e.vdir.is_none() && !e.mailbox.is_empty() {
             cell(line, |line| {
                 let before: &[u8] = match e.channel {
                     Some(_) => b"?",

@@ -314,7 +314,7 @@ fn a_channel_is_a_row_of_rpc_over_http_and_a_line_of_outlook_anywhere() {
         endpoint: None,
         request_type: None,
         code: None,
-        channel: Some(Verb::Out),
+        channel: Some(rpch::Verb::Out),
         ..entry()
     };
 

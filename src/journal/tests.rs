@@ -20,6 +20,8 @@ pub(super) fn entry() -> Entry<'static> {
         endpoint: Some(Endpoint::Emsmdb),
         dialect: None,
         channel: None,
+        vdir: None,
+        path: b"",
         request_type: Some(RequestType::Execute),
         request_id: b"{E2EA6C1C-E61B-49E9-9CFB-38184F907552}:123456",
         client_info: b"{2EF33C39-49C8-421C-B876-CDF7F2AC3AA0}:123",

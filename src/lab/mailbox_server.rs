@@ -24,6 +24,7 @@ mod journal;
 mod options;
 mod requests;
 mod spoil;
+mod web;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
@@ -69,6 +70,10 @@ struct Server {
     counts: Counts,
     heads: Mutex<VecDeque<Vec<u8>>>,
     health_page: Mutex<HealthPage>,
+    /// Directories that take themselves out of service, by their lower-case names.
+    closed: Mutex<BTreeSet<String>>,
+    /// Counts up when what is held beside MAPI has something to tell.
+    news: watch::Sender<u64>,
     banned: Mutex<HashMap<UserName, Instant>>,
     /// Counts up when connections are cut.
     cut: watch::Sender<u64>,
@@ -92,6 +97,8 @@ impl MailboxServer {
             counts: Counts::default(),
             heads: Mutex::default(),
             health_page: Mutex::new(options.health_page),
+            closed: Mutex::default(),
+            news: watch::Sender::new(0),
             banned: Mutex::default(),
             cut: watch::Sender::new(0),
             listening: watch::Sender::new(true),
@@ -177,6 +184,26 @@ impl MailboxServer {
     /// What the page for load balancers says from now on.
     pub fn set_health_page(&self, page: HealthPage) {
         *self.server.health_page.lock() = page;
+    }
+
+    /// Whether the page of a directory beside MAPI, such as `ews`, says that it is in service.
+    pub fn serve(&self, directory: &str, is_served: bool) {
+        let mut closed = self.server.closed.lock();
+        match is_served {
+            true => closed.remove(directory),
+            false => closed.insert(directory.to_owned()),
+        };
+    }
+
+    /// Something happens: what is held beside MAPI tells its client. Returns how many were held.
+    pub fn news(&self) -> usize {
+        self.server.news.send_modify(|count| *count += 1);
+        self.server.news.receiver_count()
+    }
+
+    /// Requests held beside MAPI.
+    pub fn held(&self) -> usize {
+        self.server.news.receiver_count()
     }
 
     /// What was executed, in order.

@@ -103,6 +103,27 @@ impl Book {
     /// Who it is, as far as that is in `findings` or remembered and not too old at `now`. Takes a fraction
     /// of a microsecond.
     pub fn look(self: &Arc<Self>, asked: Asked<'_>, findings: &Findings, now: Instant) -> Look {
+        self.look_as(asked, findings, now, true)
+    }
+
+    /// The same for a name that a client has chosen: that there is nobody is not remembered, as in
+    /// [`Self::ask`].
+    pub fn look_in_passing(
+        self: &Arc<Self>,
+        asked: Asked<'_>,
+        findings: &Findings,
+        now: Instant,
+    ) -> Look {
+        self.look_as(asked, findings, now, false)
+    }
+
+    fn look_as(
+        self: &Arc<Self>,
+        asked: Asked<'_>,
+        findings: &Findings,
+        now: Instant,
+        keeps_absence: bool,
+    ) -> Look {
         let mark = asked.mark(&self.marker);
         if let Some((_, found)) = findings.0.iter().find(|(known, _)| *known == mark) {
             return Look::of(found.clone());
@@ -119,7 +140,7 @@ impl Book {
                 Look::Person(person)
             }
             None => self
-                .question(asked, mark, true, now)
+                .question(asked, mark, keeps_absence, now)
                 .map_or(Look::Nobody, Look::Ask),
         }
     }

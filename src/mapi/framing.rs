@@ -108,7 +108,25 @@ impl Body {
     pub fn follow(
         &mut self,
         piece: &[u8],
+        payload: impl FnMut(&[u8]),
+    ) -> Result<Taken, BadFraming> {
+        self.follow_with(piece, payload, true)
+    }
+
+    /// The same for a request's body, which is passed on with its framing: header fields behind the last
+    /// chunk would pass every gate, and are refused.
+    ///
+    /// # Errors
+    /// As [`Self::follow`].
+    pub fn follow_request(&mut self, piece: &[u8]) -> Result<Taken, BadFraming> {
+        self.follow_with(piece, |_| {}, false)
+    }
+
+    fn follow_with(
+        &mut self,
+        piece: &[u8],
         mut payload: impl FnMut(&[u8]),
+        takes_trailers: bool,
     ) -> Result<Taken, BadFraming> {
         match self {
             Self::Done => Ok(Taken::default()),
@@ -145,6 +163,13 @@ impl Body {
                                 0 => Chunk::DataCr,
                                 left => Chunk::Data(left),
                             };
+                        }
+                        Chunk::Trailer {
+                            length: 0,
+                            cr: false,
+                            ..
+                        } if !takes_trailers && byte != b'\r' => {
+                            return Err(BadFraming("header fields behind the body"));
                         }
                         framing => match framing.after(byte)? {
                             Some(next) => {

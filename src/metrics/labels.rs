@@ -46,7 +46,7 @@ macro_rules! label {
 label! {
     /// How a request ended; also the access log's `ending`.
     Outcome {
-        /// The server answered 200 with code 0.
+        /// The server answered 200 with code 0; outside of MAPI, with a status below 400.
         Ok = "ok",
         /// The server answered 200 with another code.
         Code = "code",

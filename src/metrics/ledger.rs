@@ -9,6 +9,7 @@ use crate::accounting::meter::process_cpu_ns;
 use crate::accounting::{Kind, Kinds, Ledger, Phase, Unbilled};
 use crate::mapi::{Endpoint, RequestType};
 use crate::rpch::{self, Verb};
+use crate::vdir::Vdir;
 use parking_lot::Mutex;
 use prometheus::{Counter, CounterVec, Gauge, IntCounter, IntCounterVec};
 use std::cell::RefCell;
@@ -85,27 +86,42 @@ pub enum Asked {
     Mapi(Endpoint, RequestType),
     /// A channel of Outlook Anywhere.
     Channel(Verb),
-    /// Nothing of either.
+    /// Another virtual directory.
+    Vdir(Vdir),
+    /// Nothing of these.
     Other,
 }
 
-/// A row of accounts per endpoint and type, one per direction of channels, and one for what has neither.
-const ROWS: usize = CHANNELS + Verb::ALL.len() + 1;
+impl From<Option<(Endpoint, RequestType)>> for Asked {
+    fn from(asked: Option<(Endpoint, RequestType)>) -> Self {
+        asked.map_or(Self::Other, |(endpoint, kind)| Self::Mapi(endpoint, kind))
+    }
+}
+
+/// A row of accounts per endpoint and type, one per direction of channels, one per directory, and one for what has
+/// none.
+const ROWS: usize = DIRECTORIES + Vdir::ALL.len() + 1;
 const CHANNELS: usize = Endpoint::ALL.len() * RequestType::ALL.len();
+const DIRECTORIES: usize = CHANNELS + Verb::ALL.len();
 const DIRECTIONS: [&str; 2] = ["received", "sent"];
 const BYTES_PER_ROW: usize = LEGS.len() * DIRECTIONS.len() * Kind::ALL.len();
 
-fn row(of: Asked) -> usize {
-    match of {
+fn row(asked: Asked) -> usize {
+    match asked {
         Asked::Mapi(endpoint, kind) => {
             endpoint.index() * RequestType::ALL.len() + filed_as(endpoint, kind).index()
         }
         Asked::Channel(verb) => CHANNELS + verb.index(),
+        Asked::Vdir(vdir) => DIRECTORIES + vdir.index(),
         Asked::Other => ROWS - 1,
     }
 }
 
 fn asked(row: usize) -> (&'static str, &'static str) {
+    if let Some(vdir) = row.checked_sub(DIRECTORIES) {
+        let vdir = Vdir::ALL.get(vdir);
+        return (vdir.map_or("none", |vdir| vdir.as_str()), "none");
+    }
     if let Some(verb) = row.checked_sub(CHANNELS) {
         let verb = Verb::ALL.get(verb);
         return verb.map_or(("none", "none"), |verb| {
@@ -478,6 +494,25 @@ mod tests {
             let text = metrics.render();
             assert!(text.contains(line), "{text}");
             assert!(text.contains("mapigate_client_bytes_total{direction=\"received\"} 366"));
+        }
+    }
+
+    #[test]
+    fn every_directory_has_an_account_of_its_own() {
+        let metrics = Metrics::new("test");
+        for (times, vdir) in (1_u64..).zip(Vdir::ALL) {
+            metrics.request_bytes(Asked::Vdir(vdir), &ledger(times));
+        }
+        metrics.request_bytes(None, &ledger(100));
+        let text = metrics.render();
+        for (times, endpoint) in (1_u64..)
+            .zip(Vdir::ALL.map(Vdir::as_str))
+            .chain([(100, "none")])
+        {
+            let line = format!(
+                r#"mapigate_bytes_total{{direction="received",endpoint="{endpoint}",kind="payload",leg="client",request_type="none"}} {times}"#
+            );
+            assert!(text.contains(&line), "{line} not in {text}");
         }
     }
 

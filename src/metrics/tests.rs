@@ -2,10 +2,12 @@ use super::*;
 use crate::accounting::Kinds;
 use crate::ids::DatabaseName;
 use crate::mapi::{RequestType, ResponseCode};
+use crate::vdir::Vdir;
 use std::collections::BTreeSet;
 
 fn filled() -> Metrics {
     let metrics = Metrics::new("1.2.3");
+    metrics.set_vdirs_up([(&ServerName::new("MBX1"), Vdir::Ews, true)]);
     metrics.started(1.0e9);
     for index in 0..100 {
         let name = ServerName::new(format!("MBX{index}"));

@@ -6,7 +6,8 @@ use super::discover::{self, Inquiry};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
 use super::pinned::{self, Pinned};
 use super::slow::{Known, Slow};
-use super::target::{Place, Target};
+use super::target::{Place, Target, Ward};
+use super::vdir::{self, Errand};
 use crate::accounting::meter::enter;
 use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
@@ -42,6 +43,8 @@ pub(crate) enum Admitted {
     Inquire(Box<Inquiry>),
     /// Outlook Anywhere: the first bytes of the body decide, and more of them are needed. Who asks is known.
     Peek(Arc<Identity>),
+    /// It goes to a server, below another virtual directory; the head for it is written but for its end.
+    Carry(Box<Errand>),
 }
 
 /// What we answer ourselves.
@@ -49,6 +52,8 @@ pub(crate) enum Admitted {
 pub(crate) enum Local {
     /// The health page.
     Health,
+    /// That of another protocol.
+    HealthOf(Ward),
     /// Success for a session that ended with its server.
     SessionEnded,
     /// That we are here, to whoever asks before a channel is opened. `[MS-RPCH] 2.1.2.1.5`
@@ -167,6 +172,7 @@ pub(crate) fn admit(
     let gate = Gate {
         head_max: world.settings.limits.head,
         route_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
+        has_vdirs: !world.settings.vdirs.is_empty(),
     };
     let mut room = Fields::new();
     let Some(head) = head::read(bytes, gate, &mut room)? else {
@@ -189,6 +195,11 @@ pub(crate) fn admit(
     let endpoint = match head.target.place {
         Place::Mapi(endpoint) => endpoint,
         Place::Health => return Ok(Some(Admitted::Local(Local::Health))),
+        Place::HealthOf(ward) => return Ok(Some(Admitted::Local(Local::HealthOf(ward)))),
+        Place::Vdir(vdir) => {
+            return vdir::admit(&head, vdir, name, runtime, world, caller, now, bill, out)
+                .map(Some);
+        }
         Place::Autodiscover(dialect) => {
             return discover::admit(&head, dialect, name, runtime, world, caller, now, bill)
                 .map(Some);
@@ -261,6 +272,7 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
         head.client_application
             .or(head.user_agent)
             .unwrap_or_default(),
+        &[],
     ]);
 }
 
@@ -599,7 +611,7 @@ pub(super) fn ready(
 }
 
 /// By which connection the server learns who the user is, and what it is shown.
-fn introduce<'a>(
+pub(super) fn introduce<'a>(
     head: &RequestHead<'_, 'a>,
     world: &'a Snapshot,
     identity: &Arc<Identity>,
@@ -751,6 +763,6 @@ fn forget(found: &Found, runtime: &Runtime) {
 }
 
 /// A ticket that has not been sealed anew for so long tells of a session that nobody uses any more.
-const TICKET_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+pub(super) const TICKET_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Characters of a route cookie that is repeated.
 const ROUTE_COOKIE_MAX: usize = 512;

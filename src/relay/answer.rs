@@ -22,7 +22,7 @@ pub(crate) struct AnswerHead<'h, 'b> {
     pub(crate) length: usize,
     /// HTTP status.
     pub(crate) status: u16,
-    reason: &'b str,
+    pub(super) reason: &'b str,
     /// Where the body ends.
     pub(crate) body: Body,
     /// The connection may carry another request afterwards.
@@ -38,7 +38,7 @@ pub(crate) struct AnswerHead<'h, 'b> {
     /// Its bytes by what they are.
     pub(crate) bytes: HeadBytes,
     echoes: Echoes,
-    fields: &'h [Header<'b>],
+    pub(super) fields: &'h [Header<'b>],
 }
 
 /// Which of the echo headers are there.

@@ -11,8 +11,9 @@ use crate::journal::Entry;
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
 use crate::metrics::{Account, Asked, Counted, Finished, Outcome};
 use crate::refusal::Refusal;
-use crate::rpch::Verb;
+use crate::rpch;
 use crate::runtime::Runtime;
+use crate::vdir::{Vdir, Verb};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,7 +38,9 @@ pub(crate) struct Bill<'d> {
     /// Autodiscover, which is no endpoint of MAPI.
     pub(crate) dialect: Option<Dialect>,
     /// A channel of Outlook Anywhere, which is none either.
-    pub(crate) channel: Option<Verb>,
+    pub(crate) channel: Option<rpch::Verb>,
+    /// Another virtual directory, and the method it was asked with.
+    pub(crate) vdir: Option<(Vdir, Verb)>,
     pub(crate) request_type: Option<RequestType>,
     pub(crate) user: Option<UserName>,
     pub(crate) scheme: Option<Scheme>,
@@ -112,6 +115,7 @@ impl<'d> Bill<'d> {
             endpoint: None,
             dialect: None,
             channel: None,
+            vdir: None,
             request_type: None,
             user: None,
             scheme: None,
@@ -134,8 +138,8 @@ impl<'d> Bill<'d> {
     }
 
     /// Keeps what must outlive the head's buffer, each cut at a length no honest client reaches: X-RequestId,
-    /// X-ClientInfo, MailboxId; host and program only where a log tells them, and the program's own name
-    /// for itself where usage is counted.
+    /// X-ClientInfo, MailboxId; host and program only where a log tells them, the program's own name
+    /// for itself where usage is counted; the path below another virtual directory.
     pub(crate) fn keep_texts(&mut self, mut given: [&[u8]; TEXTS]) {
         if !self.runtime.journal.tells_programs() {
             given[HOST] = &[];
@@ -203,11 +207,20 @@ impl<'d> Bill<'d> {
     }
 
     fn asked(&self) -> Asked {
-        match (self.endpoint.zip(self.request_type), self.channel) {
-            (Some((endpoint, kind)), _) => Asked::Mapi(endpoint, kind),
-            (None, Some(verb)) => Asked::Channel(verb),
-            (None, None) => Asked::Other,
+        match (
+            self.endpoint.zip(self.request_type),
+            self.channel,
+            self.vdir,
+        ) {
+            (None, Some(verb), _) => Asked::Channel(verb),
+            (None, None, Some((vdir, _))) => Asked::Vdir(vdir),
+            (asked, ..) => asked.into(),
         }
+    }
+
+    /// The path of a request to another virtual directory.
+    fn path(&self) -> &[u8] {
+        self.text(PATH)
     }
 
     /// Notes that we ended it ourselves.
@@ -249,6 +262,7 @@ impl Bill<'_> {
                 cpu,
                 stands_for: look.stands_for(),
             }),
+            Asked::Vdir(vdir) => metrics.vdir_finished(vdir, self.outcome, total, refusal),
             // Nothing that MAPI knows was asked for.
             Asked::Channel(_) | Asked::Other => {
                 if let Some(refusal) = refusal {
@@ -292,10 +306,15 @@ impl Bill<'_> {
             endpoint: self.endpoint,
             dialect: self.dialect,
             channel: self.channel,
+            vdir: self.vdir,
+            path: self.path(),
             request_type: self.request_type,
             request_id: self.request_id(),
             client_info: self.client_info(),
-            mailbox: self.text(2),
+            mailbox: match (self.vdir, route) {
+                (Some(_), Some(route)) => route.mailbox.as_str().as_bytes(),
+                _ => self.text(2),
+            },
             host: self.text(HOST),
             user_agent: self.text(USER_AGENT),
             database: route.map_or("", |route| route.database.as_str()),
@@ -345,9 +364,10 @@ fn rest(is_tls: bool) -> Kind {
 }
 
 /// Texts kept, and where those stand that are not always kept.
-const TEXTS: usize = 6;
+const TEXTS: usize = 7;
 const HOST: usize = 3;
 const USER_AGENT: usize = 4;
 const CLIENT: usize = 5;
+const PATH: usize = 6;
 /// Bytes kept of a text the client wrote.
 const TEXT_MAX: usize = 128;

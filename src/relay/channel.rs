@@ -127,7 +127,8 @@ fn note(head: &RequestHead<'_, '_>, verb: Verb, bill: &mut Bill<'_>) {
     bill.channel = Some(verb);
     let agent = head.user_agent.unwrap_or_default();
     let mailbox = head.target.mailbox.unwrap_or_default().as_bytes();
-    bill.keep_texts([&[], &[], mailbox, head.host.as_bytes(), agent, agent]);
+    let host = head.host.as_bytes();
+    bill.keep_texts([&[], &[], mailbox, host, agent, agent, &[]]);
 }
 
 /// A channel whose user is known.

@@ -8,6 +8,7 @@ use super::deadline::Deadline;
 use super::forward::{Sent, Unsent};
 use super::pinned::Pinned;
 use super::slow::Known;
+use super::vdir::Carried;
 use crate::accounting::meter::{Look, belongs_to, enter, look, looking, settle};
 use crate::accounting::{Kind, Phase, Wire};
 use crate::auth::{Memo, Presented};
@@ -75,6 +76,8 @@ impl From<Refusal> for Stop {
 enum Way {
     /// It is with the server.
     Sent(Box<OnTheWay>),
+    /// The same below another virtual directory.
+    Carried(Box<Carried>),
     /// We answered it ourselves.
     Answered(Next),
 }
@@ -222,6 +225,9 @@ impl<S: Stream> Connection<S> {
             Ok(Way::Sent(on_the_way)) => {
                 Box::pin(self.answer(runtime, on_the_way, &mut bill)).await
             }
+            Ok(Way::Carried(carried)) => {
+                Box::pin(self.answer_errand(runtime, carried, &mut bill)).await
+            }
             Ok(Way::Answered(next)) => Ok(next),
             Err(stop) => Err(stop),
         };
@@ -285,6 +291,24 @@ impl<S: Stream> Connection<S> {
                 Ok(Admitted::Inquire(inquiry)) => {
                     let answer = self.discover(inquiry, &world, runtime, *shape, bill);
                     return Box::pin(answer).await.map(Way::Answered);
+                }
+                Ok(Admitted::Carry(errand)) => {
+                    let this = shape.ok_or(Refusal::Malformed("head"))?;
+                    let carrying =
+                        self.carry(runtime, &world, errand, this, &mut out, &tried, bill);
+                    match Box::pin(carrying).await? {
+                        Ok(carried) => {
+                            *shape = None;
+                            return Ok(Way::Carried(carried));
+                        }
+                        Err((Unsent::Unreachable(refusal), server)) => {
+                            tried.push(server);
+                            unreachable = Some(refusal);
+                            world = runtime.snapshot();
+                        }
+                        Err((Unsent::LegGone, _)) => signs_on = true,
+                    }
+                    continue;
                 }
                 // Where the map still names the server that cannot be reached, that is the reason.
                 Err(Stop::Refuse(Refusal::NoEligibleCopy { .. })) if unreachable.is_some() => {

@@ -106,7 +106,7 @@ pub(super) fn admit(
 ) -> Result<Admitted, Refusal> {
     bill.dialect = Some(dialect);
     let agent = head.user_agent.unwrap_or_default();
-    bill.keep_texts([&[], &[], &[], head.host.as_bytes(), agent, agent]);
+    bill.keep_texts([&[], &[], &[], head.host.as_bytes(), agent, agent, &[]]);
     let limit = REQUEST_MAX as u64;
     if matches!(head.body, BodyLength::Counted(length) if length > limit) {
         return Err(Refusal::BodyTooLarge { limit });

@@ -29,13 +29,15 @@ pub(super) enum Event {
     Asked,
     /// The deadline passed.
     Late,
+    /// The request's body is larger than it may be.
+    TooLarge,
 }
 
 /// One exchange. Borrows the connection for as long as it lasts.
 #[derive(Debug)]
 pub(super) struct Exchange<'c, S> {
-    stream: &'c mut S,
-    input: &'c mut Buffer,
+    pub(super) stream: &'c mut S,
+    pub(super) input: &'c mut Buffer,
     pub(super) late: &'c mut Deadline,
     pub(super) asks: &'c mut Asks,
     pub(super) leg: &'c mut Leg,
@@ -48,6 +50,8 @@ pub(super) struct Exchange<'c, S> {
     pub(super) output: Buffer,
     /// Request body bytes moved since the first write.
     pub(super) moved: u64,
+    /// So many may be.
+    pub(super) moved_max: u64,
 }
 
 impl<'c, S: Stream> Exchange<'c, S> {
@@ -63,6 +67,7 @@ impl<'c, S: Stream> Exchange<'c, S> {
             at: 0,
             output: Buffer::default(),
             moved: 0,
+            moved_max: u64::MAX,
         }
     }
 
@@ -111,8 +116,12 @@ impl<'c, S: Stream> Exchange<'c, S> {
                     }
                 }
             }
-            let taken = self.request.follow(self.input.data(), |_| {});
+            let taken = self.request.follow_request(self.input.data());
             self.piece = taken.map_err(|_bad| Event::ClientGone)?.wire;
+            if self.moved.saturating_add(self.piece as u64) > self.moved_max {
+                self.piece = 0;
+                return Poll::Ready(Err(Event::TooLarge));
+            }
         }
     }
 

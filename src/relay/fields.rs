@@ -30,7 +30,7 @@ const HOP_BY_HOP: [&str; 12] = [
 
 /// Claims of identity, origin or route that only a front end may make. Exchange's own front end was
 /// talked into other people's mailboxes by some of these.
-const CLAIMS: [&str; 28] = [
+const CLAIMS: [&str; 31] = [
     "forwarded",
     "via",
     "x-real-ip",
@@ -59,22 +59,33 @@ const CLAIMS: [&str; 28] = [
     "x-targetserver",
     "x-proxytargetserver",
     "x-anchormailbox",
+    // Another method than the one that is judged.
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
 ];
 
 /// Whole families of claims, by how they begin.
-const CLAIM_FAMILIES: [&str; 8] = [
+const CLAIM_FAMILIES: [&str; 15] = [
     "x-forwarded-",
     "x-wlid-",
     "x-auth-",
     "x-mapigate-",
-    "msexchlogon",
+    "msexch",
     "x-msexch",
+    "x-rps-",
+    "x-isfrom",
+    "x-backend",
+    "x-beserver",
+    "x-beresource",
+    "x-anonresource",
+    "x-routing",
     "x-proxytarget",
     "x-remote-",
 ];
 
 /// Topology that a server tells and outsiders need not know; it is in our access log.
-const TOPOLOGY: [&str; 9] = [
+const TOPOLOGY: [&str; 11] = [
     "x-feserver",
     "x-beserver",
     "x-calculatedbetarget",
@@ -84,6 +95,8 @@ const TOPOLOGY: [&str; 9] = [
     "x-aspnet-version",
     "server",
     "x-targetbeserver",
+    "x-feproxyinfo",
+    "x-feefzinfo",
 ];
 
 /// What becomes of a client's field. `own` is the field that carries our user name to the server, where
@@ -105,6 +118,16 @@ pub fn of_request(name: &str, own: Option<&str>) -> Fate {
     } else {
         Fate::Pass
     }
+}
+
+/// True for a parameter of a query under whose name only a front end speaks: servers take some claims from
+/// there as well.
+pub fn is_claim_in_query(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    let is_meant = begins(&name, "x-") || begins(&name, "msexch");
+    is_meant
+        && (CLAIMS.iter().any(|known| same(&name, known))
+            || CLAIM_FAMILIES.iter().any(|family| begins(&name, family)))
 }
 
 /// Fields of nearly every request, in Outlook's spelling: a short cut past the lists above, in none of
@@ -167,6 +190,15 @@ pub fn may_be_nominated(token: &[u8]) -> bool {
     .iter()
     .any(|known| token.eq_ignore_ascii_case(known.as_bytes()))
 }
+
+/// Cookies with which a server may be chosen: below other virtual directories we choose, and a server's
+/// own front end is not to choose once more.
+pub fn chooses_server(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"X-BackEndCookie") || name.eq_ignore_ascii_case(AFFINITY)
+}
+
+/// By which clients of Exchange Web Services keep to one server.
+pub const AFFINITY: &[u8] = b"X-BackEndOverrideCookie";
 
 /// Cookies with which a front end could be talked into something; they go no further than this.
 pub fn cookie_passes(name: &[u8], route_cookie: Option<&str>) -> bool {

@@ -8,7 +8,7 @@ use super::head::{BodyLength, finish};
 use super::pinned::Pinned;
 use crate::accounting::meter::enter;
 use crate::accounting::{Kind, Phase, Wire};
-use crate::backend::{ConnectError, Leg};
+use crate::backend::{BackServer, ConnectError, Leg};
 use crate::buffers::Scratch;
 use crate::config::settings::Limits;
 use crate::health::Observation;
@@ -18,6 +18,7 @@ use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -26,6 +27,29 @@ pub(super) struct Sent {
     pub(super) leg: Leg,
     /// The rest of the request's body.
     pub(super) body: Body,
+}
+
+/// What goes to a server by some connection.
+pub(super) trait Carriage {
+    fn server(&self) -> &Arc<BackServer>;
+    /// Which kept connections may carry it.
+    fn lane(&self) -> Option<u128>;
+    /// Which of them does.
+    fn by(&mut self) -> &mut By;
+}
+
+impl Carriage for Plan {
+    fn server(&self) -> &Arc<BackServer> {
+        &self.server
+    }
+
+    fn lane(&self) -> Option<u128> {
+        self.lane
+    }
+
+    fn by(&mut self) -> &mut By {
+        &mut self.by
+    }
 }
 
 /// Why a request of which no byte left us is still here.
@@ -91,7 +115,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// True where the client waits to be told to send its body.
-    fn wants_invitation(&self, shape: Shape, length: u64) -> bool {
+    pub(super) fn wants_invitation(&self, shape: Shape, length: u64) -> bool {
         let here = self.input.data().len().saturating_sub(shape.length) as u64;
         shape.expects_continue && !shape.invited && here < length
     }
@@ -105,7 +129,7 @@ impl<S: Stream> Connection<S> {
 
     /// Appends as much of the body as is here, or comes without waiting. Returns what is left of it, and
     /// the bytes of the input, head included, that are now in `out`.
-    async fn first_piece(
+    pub(super) async fn first_piece(
         &mut self,
         shape: Shape,
         length: u64,
@@ -182,20 +206,22 @@ impl<S: Stream> Connection<S> {
         clippy::disallowed_methods,
         reason = "the time to the first byte counts from here"
     )]
-    async fn first_write(
+    pub(super) async fn first_write(
         &mut self,
         runtime: &Runtime,
         world: &Snapshot,
-        plan: &mut Plan,
+        plan: &mut impl Carriage,
         bytes: &[u8],
         bill: &mut Bill<'_>,
     ) -> Result<Result<Leg, Unsent>, Stop> {
         let limits = &world.settings.limits;
         // A request that says nothing of its user goes by the connection that knows, or not at all.
-        let is_bound = matches!(plan.by, By::SignedOn(_));
+        let is_bound = matches!(plan.by(), By::SignedOn(_));
         let mut kept = self.choose(runtime, world, plan, bill.began)?;
-        let is_own = matches!(plan.by, By::Own(..));
-        let (server, meters) = (&plan.server, plan.server.meters(&runtime.metrics));
+        let is_own = matches!(plan.by(), By::Own(..));
+        let lane = plan.lane();
+        let server = plan.server();
+        let meters = server.meters(&runtime.metrics);
         loop {
             let mut leg = match kept.take() {
                 Some(leg) => {
@@ -233,7 +259,7 @@ impl<S: Stream> Connection<S> {
                 },
             };
             let was_used = leg.is_used();
-            if !leg.carry(plan.lane) {
+            if !leg.carry(lane) {
                 runtime.metrics.identity_fence_tripped();
                 tracing::error!(server = %server.name(), "identity fence tripped: connection dropped");
                 if is_bound {
@@ -289,24 +315,24 @@ impl<S: Stream> Connection<S> {
         &mut self,
         runtime: &Runtime,
         world: &Snapshot,
-        plan: &mut Plan,
+        plan: &mut impl Carriage,
         now: Instant,
     ) -> Result<Option<Leg>, Stop> {
         // Whoever shows something else now does not go on with what was owned before.
         let own = self.pinned.take();
-        match std::mem::replace(&mut plan.by, By::New) {
+        match std::mem::replace(plan.by(), By::New) {
             By::Any => {
-                plan.by = By::Any;
-                Ok(plan.server.reuse(plan.lane, now))
+                *plan.by() = By::Any;
+                Ok(plan.server().reuse(plan.lane(), now))
             }
             By::New => Ok(None),
             By::SignedOn(leg) => Ok(Some(*leg)),
             By::Own(scheme, _) => {
                 // Until the answer is over: whatever goes wrong ends both connections.
                 self.must_end = true;
-                if let Some(own) = own.filter(|own| own.leads_to(&plan.server)) {
+                if let Some(own) = own.filter(|own| own.leads_to(plan.server())) {
                     let Pinned { leg, seat, .. } = *own;
-                    plan.by = By::Own(scheme, Some(seat));
+                    *plan.by() = By::Own(scheme, Some(seat));
                     return Ok(Some(leg));
                 }
                 let most = &world.settings.auth.passthrough;
@@ -315,7 +341,7 @@ impl<S: Stream> Connection<S> {
                     .map_or(0, |untouched| untouched.connections_max);
                 let seat = runtime.metrics.pinned(most);
                 let seat = seat.ok_or(Refusal::TooBusy("auth.passthrough.connections"))?;
-                plan.by = By::Own(scheme, Some(seat));
+                *plan.by() = By::Own(scheme, Some(seat));
                 Ok(None)
             }
         }

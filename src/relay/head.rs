@@ -9,7 +9,8 @@ use crate::autodiscover::Dialect;
 use crate::mapi::cookies::pairs;
 use crate::mapi::{Flavour, RequestType};
 use crate::refusal::Refusal;
-use crate::rpch::Verb;
+use crate::rpch;
+use crate::vdir::Verb;
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
 
@@ -28,17 +29,20 @@ pub enum Method {
     /// Local pages without their body.
     Head,
     /// Outlook Anywhere.
-    Rpc(Verb),
+    Rpc(rpch::Verb),
+    /// What only other virtual directories know.
+    Other(Verb),
 }
 
 impl Method {
-    /// As it is on the wire.
-    pub fn as_str(self) -> &'static str {
+    /// The same as other virtual directories know it; `None` for what only Outlook Anywhere speaks.
+    pub const fn verb(self) -> Option<Verb> {
         match self {
-            Self::Post => "POST",
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Rpc(verb) => verb.as_str(),
+            Self::Post => Some(Verb::Post),
+            Self::Get => Some(Verb::Get),
+            Self::Head => Some(Verb::Head),
+            Self::Rpc(_) => None,
+            Self::Other(verb) => Some(verb),
         }
     }
 }
@@ -87,7 +91,7 @@ pub struct RequestHead<'h, 'b> {
     pub route_cookie: Option<&'b [u8]>,
     /// Its bytes by what they are.
     pub bytes: HeadBytes,
-    fields: &'h [Header<'b>],
+    pub(super) fields: &'h [Header<'b>],
 }
 
 /// Room for the fields of one head; on the stack, and only while the head is read.
@@ -119,6 +123,8 @@ pub struct Gate<'a> {
     pub head_max: usize,
     /// Name of our route cookie, where there is one.
     pub route_cookie: Option<&'a str>,
+    /// Other virtual directories are served.
+    pub has_vdirs: bool,
 }
 
 /// Reads a head. `Ok(None)`: it is not complete yet. About 0.8 µs for an Execute of Outlook's.
@@ -153,33 +159,38 @@ pub fn read<'h, 'b>(
         "POST" => Method::Post,
         "GET" => Method::Get,
         "HEAD" => Method::Head,
-        other => match Verb::read(other.as_bytes()) {
-            Some(verb) => Method::Rpc(verb),
-            None => return Err(Refusal::MethodNotAllowed),
+        word => match (rpch::Verb::read(word.as_bytes()), Verb::read(word)) {
+            (Some(verb), _) => Method::Rpc(verb),
+            (None, Some(verb)) if gate.has_vdirs => Method::Other(verb),
+            (None, _) => return Err(Refusal::MethodNotAllowed),
         },
     };
     let fields: &'h [Header<'b>] = parsed.headers;
     let facts = facts(fields, gate)?;
-    let target = Target::read(parsed.path.unwrap_or_default())?;
+    let target = Target::read_with(parsed.path.unwrap_or_default(), gate.has_vdirs)?;
     match (parsed.version, target.place) {
         (Some(1), _) => {}
         // Load balancers still ask for health in HTTP/1.0.
-        (Some(0), Place::Health) if facts.body == BodyLength::Counted(0) => {}
+        (Some(0), Place::Health | Place::HealthOf(_)) if facts.body == BodyLength::Counted(0) => {}
         _ => return Err(Refusal::Malformed("not HTTP/1.1")),
     }
     if parsed.version == Some(1) && facts.host.is_none() {
         return Err(Refusal::Malformed("no Host"));
     }
     match (target.place, method) {
-        (Place::Mapi(_), Method::Post) | (Place::Health, Method::Get | Method::Head) => {}
+        (Place::Mapi(_), Method::Post)
+        | (Place::Health | Place::HealthOf(_), Method::Get | Method::Head)
         // Which of them, it says itself: where Outlook Anywhere is off, there is no such path.
-        (Place::Rpc(_), _) => {}
+        | (Place::Rpc(_), _)
+        // Which of them a directory takes is configured.
+        | (Place::Vdir(_), _) => {}
         (Place::Autodiscover(Dialect::Pox), Method::Post | Method::Get | Method::Head)
         | (Place::Autodiscover(Dialect::Soap), Method::Post)
         | (Place::Autodiscover(Dialect::Json), Method::Get | Method::Head) => {}
         _ => return Err(Refusal::MethodNotAllowed),
     }
-    if matches!(method, Method::Get | Method::Head) && facts.body != BodyLength::Counted(0) {
+    let is_bare = method.verb().is_some_and(|verb| !verb.has_body());
+    if is_bare && facts.body != BodyLength::Counted(0) {
         return Err(Refusal::Malformed("body on GET"));
     }
     Ok(Some(RequestHead {
@@ -413,7 +424,7 @@ impl RequestHead<'_, '_> {
         // What MAPI and Autodiscover bring to a server is posted, however it was asked for.
         let method = match self.method {
             Method::Rpc(verb) => verb.as_str(),
-            Method::Post | Method::Get | Method::Head => Method::Post.as_str(),
+            Method::Post | Method::Get | Method::Head | Method::Other(_) => "POST",
         };
         out.extend_from_slice(method.as_bytes());
         out.push(b' ');
@@ -427,7 +438,8 @@ impl RequestHead<'_, '_> {
             if name.eq_ignore_ascii_case("cookie") {
                 if !with.strip_session_cookies {
                     let before = out.len();
-                    write_cookies(value, with.route_cookie, out);
+                    let passes = |name: &[u8]| fields::cookie_passes(name, with.route_cookie);
+                    write_cookies(value, passes, out);
                     bytes.cookies += out.len() - before;
                 }
             } else if !name.eq_ignore_ascii_case("authorization")
@@ -479,12 +491,12 @@ pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// One `Cookie` line in, at most one out, order kept.
-fn write_cookies(value: &[u8], route_cookie: Option<&str>, out: &mut Vec<u8>) {
+pub(super) fn write_cookies(value: &[u8], passes: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
     let begin = out.len();
     out.extend_from_slice(b"Cookie: ");
     let empty = out.len();
     for (name, value) in pairs(value) {
-        if !fields::cookie_passes(name, route_cookie) {
+        if !passes(name) {
             continue;
         }
         if out.len() > empty {

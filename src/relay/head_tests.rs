@@ -4,6 +4,7 @@ use proptest::prelude::*;
 const GATE: Gate<'_> = Gate {
     head_max: 65536,
     route_cookie: Some("MapigateRoute"),
+    has_vdirs: false,
 };
 
 fn refused(head: &str) -> Refusal {

@@ -5,6 +5,7 @@ use super::bill::Bill;
 use super::connection::{Connection, LAST_WORDS, Next, Stop, Stream, after};
 use super::head::{BodyLength, first_line};
 use super::refuse::{self, Manner};
+use super::vdir;
 use crate::accounting::{HeadBytes, Kind};
 use crate::auth::Scheme;
 use crate::buffers::Scratch;
@@ -13,6 +14,7 @@ use crate::mapi::framing::Body;
 use crate::metrics::Outcome;
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
@@ -51,6 +53,20 @@ impl<S: Stream> Connection<S> {
                 };
                 refuse::health(bill.status == 200, host, manner, &mut out.0);
             }
+            Local::HealthOf(ward) => {
+                let told = vdir::page(ward, world, runtime);
+                bill.status = if told.is_ok() { 200 } else { 503 };
+                let host = world
+                    .settings
+                    .names
+                    .first()
+                    .map_or("", |name| name.host.as_str());
+                let words = match told {
+                    Ok(()) => host.to_owned(),
+                    Err(why) => format!("{host}<br/>{why}"),
+                };
+                refuse::health(told.is_ok(), &words, manner, &mut out.0);
+            }
             Local::SessionEnded => {
                 bill.status = 200;
                 bill.code = Some(ResponseCode::SUCCESS);
@@ -82,6 +98,7 @@ impl<S: Stream> Connection<S> {
         // A head that was refused has no shape, but its method still forbids a body.
         manner.is_head |=
             shape.is_none() && bill.is_of_nothing() && self.input.data().starts_with(b"HEAD ");
+        let offered;
         let challenges: Vec<&str> = match (&refusal, self.memo.answer()) {
             // The next word of a conversation, or its last, which is owed whatever becomes of the request.
             (_, Some(word)) => vec![word],
@@ -92,14 +109,18 @@ impl<S: Stream> Connection<S> {
                 let refused = refusal.diagnosis().map(|_| Scheme::Bearer);
                 let name = shape.and_then(|shape| shape.name);
                 let is_bindable = self.memo.is_bindable();
-                let offered = offered(&world, name, bill);
-                let lines = world.auth.challenges(offered, refused, is_bindable);
+                offered = self::offered(&world, name, bill);
+                let lines = world.auth.challenges(&offered, refused, is_bindable);
                 lines.collect()
             }
             _ => Vec::new(),
         };
         let mut out = Scratch::new();
-        refuse::refusal(&refusal, &challenges, bill, manner, &mut out.0);
+        let allowed = match bill.vdir {
+            Some((directory, _)) => Cow::Owned(vdir::allowed(&world, directory)),
+            None => Cow::Borrowed("POST"),
+        };
+        refuse::refusal(&refusal, &challenges, &allowed, bill, manner, &mut out.0);
         bill.refuse(refusal);
         self.finish(&out.0, shape, manner, bill)
             .await
@@ -198,12 +219,14 @@ pub(super) fn offered<'w>(
     world: &'w Snapshot,
     name: Option<usize>,
     bill: &Bill<'_>,
-) -> &'w [Scheme] {
-    let name = world.settings.names.get(name.unwrap_or(0));
-    match (name, bill.channel) {
-        (None, _) => &[],
-        (Some(name), Some(_)) => name.offered_to_channels(),
-        (Some(name), None) => name.offered(bill.endpoint),
+) -> Cow<'w, [Scheme]> {
+    let Some(name) = world.settings.names.get(name.unwrap_or(0)) else {
+        return Cow::Borrowed(&[]);
+    };
+    match (bill.channel, bill.vdir) {
+        (Some(_), _) => Cow::Borrowed(name.offered_to_channels()),
+        (None, Some((directory, _))) => vdir::schemes(world, directory, name),
+        (None, None) => Cow::Borrowed(name.offered(bill.endpoint)),
     }
 }
 

@@ -20,9 +20,11 @@ pub(crate) struct Manner {
 
 /// Appends a refusal. MAPI clients read the code and the echoes, people the sentence; the id in it is in
 /// the access log. `challenges`: header lines of the schemes.
+/// `allowed`: methods, for one that is not.
 pub(crate) fn refusal(
     refusal: &Refusal,
     challenges: &[&str],
+    allowed: &str,
     bill: &Bill<'_>,
     manner: Manner,
     out: &mut Vec<u8>,
@@ -46,7 +48,8 @@ pub(crate) fn refusal(
     }
     line(out, b"Cache-Control", b"private");
     line(out, b"Content-Type", b"text/html");
-    if let Some(code) = refusal.code().filter(|_| bill.channel.is_none()) {
+    let speaks_mapi = bill.channel.is_none() && bill.vdir.is_none();
+    if let Some(code) = refusal.code().filter(|_| speaks_mapi) {
         mapi_fields(code, bill, out);
     }
     for challenge in challenges {
@@ -70,7 +73,7 @@ pub(crate) fn refusal(
         );
     }
     match refusal {
-        Refusal::MethodNotAllowed => line(out, b"Allow", b"POST"),
+        Refusal::MethodNotAllowed => line(out, b"Allow", allowed.as_bytes()),
         Refusal::VerbNotAllowed => line(out, b"Allow", b"RPC_IN_DATA, RPC_OUT_DATA"),
         _ => {}
     }

@@ -182,7 +182,7 @@ impl Scene<'_> {
                     exchange.write(&out.0).await?;
                 }
                 Event::Asked => hold.look(self),
-                Event::ClientGone => {
+                Event::ClientGone | Event::TooLarge => {
                     hold.ended(self, PollEnd::ClientLeft);
                     return Err(Stop::ClientGone);
                 }
@@ -321,7 +321,7 @@ impl Scene<'_> {
             (_, true) => None,
             (401, false) => {
                 let offered = offered(world, name, bill);
-                let lines = world.auth.challenges(offered, None, self.is_bindable);
+                let lines = world.auth.challenges(&offered, None, self.is_bindable);
                 Some(Cow::Owned(lines.collect::<String>()))
             }
             // What the server says to a credential of ours is not the client's business; our own proof is.
@@ -438,7 +438,7 @@ impl Scene<'_> {
                 Event::Answer(0) => Err(self.failed(exchange, "closed without an answer")),
                 Event::Answer(_) => Ok(()),
                 Event::LegFailed(error) => Err(self.failed(exchange, &error.to_string())),
-                Event::ClientGone => Err(Stop::ClientGone),
+                Event::ClientGone | Event::TooLarge => Err(Stop::ClientGone),
                 Event::Asked => {
                     hold.look(self);
                     continue;

@@ -1,13 +1,18 @@
 //! Where a request wants to go: one reading of its target, which is also what is sent on.
 
+use super::fields;
+use super::vdir::{Guard, stands};
 use crate::autodiscover::Dialect;
 use crate::autodiscover::json::JsonRequest;
 use crate::mapi::Endpoint;
 use crate::refusal::Refusal;
 use crate::rpch::{Destination, Folder, Service};
+use crate::vdir::{self, Vdir, VdirPath};
 
 /// Bytes of a target; MAPI URLs are about 100, servers refuse beyond 4000.
 const TARGET_MAX: usize = 2048;
+/// Bytes of a target below another virtual directory.
+const VDIR_TARGET_MAX: usize = 8000;
 /// Bytes of a `MailboxId` value.
 const MAILBOX_ID_MAX: usize = 320;
 
@@ -22,6 +27,19 @@ pub enum Place {
     Autodiscover(Dialect),
     /// Outlook Anywhere.
     Rpc(Folder),
+    /// Another virtual directory.
+    Vdir(Vdir),
+    /// The health page of a protocol other than MAPI, answered by us.
+    HealthOf(Ward),
+}
+
+/// What has a health page of its own beside MAPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ward {
+    /// Autodiscover.
+    Autodiscover,
+    /// Another virtual directory.
+    Vdir(Vdir),
 }
 
 /// A target, read.
@@ -31,9 +49,11 @@ pub struct Target<'a> {
     pub place: Place,
     /// The query without its `?`, as written; servers match it byte for byte.
     pub query: Option<&'a str>,
-    /// What names the mailbox, as written: the value of `MailboxId`, the address in a path of V2 JSON, or what stands
-    /// before the port in a channel's destination.
+    /// What names the mailbox, as written: the value of `MailboxId`, the address in a path of V2 JSON, what stands
+    /// before the port in a channel's destination, or the address of an explicit logon.
     pub mailbox: Option<&'a str>,
+    /// The path as it is sent on.
+    pub path: &'a str,
 }
 
 /// The only paths there are, each in every spelling we accept. Exact but for case: nothing is decoded,
@@ -53,6 +73,17 @@ impl<'a> Target<'a> {
     /// A path that is not one of ours, a target that is too long, a query with bytes that do not belong
     /// there, a `MailboxId` that is there twice or cannot be one.
     pub fn read(target: &'a str) -> Result<Self, Refusal> {
+        Self::read_with(target, false)
+    }
+
+    /// The same where other virtual directories may be served as well.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; besides, a path below one of them that could be read in two ways.
+    pub fn read_with(target: &'a str, has_vdirs: bool) -> Result<Self, Refusal> {
+        if has_vdirs && let Some(found) = below_vdir(target)? {
+            return Ok(found);
+        }
         if target.len() > TARGET_MAX {
             return Err(Refusal::TargetTooLong);
         }
@@ -76,17 +107,16 @@ impl<'a> Target<'a> {
             place,
             query,
             mailbox,
+            path: match place {
+                Place::Mapi(endpoint) => endpoint.path(),
+                _ => "/mapi/healthcheck.htm",
+            },
         })
     }
 
     /// Appends the canonical form, as a server gets it.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(match self.place {
-            Place::Mapi(endpoint) => endpoint.path().as_bytes(),
-            Place::Health => b"/mapi/healthcheck.htm",
-            Place::Autodiscover(dialect) => dialect.path().as_bytes(),
-            Place::Rpc(folder) => folder.path().as_bytes(),
-        });
+        out.extend_from_slice(self.path.as_bytes());
         if let Some(query) = self.query {
             out.push(b'?');
             out.extend_from_slice(query.as_bytes());
@@ -116,6 +146,7 @@ fn channel(folder: Folder, query: Option<&str>) -> Result<Target<'_>, Refusal> {
         place: Place::Rpc(folder),
         query,
         mailbox,
+        path: folder.path(),
     })
 }
 
@@ -123,6 +154,14 @@ fn channel(folder: Folder, query: Option<&str>) -> Result<Target<'_>, Refusal> {
 /// stands where it does not belong has led front ends to other paths.
 #[cold]
 fn discovery<'a>(path: &'a str, query: Option<&'a str>) -> Result<Target<'a>, Refusal> {
+    if path.eq_ignore_ascii_case(AUTODISCOVER_HEALTH) {
+        return Ok(Target {
+            place: Place::HealthOf(Ward::Autodiscover),
+            query,
+            mailbox: None,
+            path: AUTODISCOVER_HEALTH,
+        });
+    }
     let mut known = Dialect::ALL.into_iter();
     let (dialect, address) = match known.find(|it| it.path().eq_ignore_ascii_case(path)) {
         Some(dialect) => (dialect, None),
@@ -147,7 +186,54 @@ fn discovery<'a>(path: &'a str, query: Option<&'a str>) -> Result<Target<'a>, Re
         place: Place::Autodiscover(dialect),
         query,
         mailbox: address,
+        path: dialect.path(),
     })
+}
+
+/// Where a load balancer asks for Autodiscover's health.
+const AUTODISCOVER_HEALTH: &str = "/autodiscover/healthcheck.htm";
+
+/// A path that nobody has looked at, as a test without the guard wants it.
+fn unread(path: &str) -> Result<Option<VdirPath<'_>>, &'static str> {
+    let first = path.split('/').nth(1).unwrap_or_default();
+    let vdir = Vdir::of_path(&format!("/{first}"));
+    Ok(vdir.map(|vdir| VdirPath {
+        vdir,
+        whole: path,
+        logon: None,
+        is_health: false,
+    }))
+}
+
+/// Reads a target below another virtual directory. `None`: it is below none.
+fn below_vdir(target: &str) -> Result<Option<Target<'_>>, Refusal> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let read = match vdir::read(path) {
+        Err(_) if !stands(Guard::Paths) => unread(path),
+        read => read,
+    };
+    let Some(found) = read.map_err(Refusal::Malformed)? else {
+        return Ok(None);
+    };
+    if target.len() > VDIR_TARGET_MAX {
+        return Err(Refusal::TargetTooLong);
+    }
+    let is_clean = |query| vdir::clean_query(found.vdir, query, fields::is_claim_in_query);
+    if query.is_some_and(|query| !is_clean(query)) && stands(Guard::Paths) {
+        return Err(Refusal::Malformed("query that only a front end may write"));
+    }
+    Ok(Some(Target {
+        place: match found.is_health {
+            true => Place::HealthOf(Ward::Vdir(found.vdir)),
+            false => Place::Vdir(found.vdir),
+        },
+        query,
+        mailbox: found.logon,
+        path: found.whole,
+    }))
 }
 
 /// Where V2 JSON has the address in its path.
@@ -363,8 +449,14 @@ mod tests {
             "/autodiscover/autodiscover.svc/wssecurity",
             "/autodiscover/autodiscover.asmx",
             "/autodiscover/",
+            "/autodiscover/healthcheck.htm/",
         ] {
             assert_eq!(Target::read(target), Err(Refusal::UnknownPath), "{target}");
+            assert_eq!(
+                Target::read_with(target, true),
+                Err(Refusal::UnknownPath),
+                "{target}"
+            );
         }
         for target in [
             "/autodiscover/autodiscover.json?@evil.test/mapi/nspi/?&Email=autodiscover/autodiscover.json%3F@evil.test",
@@ -440,6 +532,46 @@ mod tests {
         ] {
             assert_eq!(Target::read(path), Err(Refusal::UnknownPath), "{path}");
         }
+    }
+
+    #[test]
+    fn other_directories_are_there_only_where_they_are_served() {
+        for (target, place, logon) in [
+            ("/EWS/Exchange.asmx?x=y", Place::Vdir(Vdir::Ews), None),
+            ("/owa/a@b.c/?ae=Item", Place::Vdir(Vdir::Owa), Some("a@b.c")),
+            (
+                "/Microsoft-Server-ActiveSync?Cmd=Ping&User=a%40b",
+                Place::Vdir(Vdir::ActiveSync),
+                None,
+            ),
+            (
+                "/oab/HealthCheck.htm",
+                Place::HealthOf(Ward::Vdir(Vdir::Oab)),
+                None,
+            ),
+        ] {
+            assert_eq!(Target::read(target), Err(Refusal::UnknownPath));
+            let read = Target::read_with(target, true).unwrap();
+            assert_eq!((read.place, read.mailbox), (place, logon));
+            let mut sent = Vec::new();
+            read.write(&mut sent);
+            assert_eq!(sent, target.as_bytes(), "what is judged is what is sent");
+        }
+        for target in [
+            "/ews/../powershell/",
+            "/powershell?X-Rps-CAT=VgEA",
+            "/owa/?@evil.test/powershell",
+            "/ecp/%2e%2e/owa",
+            "/owa/x?X-BEResource=a",
+        ] {
+            assert!(
+                matches!(Target::read_with(target, true), Err(Refusal::Malformed(_))),
+                "{target}"
+            );
+        }
+        let long = format!("/owa/?{}", "x=".repeat(4000));
+        assert_eq!(Target::read_with(&long, true), Err(Refusal::TargetTooLong));
+        assert_eq!(Target::read_with("/rpc/", true), Err(Refusal::UnknownPath));
     }
 
     proptest! {

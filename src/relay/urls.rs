@@ -149,7 +149,7 @@ impl Scene<'_> {
                 Event::Answer(0) if body == Body::UntilClose => return Ok(wire),
                 Event::Answer(0) => return Err(self.failed(exchange, "closed in mid-answer")),
                 Event::LegFailed(error) => return Err(self.failed(exchange, &error.to_string())),
-                Event::ClientGone => return Err(Stop::ClientGone),
+                Event::ClientGone | Event::TooLarge => return Err(Stop::ClientGone),
                 Event::Answer(_) | Event::Asked => {}
                 Event::Late => {
                     let server = self.server_name();

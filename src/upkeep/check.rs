@@ -46,6 +46,26 @@ pub(super) struct Heard {
     pub(super) takes_basic: bool,
 }
 
+/// Whether a page of the server answers 200; over `health.timeout` it does not. `None`: we could not look, for
+/// want of something of our own.
+pub(super) async fn look_at_page(
+    server: &BackServer,
+    page: &str,
+    how: &HealthSettings,
+    metrics: &Metrics,
+) -> Option<Observation> {
+    let request = page_request(server.settings(), page);
+    let unbilled = metrics.unbilled(LegSide::Server);
+    let asked = ask(server, how.timeout, &request, unbilled);
+    match tokio::time::timeout(how.timeout, asked).await {
+        Ok(Ok(Some(heard))) if heard.status == 200 => Some(Observation::CheckPassed),
+        Ok(Ok(_)) => Some(Observation::PageFailed),
+        Ok(Err(Trouble::Theirs(found))) => Some(found),
+        Ok(Err(Trouble::Ours)) => None,
+        Err(_elapsed) => Some(Observation::Deadline),
+    }
+}
+
 async fn look(
     server: &BackServer,
     how: &HealthSettings,

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::config::settings::{
     Access, AccessLog, Accounting, Admin, AuthSettings, Authenticates, Autodiscover,
     BackendIdentity, Database, DirectorySettings, HealthSettings, Limits, Logging, Server,
-    SessionSettings, Tls,
+    SessionSettings, Tls, Vdirs,
 };
 use crate::ids::{DatabaseName, ServerName};
 use crate::journal::Journal;
@@ -93,6 +93,7 @@ pub(crate) fn settings() -> Settings {
             activesync_url: None,
             redirects: BTreeMap::new(),
         },
+        vdirs: Vdirs::default(),
         auth: AuthSettings::closed(),
         backend_identity: BackendIdentity::Passthrough,
         sessions: SessionSettings {

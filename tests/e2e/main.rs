@@ -23,6 +23,7 @@ mod by_server;
 mod certificates;
 mod conformance;
 mod continuity;
+mod directories;
 mod failover;
 mod gate;
 mod guard;

@@ -85,6 +85,13 @@ impl Connection {
         if let Some(dialect) = Self::is_autodiscover(&head) {
             return self.autodiscover(&head, dialect).await;
         }
+        if Self::is_web(&head) {
+            let then = self.web(&head).await?;
+            return Ok(match then {
+                Then::Go if head.closes() => Then::End(Ending::Close),
+                then => then,
+            });
+        }
         let (endpoint, kind) = match self.destination(&head) {
             Ok(destination) => destination,
             Err(reply) => {

@@ -167,6 +167,8 @@ pub struct Options {
     pub connections_max: usize,
     /// The page for load balancers.
     pub health_page: HealthPage,
+    /// Outlook on the web asks for the password by a form.
+    pub forms: bool,
     /// Where executes are written down; clones of it may be shared by servers.
     pub journal: Journal,
     /// Executes are written down. Off only for benches.
@@ -214,6 +216,7 @@ impl Options {
             } else {
                 HealthPage::Missing
             },
+            forms: false,
             journal: Journal::default(),
             writes_journal: true,
             heads_kept: 1024,

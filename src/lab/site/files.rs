@@ -115,6 +115,7 @@ fn config(site: &Site) -> String {
         "accounting",
         "health",
         "reload",
+        "virtual_directories",
     ] {
         if plan.sections.contains_key(name) {
             section(name, String::new());

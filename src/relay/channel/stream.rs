@@ -106,7 +106,7 @@ impl Scene<'_> {
                     let stop = self.failed(exchange, &error.to_string());
                     return (ChannelEnd::ServerLost, Err(after_head(stop, &answer)));
                 }
-                Event::ClientGone => {
+                Event::ClientGone | Event::TooLarge => {
                     // What it said is with the server before the server sees that it is gone.
                     exchange.late.set(after(LAST_WORDS));
                     exchange.hang_up().await;
