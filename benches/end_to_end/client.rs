@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use mapigate::gss::Client;
 use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
@@ -127,15 +128,33 @@ impl User {
         format!("6d3c2f1e-7a5b-4c9d-8e0f-{:012x}", self.0)
     }
 
-    fn authorization(self) -> String {
-        STANDARD.encode(format!("{}:{}", self.login(), self.password()))
+    /// Name and password, as each request shows them.
+    pub(crate) fn basic(self) -> String {
+        let clear = format!("{}:{}", self.login(), self.password());
+        format!("Authorization: Basic {}\r\n", STANDARD.encode(clear))
+    }
+
+    /// A ticket, as the first request of a connection shows it. The users are those of the lab of `tests/ad/up.sh`,
+    /// several connections for each.
+    pub(crate) fn negotiate(self) -> Result<String> {
+        let names = ["alice", "bob", "carol"];
+        let name = names.get(self.0 % names.len()).copied().unwrap_or_default();
+        let principal = format!("{name}@CONTOSO.TEST");
+        let mut client = Client::with_password(&principal, "P@ssw0rd.1", HOST)?;
+        let word = client.say(None, None)?.context("no ticket")?;
+        Ok(format!(
+            "Authorization: Negotiate {}\r\n",
+            STANDARD.encode(&*word)
+        ))
     }
 }
 
 /// Head and body of a request in one piece. `number` is a word for the mailbox server (see `upstream`),
-/// carried in the first four bytes of the body, which to proxies is opaque.
+/// carried in the first four bytes of the body, which to proxies is opaque. `authorization`: a whole header line, or
+/// nothing.
 pub(crate) fn request(
     user: User,
+    authorization: &str,
     kind: &str,
     cookies: &[String],
     number: u32,
@@ -149,7 +168,7 @@ pub(crate) fn request(
     let mut bytes = format!(
         "POST /mapi/emsmdb/?MailboxId={mailbox}@contoso.test HTTP/1.1\r\n\
          Host: {HOST}\r\n\
-         Authorization: Basic {authorization}\r\n\
+         {authorization}\
          User-Agent: Microsoft Office/16.0 (Windows NT 10.0; MAPI 16.0.17126; Pro)\r\n\
          Content-Type: application/mapi-http\r\n\
          X-RequestType: {kind}\r\n\
@@ -158,7 +177,6 @@ pub(crate) fn request(
          X-ClientApplication: Outlook/16.0.17126.20132\r\n\
          {cookie}Content-Length: {body}\r\n\r\n",
         mailbox = user.mailbox(),
-        authorization = user.authorization(),
         user = user.0,
     )
     .into_bytes();

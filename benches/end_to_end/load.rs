@@ -35,6 +35,17 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// Its process, whose CPU time is read at both ends of a turn.
     pub(crate) pid: u32,
+    /// How its clients sign on.
+    pub(crate) sign_on: SignOn,
+}
+
+/// How clients sign on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SignOn {
+    /// Every request shows a password.
+    Basic,
+    /// The first request of a connection shows a ticket, the others nothing.
+    Negotiate,
 }
 
 /// What to do.
@@ -148,7 +159,7 @@ impl Driven {
 /// All connections to one proxy and what they share.
 struct Engine {
     question: Arc<Question>,
-    address: SocketAddr,
+    target: Target,
     epoll: OwnedFd,
     tls: Arc<ClientConfig>,
     lines: Vec<Line>,
@@ -179,7 +190,7 @@ impl Engine {
             latency: Histogram::new_with_bounds(1, 60_000_000, 3)?,
             errors: 0,
             first_error: None,
-            address: target.address,
+            target,
             question,
         };
         for number in 0..engine.question.connections {
@@ -203,12 +214,16 @@ impl Engine {
     /// A connection with a session: TLS, then a Connect whose cookies every Execute carries.
     fn connect(&self, number: usize) -> Result<Line> {
         let user = User(number % self.question.users);
-        let mut tcp = TcpStream::connect(self.address)?;
+        let mut tcp = TcpStream::connect(self.target.address)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut tls = ClientConnection::new(Arc::clone(&self.tls), client::server_name()?)?;
         let mut stream = rustls::Stream::new(&mut tls, &mut tcp);
-        stream.write_all(&client::request(user, "Connect", &[], 0, 196))?;
+        let (first, further) = match self.target.sign_on {
+            SignOn::Basic => (user.basic(), user.basic()),
+            SignOn::Negotiate => (user.negotiate()?, String::new()),
+        };
+        stream.write_all(&client::request(user, &first, "Connect", &[], 0, 196))?;
         let mut answer = Answer::default();
         let mut buffer = [0; 4096];
         loop {
@@ -225,6 +240,7 @@ impl Engine {
         tcp.set_nonblocking(true)?;
         let request = client::request(
             user,
+            &further,
             "Execute",
             &cookies,
             self.question.answer_kib,

@@ -2,7 +2,8 @@
 
 use crate::client::HOST;
 use crate::launch::{Process, Start};
-use crate::plan::{MAPIGATE, UNMETERED};
+use crate::load::SignOn;
+use crate::plan::{MAPIGATE, NEGOTIATED, UNMETERED};
 use crate::site::{Site, free_address};
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
@@ -48,8 +49,7 @@ impl Peer {
         let recipe = match name {
             "nginx" => nginx(site, address)?,
             "haproxy" => haproxy(site, address)?,
-            MAPIGATE => mapigate(site, address, MAPIGATE, "on")?,
-            UNMETERED => mapigate(site, address, UNMETERED, "off")?,
+            MAPIGATE | UNMETERED | NEGOTIATED => mapigate(site, address, name)?,
             _ => bail!("no peer is called {name}; there are nginx, haproxy and mapigate"),
         };
         let log = site.path(&format!("{name}.log"));
@@ -83,6 +83,14 @@ impl Peer {
         })
     }
 
+    /// How its clients sign on.
+    pub(crate) fn sign_on(&self) -> SignOn {
+        match self.name == NEGOTIATED {
+            true => SignOn::Negotiate,
+            false => SignOn::Basic,
+        }
+    }
+
     /// Empties the access log, so that a long bench does not fill the disk.
     pub(crate) fn forget_log(&self) {
         if let Some(path) = &self.access_log
@@ -110,6 +118,11 @@ impl Peer {
             .parse()
             .context("count of lost access lines")
     }
+}
+
+/// The domain that gives tickets, where there is one.
+pub(crate) fn lab() -> Option<PathBuf> {
+    std::env::var_os("MAPIGATE_AD_LAB").map(PathBuf::from)
 }
 
 /// The program file of a peer, if it is installed.
@@ -257,8 +270,23 @@ backend mailbox_servers
 /// sessions with route cookie, metrics, access log. The log's buffer is larger than by default: that one is
 /// full after 1 MiB in 50 ms, which is less than a saturated core writes, and a lost line costs less than
 /// a written one.
-fn mapigate(site: &Site, address: SocketAddr, name: &str, cpu: &str) -> Result<Recipe> {
+///
+/// Where clients sign on by Kerberos, servers get a service account and the user's name: a ticket is good only here.
+fn mapigate(site: &Site, address: SocketAddr, name: &str) -> Result<Recipe> {
     let [first, second] = site.servers;
+    let cpu = if name == UNMETERED { "off" } else { "on" };
+    let (scheme, negotiate, identity) = match name {
+        NEGOTIATED => (
+            "negotiate",
+            format!(
+                ", negotiate: {{ keytab: {}, replay_cache: 'file2:{}' }}",
+                lab().context("no lab")?.join("mail.keytab").display(),
+                site.path("rcache2").display()
+            ),
+            "{ mode: basic_service, user: svc@contoso.test, password: secret }",
+        ),
+        _ => ("basic", String::new(), "{ mode: passthrough }"),
+    };
     let admin = free_address()?;
     let access_log = site.path(&format!("{name}-access.log"));
     let config = format!(
@@ -271,7 +299,7 @@ names:
   - host: {HOST}
     internal_url: https://{HOST}/mapi
     external_url: https://{HOST}/mapi
-    authentication: [basic]
+    authentication: [{scheme}]
 servers:
   MBX1: {{ address: 127.0.0.1:{first}, tls: off, flavour: exchange, authenticates: requests }}
   MBX2: {{ address: 127.0.0.1:{second}, tls: off, flavour: exchange, authenticates: requests }}
@@ -279,8 +307,8 @@ databases:
   DB1: {{ copies: [MBX1, MBX2], active: MBX1 }}
   DB2: {{ copies: [MBX2, MBX1], active: MBX2 }}
 directory: {{ file: mailboxes.yaml }}
-auth: {{ basic: {{ password_file: users.htpasswd }} }}
-backend_identity: {{ mode: passthrough }}
+auth: {{ basic: {{ password_file: users.htpasswd }}{negotiate} }}
+backend_identity: {identity}
 sessions: {{ route_cookie: {{ keys_file: cookie.keys }} }}
 logging: {{ access: {name}-access.log, access_buffer: 64MiB }}
 accounting: {{ cpu: {cpu} }}

@@ -187,5 +187,7 @@ impl From<Arguments> for Plan {
 pub(crate) const MAPIGATE: &str = "mapigate";
 /// The same program that does not measure its processor time: what the measuring costs.
 pub(crate) const UNMETERED: &str = "unmetered";
+/// The same program whose clients sign each connection on by Kerberos, and then show nothing.
+pub(crate) const NEGOTIATED: &str = "kerberos";
 /// The one everybody is compared with.
 pub(crate) const YARDSTICK: &str = "nginx";

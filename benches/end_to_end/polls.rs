@@ -169,7 +169,14 @@ impl Poll {
             .context("handshake")?;
         let mut answer = Answer::default();
         stream
-            .write_all(&client::request(self.user, "Connect", &[], 0, 196))
+            .write_all(&client::request(
+                self.user,
+                &self.user.basic(),
+                "Connect",
+                &[],
+                0,
+                196,
+            ))
             .await?;
         while !receive(&mut stream, &mut answer)
             .await
@@ -183,6 +190,7 @@ impl Poll {
         stream
             .write_all(&client::request(
                 self.user,
+                &self.user.basic(),
                 "NotificationWait",
                 &cookies,
                 period,

@@ -1,7 +1,7 @@
 //! From readings to figures: medians, ratios round by round, targets met or missed.
 
 use crate::load::Found;
-use crate::plan::{MAPIGATE, UNMETERED, YARDSTICK};
+use crate::plan::{MAPIGATE, NEGOTIATED, UNMETERED, YARDSTICK};
 use crate::polls;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -90,6 +90,9 @@ pub(crate) const POLL_KB_MAX: f64 = 12.0;
 
 /// Percent that measuring processor time may add to an Execute.
 const METERING_MAX: f64 = 3.0;
+
+/// The most an Execute may cost on a connection that Kerberos has proven, as a ratio to one with a password.
+const NEGOTIATED_MAX: f64 = 1.05;
 
 /// Everything that was seen.
 #[derive(Debug, Default, Serialize)]
@@ -254,6 +257,15 @@ pub(crate) fn verdicts(results: &Results) -> Vec<Verdict> {
             ),
             found: 100.0 * (ratio.median - 1.0),
             kept: 100.0 * (ratio.median - 1.0) <= METERING_MAX,
+        });
+    }
+    if let Some(ratio) = results.ratio_to(Work::Execute, NEGOTIATED, MAPIGATE) {
+        verdicts.push(Verdict {
+            promise: format!(
+                "A: on connections proven by Kerberos, at most {NEGOTIATED_MAX:.2} x Basic"
+            ),
+            found: ratio.median,
+            kept: ratio.median <= NEGOTIATED_MAX,
         });
     }
     if let Some(kb) = results.poll_kb(MAPIGATE) {

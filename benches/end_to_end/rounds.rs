@@ -4,7 +4,7 @@ use crate::handshakes::{self, Habit};
 use crate::launch;
 use crate::load;
 use crate::peers::{self, Peer};
-use crate::plan::{MAPIGATE, Part, Plan, UNMETERED};
+use crate::plan::{MAPIGATE, NEGOTIATED, Part, Plan, UNMETERED};
 use crate::polls;
 use crate::report::{Results, Work};
 use crate::site::Site;
@@ -34,6 +34,13 @@ pub(crate) fn run(plan: &Plan, site: &Site) -> Result<Results> {
                 let mut names = names.clone();
                 if names.iter().any(|name| name == MAPIGATE) {
                     names.push(UNMETERED.to_owned());
+                    if peers::lab().is_some() {
+                        names.push(NEGOTIATED.to_owned());
+                    } else {
+                        bench.note(format!(
+                            "{NEGOTIATED} is left out: MAPIGATE_AD_LAB names no lab of tests/ad/up.sh"
+                        ));
+                    }
                 }
                 bench.executes(&names, &[Work::Execute])?;
             }
@@ -122,6 +129,7 @@ impl Bench<'_> {
                 let targets = running.iter().map(|peer| load::Target {
                     address: peer.address,
                     pid: peer.process.pid(),
+                    sign_on: peer.sign_on(),
                 });
                 let question = load::Question {
                     targets: targets.collect(),
@@ -249,7 +257,11 @@ impl Bench<'_> {
         let users = self.plan.users;
         // Code and tables come into memory before the first reading; the connections go again.
         let warm_up = load::Question {
-            targets: vec![load::Target { address, pid }],
+            targets: vec![load::Target {
+                address,
+                pid,
+                sign_on: load::SignOn::Basic,
+            }],
             connections: 8,
             users,
             answer_kib: 4,
