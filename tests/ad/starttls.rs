@@ -2,8 +2,9 @@
 
 use crate::lab::Lab;
 use crate::ldap::{Mailbox, SECRET, eventually, ldap, start};
+use parking_lot::Mutex;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -38,7 +39,7 @@ impl Tap {
     }
 
     fn has_heard(&self, words: &str) -> bool {
-        let heard = self.heard.lock().unwrap();
+        let heard = self.heard.lock();
         memchr::memmem::find(&heard, words.as_bytes()).is_some()
     }
 }
@@ -56,7 +57,7 @@ async fn carry(client: TcpStream, record: Arc<Mutex<Vec<u8>>>, strips: bool) {
     });
     let mut piece = vec![0; 16_384];
     while let Ok(length @ 1..) = from.read(&mut piece).await {
-        record.lock().unwrap().extend_from_slice(&piece[..length]);
+        record.lock().extend_from_slice(&piece[..length]);
         if !strips && to.write_all(&piece[..length]).await.is_err() {
             return;
         }
