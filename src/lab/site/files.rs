@@ -114,6 +114,7 @@ fn config(site: &Site) -> String {
         "limits",
         "accounting",
         "health",
+        "probes",
         "reload",
     ] {
         if plan.sections.contains_key(name) {
