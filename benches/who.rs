@@ -18,7 +18,9 @@ use libgssapi::credential::{Cred, CredUsage};
 use libgssapi::name::Name;
 use libgssapi::oid::{GSS_MECH_SPNEGO, GSS_NT_HOSTBASED_SERVICE, GSS_NT_USER_NAME, OidSet};
 use mapigate::accounting::meter::thread_cpu_ns;
-use mapigate::auth::{Asker, AuthStep, Authenticator, HandOff, Identity, Memo, Presented, Scheme};
+use mapigate::auth::{
+    Asker, AuthStep, Authenticator, Certified, HandOff, Identity, Memo, Presented, Scheme,
+};
 use mapigate::config::settings::{
     Access, Attributes, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BasicVerify,
     BearerAuth, BearerChallenge, BindingRule, CertificateName, ClientCertificates, Database,
@@ -398,9 +400,14 @@ fn certificates(criterion: &mut Criterion) {
     )
     .unwrap();
     let now = SystemTime::now();
+    let findings = Findings::default();
+    let register = directory.register(&findings, Instant::now());
     let look = |memo: &mut Memo| {
-        let found = auth.by_certificate(black_box(&shown), memo, &directory, 1, now);
-        found.unwrap()
+        let found = auth.by_certificate(black_box(&shown), memo, &register, 1, now);
+        match found.unwrap() {
+            Certified::Known(identity, is_new) => (identity, is_new),
+            Certified::Ask(_) => unreachable!("a file knows without being asked"),
+        }
     };
 
     criterion.bench_function("certificate_new_connection", |bencher| {
