@@ -7,7 +7,11 @@ mod client;
 pub mod credential;
 mod delegation;
 mod evidence;
+mod names;
+mod ticket;
 
 pub use client::{Client, words};
-pub use delegation::{Delegation, Names, Ticket, TicketError};
+pub use delegation::Delegation;
 pub use evidence::Evidence;
+pub use names::Names;
+pub use ticket::{Ticket, TicketError};

@@ -2,39 +2,24 @@
 //!
 //! The KDC decides for whom and to which servers (S4U2Self, S4U2Proxy: `[MS-SFU]`); what it refuses is
 //! refused here. Who came with a ticket is acted for by that ticket ([`Evidence`]), everybody else, and who brought
-//! one that is of no use, by the account's right to act for users it never saw. The first token of a user costs two trips to it, later ones about 0.1 ms of processor
-//! time, all of it on threads that may wait.
+//! one that is of no use, by the account's right to act for users it never saw. The first token of a user costs two
+//! trips to the KDC, later ones about 0.1 ms of processor time, all of it on threads that may wait.
 
 use super::credential;
 use super::evidence::{Brought, Evidence, Hearing, Lack, MARGIN};
+use super::names::Names;
+use super::ticket::{Ticket, TicketError, judged, token, unavailable};
 use crate::ids::UserName;
-use libgssapi::context::{ClientCtx, CtxFlags, SecurityContext as _};
 use libgssapi::credential::{Cred, CredUsage};
 use libgssapi::error::Error;
 use libgssapi::name::Name;
 use libgssapi::oid::{GSS_MECH_KRB5, GSS_NT_KRB5_PRINCIPAL, OidSet};
 use moka::sync::Cache;
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
-use zeroize::Zeroizing;
-
-/// Who we are in the realm, and how users and servers are called there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// The keys of the account that may act for users.
-    pub keytab: PathBuf,
-    /// Who we are there; `None`: the first name of the key table.
-    pub account: Option<String>,
-    /// The principal of a server, `{server_fqdn}` standing for its host, `{server}` for its name here.
-    pub service: String,
-    /// Realms by mail domain; a domain that is not here is its realm in capitals.
-    pub realms: BTreeMap<String, String>,
-}
 
 /// The right to act for users, with the tickets it has brought so far.
 pub struct Delegation {
@@ -63,37 +48,6 @@ struct Slot {
 
 /// A server that the KDC refused a ticket for, why, and until when that is believed.
 struct Refused(String, Arc<str>, Instant);
-
-/// A token for one server in one user's name, as `Authorization: Negotiate` carries it. Good once.
-pub struct Ticket(Zeroizing<Vec<u8>>);
-
-impl Ticket {
-    /// The token's bytes. RFC 4178 4.2.1
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ticket(…)")
-    }
-}
-
-/// Why there is no ticket. The words are the Kerberos library's and name principals, no secrets.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TicketError {
-    /// The KDC says no, and will say so again: the user is protected, unknown or disabled, or the server
-    /// is none that we may delegate to.
-    #[error("{0}")]
-    Refused(Arc<str>),
-    /// The KDC gives none but for the ticket that the client brought, and that is over: it must sign on anew.
-    #[error("the ticket that the client signed on with is over")]
-    Over,
-    /// There is no telling: the KDC is away, or our own account is no good.
-    #[error("{0}")]
-    Unavailable(Arc<str>),
-}
 
 impl Delegation {
     /// For up to `capacity` users at once. A user's ticket is used for `ticket_ttl` at most, and no
@@ -327,125 +281,6 @@ fn refusal(refused: Option<&Refused>, principal: &str, now: Instant) -> Option<A
     (server == principal && now < *until).then(|| Arc::clone(reason))
 }
 
-impl Names {
-    /// The realm of a mail domain.
-    fn realm(&self, domain: &str) -> String {
-        match self.realms.get(domain) {
-            Some(realm) => realm.clone(),
-            None => domain.to_ascii_uppercase(),
-        }
-    }
-
-    fn user(&self, user: &UserName) -> Result<String, TicketError> {
-        let whole = user.as_str();
-        let Some((local, domain)) = whole.rsplit_once('@') else {
-            let words = "a login name without a domain has no realm";
-            return Err(TicketError::Refused(words.into()));
-        };
-        // These have a meaning in principals.
-        if local.is_empty() || local.contains(['/', '\\', '@']) || whole.contains(char::is_control)
-        {
-            let words = "the login name cannot be a principal";
-            return Err(TicketError::Refused(words.into()));
-        }
-        Ok(format!("{local}@{}", self.realm(domain)))
-    }
-
-    /// The server's principal; without a realm of its own it is in the user's.
-    fn service(&self, (name, host): (&str, &str), user: &UserName) -> String {
-        let principal = self
-            .service
-            .replace("{server_fqdn}", host)
-            .replace("{server}", &name.to_ascii_lowercase());
-        match (principal.contains('@'), user.as_str().rsplit_once('@')) {
-            (false, Some((_, domain))) => format!("{principal}@{}", self.realm(domain)),
-            _ => principal,
-        }
-    }
-}
-
-/// A token out of a credential. Asks the KDC where the ticket for this server is not with it yet.
-///
-/// The mechanism is Kerberos and not SPNEGO: for SPNEGO the library would take a credential that holds
-/// nothing of it for none at all, and speak in its default account's name, which is ours.
-fn token(credential: &Cred, principal: &str) -> Result<Ticket, TicketError> {
-    let what = "ticket to the server";
-    let target = Name::new(principal.as_bytes(), Some(GSS_NT_KRB5_PRINCIPAL))
-        .map_err(|error| judged("name of the server", error))?;
-    let mut context = ClientCtx::new(
-        Some(credential.clone()),
-        target,
-        CtxFlags::empty(),
-        Some(GSS_MECH_KRB5),
-    );
-    let first = context
-        .step(None, None)
-        .map_err(|error| judged(what, error))?;
-    let spoken = context
-        .source_name()
-        .map_err(|error| unavailable(what, error))?;
-    let meant = credential
-        .name()
-        .map_err(|error| unavailable(what, error))?;
-    if spoken.to_string() != meant.to_string() {
-        let words = format!("the Kerberos library spoke as {spoken} instead of {meant}");
-        return Err(TicketError::Unavailable(words.into()));
-    }
-    match first {
-        Some(bytes) => Ok(Ticket(Zeroizing::new(negotiation(&bytes)))),
-        None => Err(TicketError::Unavailable(
-            "the Kerberos library made no token".into(),
-        )),
-    }
-}
-
-/// Wraps a Kerberos token as the first word of a negotiation that offers nothing else. RFC 4178 4.2.1
-fn negotiation(kerberos: &[u8]) -> Vec<u8> {
-    const SPNEGO: &[u8] = b"\x06\x06\x2b\x06\x01\x05\x05\x02";
-    const KERBEROS: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02";
-    let mechanisms = tagged(0xa0, &tagged(0x30, KERBEROS));
-    let token = tagged(0xa2, &tagged(0x04, kerberos));
-    let init = tagged(0xa0, &tagged(0x30, &[mechanisms, token].concat()));
-    tagged(0x60, &[SPNEGO, &init].concat())
-}
-
-/// A value of ASN.1's distinguished encoding.
-fn tagged(tag: u8, value: &[u8]) -> Vec<u8> {
-    let length = value.len().to_be_bytes();
-    let significant = length.iter().skip_while(|byte| **byte == 0);
-    let mut out = vec![tag];
-    match value.len() {
-        short @ 0..=127 => out.extend(u8::try_from(short)),
-        _ => {
-            out.extend(u8::try_from(significant.clone().count()).map(|count| 0x80 | count));
-            out.extend(significant);
-        }
-    }
-    out.extend_from_slice(value);
-    out
-}
-
-fn unavailable(what: &str, error: Error) -> TicketError {
-    TicketError::Unavailable(format!("{what}: {error}").into())
-}
-
-/// The KDC's no, or no answer at all.
-fn judged(what: &str, error: Error) -> TicketError {
-    match kdc_says_no(error.minor) {
-        true => TicketError::Refused(format!("{what}: {error}").into()),
-        false => unavailable(what, error),
-    }
-}
-
-/// Errors of the protocol that are about the client or the server asked for, and not about time, load or
-/// ourselves. RFC 4120 7.5.9; `KRB5KDC_ERR_NONE` is the base of the library's numbers.
-fn kdc_says_no(minor: u32) -> bool {
-    const NONE: u32 = 2_529_638_912;
-    // Names and keys unknown, expired, revoked, locked or not good for this; policy; option refused.
-    let number = minor.wrapping_sub(NONE);
-    matches!(number, 1..=9 | 11..=18 | 20 | 21 | 23 | 26 | 27)
-}
-
 /// Threads that wait for KDCs at once.
 const WAITERS: usize = 4;
 /// A refusal is believed so long: an administrator who allows it sees that it works soon.
@@ -456,85 +291,6 @@ const OURS: &str = "ticket of our own account";
 #[expect(clippy::disallowed_methods, reason = "a test has to take some instant")]
 mod tests {
     use super::*;
-
-    fn names() -> Names {
-        Names {
-            service: "HTTP/{server_fqdn}".to_owned(),
-            realms: BTreeMap::from([("mail.test".to_owned(), "AD.TEST".to_owned())]),
-            ..Names::default()
-        }
-    }
-
-    #[test]
-    fn a_realm_is_the_domain_in_capitals_or_what_the_site_says() {
-        let name = |user: &str| names().user(&UserName::new(user));
-
-        assert_eq!(name("user1@contoso.test").unwrap(), "user1@CONTOSO.TEST");
-        assert_eq!(name("user1@mail.test").unwrap(), "user1@AD.TEST");
-    }
-
-    #[test]
-    fn a_name_that_means_another_principal_is_refused() {
-        for user in [
-            "user1",
-            "host/dc1@contoso.test",
-            "a\\@b@contoso.test",
-            "@contoso.test",
-            "a\0@b",
-        ] {
-            let refused = names().user(&UserName::new(user));
-            assert!(matches!(refused, Err(TicketError::Refused(_))), "{user}");
-        }
-    }
-
-    #[test]
-    fn a_server_is_in_the_users_realm_unless_it_says_its_own() {
-        let user = UserName::new("user1@contoso.test");
-        let other = Names {
-            service: "HTTP/{server_fqdn}@RES.TEST".to_owned(),
-            ..names()
-        };
-
-        assert_eq!(
-            names().service(("MBX1", "mbx1.contoso.test"), &user),
-            "HTTP/mbx1.contoso.test@CONTOSO.TEST"
-        );
-        let short = Names {
-            service: "HTTP/{server}.contoso.test".to_owned(),
-            ..names()
-        };
-        assert_eq!(
-            short.service(("MBX1", "127.0.0.1"), &user),
-            "HTTP/mbx1.contoso.test@CONTOSO.TEST"
-        );
-        assert_eq!(
-            other.service(("MBX1", "mbx1.res.test"), &user),
-            "HTTP/mbx1.res.test@RES.TEST"
-        );
-    }
-
-    #[test]
-    fn a_token_is_wrapped_with_lengths_of_one_two_and_three_bytes() {
-        assert_eq!(tagged(4, &[7; 3]), [4, 3, 7, 7, 7]);
-        assert_eq!(tagged(4, &[7; 200])[..3], [4, 0x81, 200]);
-        assert_eq!(tagged(4, &[7; 1500])[..4], [4, 0x82, 5, 220]);
-        let wrapped = negotiation(&[9; 1500]);
-        assert_eq!(wrapped[..4], [0x60, 0x82, 6, 3]);
-        assert_eq!(wrapped.len(), 4 + 0x603);
-    }
-
-    #[test]
-    fn what_the_kdc_refuses_is_told_from_a_kdc_that_is_away() {
-        // Client unknown, server unknown, policy, option refused, client revoked.
-        for refused in [6, 7, 12, 13, 18] {
-            assert!(kdc_says_no(2_529_638_912 + refused), "{refused}");
-        }
-        // Service unavailable, clock skew, generic, no KDC reached, and errors of other tables.
-        for other in [29, 37, 60, 156] {
-            assert!(!kdc_says_no(2_529_638_912 + other), "{other}");
-        }
-        assert!(!kdc_says_no(0) && !kdc_says_no(100_005));
-    }
 
     #[test]
     fn a_refusal_is_remembered_for_its_server_and_its_time() {
