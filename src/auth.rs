@@ -26,6 +26,7 @@ mod certificate;
 mod guard;
 mod dialogue;
 pub mod handoff;
+mod lasting;
 mod method;
 mod names;
 mod negotiate;
@@ -47,6 +48,7 @@ pub use certificate::{
 pub use dialogue::{Handshake, HandshakeFacts, Shaken};
 pub use guard::{Delay, GuardFacts};
 pub use handoff::{HandOff, HandOffError};
+pub use lasting::Lasting;
 pub use names::{NAME_BYTES_MAX, append_canonical, canonical};
 pub use verify::{Tally, Verification};
 

@@ -132,6 +132,8 @@ label! {
         NoPartner = "no_partner",
         /// The database moved and we ended it.
         Moved = "moved",
+        /// Whoever opened it would not be let in any more.
+        Revoked = "revoked",
         /// We are going away.
         Drain = "drain",
     }

@@ -35,6 +35,8 @@ pub(crate) struct Channel {
     verb: Verb,
     /// Its place in its virtual connection; `None`: it only asks whether anybody is there.
     seat: Option<Seat>,
+    /// We know who opened it; else only the server does.
+    is_known: bool,
     /// The client is to be heard of within this.
     keepalive: Duration,
 }
@@ -206,6 +208,7 @@ impl Opens<'_, '_, '_> {
         let channel = Channel {
             verb: self.verb,
             seat,
+            is_known: self.left.is_none(),
             keepalive: keepalive(beginning, world.settings.limits.pending_missed),
         };
         let pin = Pinning {

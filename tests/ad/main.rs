@@ -24,6 +24,9 @@ mod ldap;
 mod negotiate;
 mod ntlm;
 mod people;
+#[path = "../outlook_anywhere/python.rs"]
+mod python;
+mod rpc_http;
 mod site;
 mod starttls;
 mod spray;

@@ -248,3 +248,60 @@ async fn a_channel_never_takes_a_kept_connection_and_never_leaves_one() {
     .await;
     let _known = HOST;
 }
+
+#[tokio::test]
+async fn what_only_the_server_can_judge_goes_to_it_on_a_connection_of_the_clients_own() {
+    let puppet = Puppet::new().await;
+    let plan = plan(&puppet)
+        .section(
+            "names",
+            &format!("  - host: {HOST}\n    authentication: [ntlm, basic]\n"),
+        )
+        .section(
+            "auth",
+            "{ basic: { password_file: users.htpasswd }, passthrough: { schemes: [ntlm] } }",
+        );
+    let (site, _folder) = start(plan).await;
+    let mut line = Line::open(&site).await;
+    let ntlm = |word: &str, length| {
+        Head::new(Verb::In, 1, length)
+            .without("Authorization")
+            .field(&format!("Authorization: NTLM {word}"))
+    };
+
+    // As Windows does: half a logon without a body, the other half with the channel.
+    line.send(&ntlm("TlRMTVNTUAAB", 0).bytes()).await;
+    let (mut server, head, _) = puppet.asked(0).await;
+    assert!(
+        head.contains("Authorization: NTLM TlRMTVNTUAAB\r\n"),
+        "{head}"
+    );
+    server
+        .write_all(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM TlRMTVNTUAAC\r\nContent-Length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    let (head, _) = line.answer(0).await;
+    assert!(
+        head.contains("WWW-Authenticate: NTLM TlRMTVNTUAAC\r\n"),
+        "{head}"
+    );
+    assert!(!head.contains("Connection: close"), "{head}");
+    line.send(&[ntlm("TlRMTVNTUAAD", 1 << 30).bytes(), b1(ONE)].concat())
+        .await;
+
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(&b1(ONE)) {
+        let read = tokio::time::timeout(crate::house::PATIENCE, server.read_buf(&mut bytes)).await;
+        assert!(read.unwrap().unwrap() > 0, "ended");
+    }
+    let head = String::from_utf8_lossy(&bytes);
+    assert!(
+        head.contains("Authorization: NTLM TlRMTVNTUAAD\r\n"),
+        "{head}"
+    );
+    // Both end together.
+    drop(line);
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(crate::house::PATIENCE, server.read_to_end(&mut rest)).await;
+    ended.unwrap().unwrap();
+}

@@ -83,6 +83,14 @@ impl House {
         RpcOutlook::open(self.options(number)).await.unwrap()
     }
 
+    /// Waits until a sample is so much: a request is booked after its answer.
+    pub(crate) async fn counts(&self, sample: &str, expected: f64) {
+        eventually(&format!("{sample} {expected}"), || async {
+            (self.metric(sample).await - expected).abs() < 0.1
+        })
+        .await;
+    }
+
     pub(crate) async fn metric(&self, sample: &str) -> f64 {
         self.gate().unwrap().admin().metric(sample).await.unwrap()
     }

@@ -5,7 +5,7 @@ use crate::house::{House, section, start};
 use crate::journey::sized;
 use mapigate::lab::site::{Gate, Plan};
 use mapigate::mapi::Flavour;
-use mapigate::rpch::Verb;
+use mapigate::rpch::{Cookie, Verb};
 use std::fs;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -133,6 +133,36 @@ async fn two_gibibytes_each_way_through_one_channel_take_no_memory() {
         gate.cpu().unwrap() - cpu
     );
     assert!(growth.most < MIB);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "opens two thousand connections"]
+async fn a_parked_channel_takes_as_little_as_a_held_poll() {
+    let few = "{ requests_per_user: 1000 }";
+    let house = House::with(|_| (), |plan| plan.section("limits", few)).await;
+    let gate = house.gate().unwrap();
+    let mut open = Vec::new();
+    let mut before = 0;
+    for number in 0..600_u128 {
+        // What the first hundred take is there once for all.
+        if number == 100 {
+            before = resident(gate);
+        }
+        let cookie = Cookie((number + 1).to_le_bytes());
+        let user = usize::try_from(number % 20).unwrap() + 1;
+        let mut out = Line::channel(&house, &Head::new(Verb::Out, user, 76), &a1(cookie)).await;
+        out.answer(28).await;
+        let head = Head::new(Verb::In, user, LENGTH);
+        let into = Line::channel(&house, &head, &b1(cookie)).await;
+        out.answer_more(44).await;
+        open.push((out, into));
+    }
+    assert_eq!(house.servers[0].virtual_connections(), 600);
+
+    let grown = resident(gate).saturating_sub(before);
+
+    eprintln!("{} bytes per parked channel", grown / 1000);
+    assert!(grown / 1000 < 16 * 1024);
 }
 
 #[tokio::test]

@@ -18,5 +18,6 @@ mod house;
 mod impacket;
 mod journey;
 mod long;
+mod python;
 mod refused;
 mod time;

@@ -7,6 +7,7 @@ use mapigate::accounting::Counting;
 use mapigate::auth::Memo;
 use mapigate::channels::ChannelTable;
 use mapigate::config;
+use mapigate::ids::UserName;
 use mapigate::journal::Journal;
 use mapigate::lab::outlook::Target;
 use mapigate::lab::rpc_http::{RpcOutlook, RpcServer, client, server};
@@ -254,4 +255,54 @@ async fn a_channel_without_a_partner_is_ended_where_its_server_does_not_end_it()
     while server.connections_open() > 0 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_user_who_is_revoked_loses_the_channels_that_are_open_within_five_minutes() {
+    let server = lab(|_| ()).await;
+    let door = Door::before(server.address()).await;
+    door.warm(&server).await;
+    let outlook = RpcOutlook::open(door.options()).await.unwrap();
+    outlook.log_on().await.unwrap();
+    tokio::time::pause();
+    tokio::time::sleep(20 * MINUTE).await;
+    outlook.log_on().await.unwrap();
+
+    let user = UserName::new(user(1));
+    assert!(door.runtime.snapshot().auth.revoke(&user));
+    tokio::time::sleep(5 * MINUTE).await;
+
+    while server.connections_open() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(outlook.log_on().await.is_err());
+    // Whichever is looked at first takes the other with it.
+    let revoked = ["in", "out"].map(|way| {
+        let sample = "mapigate_channels_ended_total{direction=\"WAY\",reason=\"revoked\"}";
+        door.sample(&sample.replace("WAY", way))
+    });
+    assert!(revoked.contains(&"1".to_owned()), "{revoked:?}");
+}
+
+#[tokio::test]
+async fn channels_that_are_open_end_when_outlook_anywhere_is_switched_off() {
+    let server = lab(|_| ()).await;
+    let door = Door::before(server.address()).await;
+    door.warm(&server).await;
+    let outlook = RpcOutlook::open(door.options()).await.unwrap();
+    tokio::time::pause();
+    tokio::time::sleep(20 * MINUTE).await;
+    outlook.log_on().await.unwrap();
+
+    let before = door.runtime.snapshot();
+    let mut settings = (*before.settings).clone();
+    settings.autodiscover.outlook_anywhere = false;
+    let next = Snapshot::build(settings, Some(&before)).unwrap();
+    door.runtime.publish(|_| next.clone());
+    tokio::time::sleep(5 * MINUTE).await;
+
+    while server.connections_open() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(outlook.log_on().await.is_err());
 }

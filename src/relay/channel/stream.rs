@@ -5,8 +5,11 @@
 
 use super::{Channel, KEEPALIVE, KEEPALIVE_MAX};
 use crate::accounting::Kind;
+use crate::auth::Lasting;
 use crate::buffers::Scratch;
+use crate::directory::Whose;
 use crate::health::Observation;
+use crate::ldap::Findings;
 use crate::mapi::framing::Body;
 use crate::metrics::{ChannelEnd, Outcome};
 use crate::refusal::Refusal;
@@ -92,6 +95,16 @@ impl Scene<'_> {
                     watch.look(self);
                     continue;
                 }
+                Event::Late if watch.is_to_be_judged(now) => {
+                    // Boxed: every five minutes, and every parked channel would keep room for it.
+                    match Box::pin(self.judge_again(&mut watch)).await {
+                        Ok(()) => continue,
+                        Err(refusal) => {
+                            let stop = after_head(Stop::Refuse(refusal), &answer);
+                            return (ChannelEnd::Revoked, Err(stop));
+                        }
+                    }
+                }
                 Event::Late => match watch.due(now, exchange.progress()) {
                     Some(reason) => reason,
                     None => continue,
@@ -130,9 +143,10 @@ impl Scene<'_> {
             200 => Outcome::Ok,
             _ => Outcome::Status,
         };
-        self.runtime.observe_answered(self.plan.server.name());
         let is_done = exchange.is_request_done();
-        let clean = is_done && exchange.output.is_empty() && answer.reusable;
+        // What has carried a channel carries nothing else, unless it is the client's own.
+        let may_stay = self.is_own() || !self.is_channel();
+        let clean = may_stay && is_done && exchange.output.is_empty() && answer.reusable;
         let next = match answer.closes || !is_done {
             true => Next::Close,
             false => Next::Request,
@@ -153,6 +167,11 @@ impl Scene<'_> {
                 bill.outcome = Outcome::Ok;
                 return Ok((Next::Close, false));
             }
+            // On an IN channel nothing else is ever heard of the end of its virtual connection.
+            ChannelEnd::ServerClosed if self.is_in() => {
+                bill.outcome = Outcome::Ok;
+                return Ok((Next::Close, false));
+            }
             ChannelEnd::ServerClosed | ChannelEnd::Drain if answer.is_some() => {
                 bill.outcome = match reason {
                     ChannelEnd::Drain => Outcome::Ended,
@@ -164,12 +183,11 @@ impl Scene<'_> {
                 Refusal::ChannelGone("its server ended it")
             }
             ChannelEnd::Moved => Refusal::ChannelGone("its database moved"),
+            ChannelEnd::Revoked => Refusal::MailboxForbidden,
             ChannelEnd::ServerLost => Refusal::ChannelGone("its server is down"),
             ChannelEnd::NoPartner => Refusal::BadChannel("the other direction did not come"),
             ChannelEnd::Drain => Refusal::ShuttingDown,
-            ChannelEnd::Silent if self.plan.channel.as_ref().is_some_and(|it| it.is_in()) => {
-                Refusal::BodyTimeout
-            }
+            ChannelEnd::Silent if self.is_in() => Refusal::BodyTimeout,
             ChannelEnd::Silent => {
                 if answer.is_none() {
                     self.runtime.observe(&server, Observation::Deadline);
@@ -178,6 +196,54 @@ impl Scene<'_> {
             }
         };
         Err(after_head(Stop::Refuse(refusal), answer))
+    }
+
+    fn is_channel(&self) -> bool {
+        let channel = self.plan.channel.as_ref();
+        channel.is_some_and(|channel| channel.seat.is_some())
+    }
+
+    fn is_in(&self) -> bool {
+        let channel = self.plan.channel.as_ref();
+        self.is_channel() && channel.is_some_and(|channel| channel.is_in())
+    }
+
+    /// Whether the channel would be let in now. A right that has ended ends what was opened by it, as it ends the
+    /// requests of MAPI over HTTP. A directory that cannot say leaves it as it is.
+    async fn judge_again(&self, watch: &mut Watch<'_>) -> Result<(), Refusal> {
+        let world = self.runtime.snapshot();
+        if !world.settings.autodiscover.outlook_anywhere {
+            return Err(Refusal::UnknownPath);
+        }
+        let pin = &self.plan.pin;
+        let user = watch.channel.is_known.then_some(&pin.user);
+        if let Some(lasting) = &watch.lasting {
+            if !lasting.stands() {
+                return Err(Refusal::Unauthenticated("revoked"));
+            }
+            watch.lasting = user.map(|user| world.auth.lasting(user));
+        }
+        let mut findings = Findings::default();
+        for _ in 0..LOOKS_MAX {
+            let id = Some(pin.mailbox.as_str());
+            match world.directory.whose(id, user, &findings, self.now()) {
+                Whose::Mailbox(_, database) if database == pin.database => return Ok(()),
+                Whose::Mailbox(..) => {
+                    return Err(Refusal::ChannelGone("its mailbox is in another database"));
+                }
+                Whose::Unknown => return Err(Refusal::UnknownMailbox),
+                Whose::Forbidden => return Err(Refusal::MailboxForbidden),
+                Whose::Disabled => {
+                    return Err(Refusal::Unauthenticated("disabled in the directory"));
+                }
+                Whose::Ask(lookups) => {
+                    if lookups.run(&mut findings).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes what is here of the answer into `out`: its head, and its body as it is.
@@ -234,6 +300,7 @@ impl Scene<'_> {
                     bill.status = status;
                     bill.ledger.server_in.add_head(head.bytes);
                     bill.ledger.client_out.add_head(written);
+                    self.runtime.observe_answered(self.plan.server.name());
                     watch.answers();
                     *answer = Some(Answer {
                         body: head.body,
@@ -309,6 +376,9 @@ struct Watch<'a> {
     ending: Option<(Instant, ChannelEnd)>,
     /// The other direction is to be there by then.
     partner_by: Option<Instant>,
+    /// When it is judged again.
+    judged_at: Instant,
+    lasting: Option<Lasting>,
     /// The last sign of life.
     heard: Instant,
     /// The next one is due after this.
@@ -326,6 +396,10 @@ impl<'a> Watch<'a> {
             channel,
             ending: None,
             partner_by: channel.seat.is_some().then(|| now + PARTNER),
+            judged_at: now + RIGHTS,
+            lasting: channel
+                .is_known
+                .then(|| scene.world.auth.lasting(&scene.plan.pin.user)),
             heard: now,
             silence: match channel.is_in() && channel.seat.is_some() {
                 true => channel.keepalive,
@@ -383,10 +457,19 @@ impl<'a> Watch<'a> {
 
     fn deadline(&self) -> Instant {
         let ending = self.ending.map(|(at, _)| at);
-        [ending, self.partner_by]
+        [ending, self.partner_by, Some(self.judged_at)]
             .into_iter()
             .flatten()
             .fold(self.heard + self.silence, Instant::min)
+    }
+
+    /// True where it is time to look at its rights, which is noted.
+    fn is_to_be_judged(&mut self, now: Instant) -> bool {
+        let is_due = self.channel.seat.is_some() && now >= self.judged_at;
+        if is_due {
+            self.judged_at = now + RIGHTS;
+        }
+        is_due
     }
 
     /// Why it is to end now; `None`: it is not.
@@ -421,6 +504,10 @@ impl<'a> Watch<'a> {
 const PARTNER: Duration = Duration::from_secs(30);
 /// What a server that does not say is taken to be heard of in: the longest it may name. `[MS-RPCH] 2.2.3.5.3`
 const SILENCE: Duration = Duration::from_secs(1800);
+/// Rights are looked at anew as often as they are where a held poll ends and the next one begins.
+const RIGHTS: Duration = Duration::from_secs(300);
+/// Looks at the directory service for one judgement.
+const LOOKS_MAX: usize = 4;
 /// A channel that is to end when we leave ends between two things it carries.
 const QUIET: Duration = Duration::from_secs(1);
 /// Bytes of the longest first PDU that is waited for.
