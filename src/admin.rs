@@ -58,6 +58,7 @@ impl Admin {
             Ask::Ready if self.runtime.is_ready() => answer(200, TEXT, "ready\n"),
             Ask::Ready => answer(503, TEXT, format!("{}\n", report::phase(&self.runtime))),
             Ask::Status => json(200, &self.status()),
+            Ask::Probes => json(200, &report::probes(&self.runtime)),
             Ask::Usage => self.usage(uri.query().unwrap_or_default()),
             Ask::Reload => {
                 info!("reload asked for at the admin address");

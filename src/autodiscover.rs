@@ -8,6 +8,7 @@ pub mod filter;
 pub mod json;
 pub mod pox;
 pub mod soap;
+pub mod told;
 mod xml;
 
 pub use filter::{Filter, filter};

@@ -366,22 +366,7 @@ pub fn client_config(tls: &ServerTls) -> Result<Arc<ClientConfig>, CertError> {
         let what = what.to_owned();
         move |cause| CertError::Refused { what, cause }
     };
-    let mut roots = RootCertStore::empty();
-    match &tls.ca {
-        Some(ders) => {
-            for der in ders {
-                roots
-                    .add(CertificateDer::from(der.clone()))
-                    .map_err(refused("tls.ca"))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(CertError::NoSystemAuthorities);
-            }
-        }
-    }
+    let roots = roots(tls.ca.as_deref())?;
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(refused("tls"))?
@@ -402,6 +387,33 @@ pub fn client_config(tls: &ServerTls) -> Result<Arc<ClientConfig>, CertError> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::in_memory_sessions(256);
     Ok(Arc::new(config))
+}
+
+/// The authorities to trust: these, in DER, or else the system's.
+///
+/// # Errors
+/// One that rustls refuses, or no system authorities.
+pub fn roots(authorities: Option<&[Vec<u8>]>) -> Result<RootCertStore, CertError> {
+    let mut roots = RootCertStore::empty();
+    match authorities {
+        Some(ders) => {
+            for der in ders {
+                roots
+                    .add(CertificateDer::from(der.clone()))
+                    .map_err(|cause| CertError::Refused {
+                        what: "tls.ca".to_owned(),
+                        cause,
+                    })?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(CertError::NoSystemAuthorities);
+            }
+        }
+    }
+    Ok(roots)
 }
 
 /// The TLS configuration towards a directory service. It names no protocol: there is no name for LDAP that

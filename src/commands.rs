@@ -7,12 +7,14 @@ pub mod check;
 pub mod demo;
 pub mod lab;
 pub mod overhead;
+pub mod probe;
 pub mod ready;
 pub mod reload;
 pub mod revoke;
 pub mod run;
 mod say;
 pub mod schema;
+mod secret;
 pub mod size;
 
 use anyhow::Context as _;
@@ -53,6 +55,8 @@ enum Command {
     Revoke(revoke::RevokeArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::SchemaArgs),
+    /// Try what Outlook does, at a name, at mailbox servers, or side by side, and explain what fails
+    Probe(Box<probe::ProbeArgs>),
     /// Play a whole site on this machine through a bad day, and check every promise
     Demo(demo::DemoArgs),
     /// Measure what MAPI over HTTP costs beside RPC over HTTP: bytes, connections, processor time
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Auth(args))) => failing_loudly(auth::run(&args)),
         (_, Some(Command::Revoke(args))) => revoke::run(&args),
         (_, Some(Command::Schema(args))) => schema::run(args),
+        (_, Some(Command::Probe(args))) => probe::run(&args),
         (_, Some(Command::Demo(args))) => failing_loudly(demo::run(&args)),
         (_, Some(Command::Overhead(args))) => failing_loudly(overhead::run(&args)),
         (_, Some(Command::Size(args))) => size::run(&args),

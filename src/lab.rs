@@ -16,8 +16,6 @@ pub mod outlook;
 pub mod overhead;
 pub mod rpc_http;
 pub mod site;
-pub mod tap;
-pub mod wire;
 mod work;
 
 pub use authority::Authority;
@@ -25,6 +23,10 @@ pub use crowd::Crowd;
 pub use identity_provider::IdentityProvider;
 pub use mailbox_server::MailboxServer;
 pub use outlook::Outlook;
+
+pub use crate::outlook::{tap, wire};
+
+pub(crate) use crate::outlook::session::guid;
 
 /// Microseconds since 1970: the one clock the journals of servers and clients share.
 #[expect(
@@ -58,19 +60,6 @@ pub fn hex(bytes: &[u8]) -> String {
             let _ = write!(text, "{byte:02x}");
             text
         })
-}
-
-/// A random GUID, as the protocol writes it without braces.
-pub(crate) fn guid() -> String {
-    let bits = fastrand::u128(..);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        bits >> 96,
-        (bits >> 80) & 0xffff,
-        (bits >> 64) & 0xffff,
-        (bits >> 48) & 0xffff,
-        bits & 0xffff_ffff_ffff,
-    )
 }
 
 /// The operation the lab's own Executes consist of: reserved by the protocol, so no server takes it for another.

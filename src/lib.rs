@@ -38,6 +38,8 @@ pub mod directory;
 pub mod certs;
 pub mod tls;
 pub mod backend;
+pub mod outlook;
+pub mod probe;
 
 // floor 4 · living state
 pub mod journal;

@@ -57,6 +57,7 @@
 //! | in-band | inside an answer whose status was sent long ago: behind DONE, where MAPI looks for its code |
 //! | bill | what one request was and cost; settled when its future ends, however it ends |
 //! | usage | who used how much: requests, processor time and bytes by user, mailbox, client version and database, in bounded lists |
+//! | probe | what Outlook does, tried step by step from outside ([`probe`](crate::probe)); `health.probe` is only a login |
 //! | journal | the logs of requests: the access log, and the files for Log Parser |
 //! | observation, flip | what a request saw of a server; the change of its health that follows from several |
 //!
@@ -82,8 +83,8 @@
 //! | `relay/bill.rs` | metrics, usage and the access line, on every way out |
 //!
 //! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's
-//! part of the snapshot, one the servers' health, one that of each directory on them, one the keys of identity providers, one sweeps. Requests only send
-//! observations.
+//! part of the snapshot, one the servers' health, one that of each directory on them, one the keys of identity
+//! providers, one sweeps, one runs the probes. Requests only send observations.
 //!
 //! # Decisions, and why
 //!
@@ -140,6 +141,7 @@
 //! a site says `authentication: [server]`, they have connections of their own on which nobody is known.
 //!
 //! **Time is an argument** below `upkeep`, the doors and the roof, so that tests and simulations own the clock.
+//! A probe asks it itself: how long things take is what it tells.
 //!
 //! **The lab shares words, not HTTP.** The simulated servers and Outlooks have their own reading of the protocol:
 //! a mistake must be made twice to stay hidden.
@@ -212,5 +214,6 @@
 //! | a virtual directory | [`vdir`](crate::vdir) | its habits in `config/presets.rs`, a row in every table of `tests/e2e/directories` |
 //! | a habit of a server family | [`mapi::Flavour`](crate::mapi::Flavour) | data, not an `if` in the relay; the lab's mailbox server |
 //! | a wrong thing a server may do | `lab/mailbox_server/faults.rs` | what Outlook sees of it, in `tests/lab` |
+//! | something a probe tries | `probe/step.rs` | a file for it beside, what its failures mean in `probe/advice.rs`, a broken set-up in `tests/e2e/probe/broken.rs` |
 //! | an act of the demo | `lab/demo/acts.rs` | a promise, with a name |
 //! | a command | [`commands`](crate::commands) | a file of its own; it speaks to people |

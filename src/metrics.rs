@@ -73,6 +73,10 @@ pub struct Metrics {
     keys: IntGaugeVec,
     keys_fetched_time: GaugeVec,
     known_issuers: Mutex<BTreeSet<String>>,
+    probe_success: IntGaugeVec,
+    probe_seconds: GaugeVec,
+    /// Names and steps of what is told of probes.
+    known_probes: Mutex<BTreeSet<(String, &'static str)>>,
     fence_trips: IntCounter,
     tickets: Counters<TicketOutcome>,
     pinned: IntGauge,
@@ -231,6 +235,17 @@ impl Metrics {
                 &["issuer"],
             ),
             known_issuers: Mutex::default(),
+            probe_success: families.gauges(
+                "probe_success",
+                "1 if the step of a probe went well when it was last run, 0 if it failed or could not be tried.",
+                &["probe", "step"],
+            ),
+            probe_seconds: families.floats(
+                "probe_duration_seconds",
+                "How long the step of a probe took when it was last tried.",
+                &["probe", "step"],
+            ),
+            known_probes: Mutex::default(),
             fence_trips: families.counter(
                 "identity_fence_trips_total",
                 "Server connections closed because a second identity was about to use them. Never 0 means a bug.",
@@ -563,6 +578,45 @@ impl Metrics {
             self.keys.with_label_values(&[issuer]);
         }
         *known = issuers;
+    }
+
+    /// What came of a step of a probe: `None` for one that is not tried at all. `took`: where it was tried.
+    pub fn probed(
+        &self,
+        probe: &str,
+        step: &'static str,
+        success: Option<bool>,
+        took: Option<Duration>,
+    ) {
+        let labels = &[probe, step];
+        let Some(success) = success else {
+            let _absent = self.probe_success.remove_label_values(labels);
+            let _absent = self.probe_seconds.remove_label_values(labels);
+            return;
+        };
+        self.known_probes.lock().insert((probe.to_owned(), step));
+        self.probe_success
+            .with_label_values(labels)
+            .set(success.into());
+        if let Some(took) = took {
+            self.probe_seconds
+                .with_label_values(labels)
+                .set(took.as_secs_f64());
+        }
+    }
+
+    /// Forgets the probes that are not in `probes`.
+    pub fn keep_probes<'a>(&self, probes: impl IntoIterator<Item = &'a str>) {
+        let probes: BTreeSet<&str> = probes.into_iter().collect();
+        self.known_probes.lock().retain(|(probe, step)| {
+            let stays = probes.contains(probe.as_str());
+            if !stays {
+                let labels = &[probe.as_str(), step];
+                let _absent = self.probe_success.remove_label_values(labels);
+                let _absent = self.probe_seconds.remove_label_values(labels);
+            }
+            stays
+        });
     }
 
     /// A server connection was about to carry a second identity and was closed instead.

@@ -16,6 +16,7 @@ use crate::journal::Journal;
 use crate::ldap::Book;
 use crate::metrics::Metrics;
 use crate::placement::Placement;
+use crate::probe;
 use crate::seal::Sealer;
 use crate::sessions::SessionTable;
 use arc_swap::ArcSwap;
@@ -175,6 +176,8 @@ pub struct Runtime {
     pub journal: Journal,
     /// Who used how much.
     pub usage: Usage,
+    /// What came of the probes that are run from time to time.
+    pub probes: probe::Table,
     sightings: mpsc::Sender<Sighting>,
     /// Observations on their way to upkeep.
     unheard: AtomicUsize,
@@ -208,6 +211,7 @@ impl Runtime {
             metrics,
             journal,
             usage,
+            probes: probe::Table::default(),
             sightings,
             unheard: AtomicUsize::new(0),
             asks: watch::channel(Ask::default()).0,

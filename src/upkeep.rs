@@ -5,6 +5,7 @@ mod documents;
 mod files;
 mod judge;
 mod people;
+mod probes;
 mod providers;
 mod reload;
 mod sweep;
@@ -64,6 +65,7 @@ impl Upkeep {
             () = providers::keys(Arc::clone(&self.runtime), generation.clone()) => {}
             () = people::directory(Arc::clone(&self.runtime), generation.clone()) => {}
             () = wards::watch(Arc::clone(&self.runtime), generation.clone()) => {}
+            () = probes::probes(Arc::clone(&self.runtime), generation.clone()) => {}
             () = self.watch.run(generation) => {}
             () = self.reload.run(announce) => {}
             () = sweep::sessions(Arc::clone(&self.runtime)) => {}

@@ -149,3 +149,65 @@ fn the_configurations_for_tokens_are_good() {
         assert!(auth.challenges(&name.authentication, None, true).count() >= 1);
     }
 }
+
+#[test]
+fn the_probe_that_is_shown_tries_every_step_there_is() {
+    use mapigate::probe::Step;
+    let section = README.split("\n## Probe\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let shown: Vec<&str> = section.split("```\n").collect();
+    let steps = |block: &str| -> Vec<String> {
+        let verdicts = [
+            "  ok  ",
+            "  warning  ",
+            "  skipped  ",
+            "  FAILED  ",
+            "  not run  ",
+        ];
+        let lines = block.lines();
+        let told = lines.filter(|line| verdicts.iter().any(|verdict| line.starts_with(verdict)));
+        let step = |line: &str| {
+            line.get(11..)
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        told.map(step).collect()
+    };
+
+    let all = Step::ALL.map(|step| step.to_string());
+    assert_eq!(steps(shown[1]), all);
+    assert_eq!(steps(shown[3]), all);
+    for step in all {
+        assert!(shown[5].contains(&format!("\n  {step:<17} ")), "{step}");
+    }
+}
+
+#[test]
+fn the_probe_of_the_readme_is_a_good_configuration() {
+    let section = README.split("\n## Probe\n").nth(1).unwrap();
+    let shown = section.split("```yaml\n").nth(1).unwrap();
+    let shown = shown.split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    for entry in std::fs::read_dir(conf).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    std::fs::write(folder.path().join("probe.password"), "secret").unwrap();
+    let file = folder.path().join("probes.yaml");
+    std::fs::write(
+        &file,
+        format!("{}{shown}", include_str!("../conf/minimal.yaml")),
+    )
+    .unwrap();
+
+    let loaded = mapigate::config::load(&file, 1_800_000_000).unwrap();
+
+    let probe = loaded.settings.probes.first().unwrap();
+    assert_eq!(probe.name, "front");
+    assert_eq!(probe.address, "probe@contoso.com");
+    assert_eq!(probe.every, std::time::Duration::from_secs(300));
+}

@@ -23,6 +23,8 @@ pub(super) enum Ask {
     Status,
     /// Who used how much.
     Usage,
+    /// What came of the probes.
+    Probes,
     /// Read the configuration again.
     Reload,
     /// Stop taking requests and leave when idle.
@@ -51,6 +53,7 @@ pub(super) fn read(method: &Method, path: &str, headers: &HeaderMap) -> Result<A
         "/ready" => (Ask::Ready, false),
         "/status.json" => (Ask::Status, false),
         "/usage.json" => (Ask::Usage, false),
+        "/probes.json" => (Ask::Probes, false),
         "/reload" => (Ask::Reload, true),
         "/drain" => (Ask::Drain, true),
         "/revoke" => (Ask::Revoke, true),

@@ -5,7 +5,8 @@ mod usage;
 pub(super) use usage::Heaviest;
 
 use super::status::{
-    CertificateStatus, DatabaseStatus, DirectoryServer, ReloadStatus, ServerStatus, Status,
+    CertificateStatus, DatabaseStatus, DirectoryServer, ProbeStatus, ReloadStatus, ServerStatus,
+    Status,
 };
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
@@ -37,6 +38,7 @@ fn write_page(html: &mut String, status: &Status, heaviest: &Heaviest) -> fmt::R
     write_servers(html, &status.servers, status.health_panics)?;
     write_databases(html, &status.databases)?;
     write_directory(html, &status.directory, status.directory_entries)?;
+    write_probes(html, &status.probes)?;
     usage::write(html, heaviest)?;
     write_reload(html, &status.last_reload)?;
     write_certificates(html, &status.certificates)?;
@@ -142,6 +144,28 @@ fn write_directory(html: &mut String, servers: &[DirectoryServer], entries: u64)
     html.write_str("</table>")
 }
 
+/// Nothing where none is configured.
+fn write_probes(html: &mut String, probes: &[ProbeStatus]) -> fmt::Result {
+    if probes.is_empty() {
+        return Ok(());
+    }
+    html.write_str("<h2>Probes</h2><table><tr><th>Probe<th>State<th>At")?;
+    for probe in probes {
+        let (class, words) = match &probe.failed {
+            None => ("good", "every step went well"),
+            Some(failed) => ("bad", failed.as_str()),
+        };
+        write!(
+            html,
+            "<tr><td>{}<td class=\"{class}\">{}<td>{}",
+            Text(&probe.name),
+            Text(words),
+            Text(&probe.time)
+        )?;
+    }
+    html.write_str("</table>")
+}
+
 fn write_reload(html: &mut String, reload: &ReloadStatus) -> fmt::Result {
     write!(
         html,
@@ -221,7 +245,7 @@ th{font-weight:600}.n{text-align:right}.good{color:#1a7f37}.bad{color:#cf222e;fo
 tr.rest{opacity:.7}.usage{overflow-x:auto}.usage table{margin-bottom:1.2rem;table-layout:fixed;min-width:48rem}.usage th:first-child{width:40%}.usage td:first-child{overflow-wrap:anywhere}.usage .n{white-space:nowrap}\
 pre{overflow-x:auto;padding:.6rem;background:#8882;border-radius:6px}footer{margin-top:2rem;opacity:.7}</style>";
 
-const FOOT: &str = "<footer><a href=/status.json>status.json</a> · <a href=/usage.json>usage.json</a> · <a href=/metrics>metrics</a> · \
+const FOOT: &str = "<footer><a href=/status.json>status.json</a> · <a href=/usage.json>usage.json</a> · <a href=/probes.json>probes.json</a> · <a href=/metrics>metrics</a> · \
 <a href=/ready>ready</a></footer></html>\n";
 
 #[cfg(test)]
@@ -269,6 +293,12 @@ mod tests {
             requests_in_flight: 1,
             held_polls: 1,
             access_log_dropped: 0,
+            probes: vec![ProbeStatus {
+                name: "front".to_owned(),
+                is_good: false,
+                time: "2025-01-01T00:00:00Z".to_owned(),
+                failed: Some("tls: <script>".to_owned()),
+            }],
             last_reload: ReloadStatus {
                 is_ok: false,
                 time: "2025-01-01T00:00:00Z".to_owned(),
@@ -292,6 +322,7 @@ mod tests {
 
         assert!(html.contains("down: connection refused"));
         assert!(html.contains("ldaps://dc1") && html.contains("it refuses"));
+        assert!(html.contains("tls: &lt;script&gt;"));
         assert!(html.contains("rejected, the one before stays in force"));
         assert!(html.contains("1h 1m 1s"));
     }

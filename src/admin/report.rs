@@ -1,12 +1,15 @@
 //! Gathers the status from the world and its tables.
 
 use super::status::{
-    CertificateStatus, DatabaseStatus, DirectoryServer, ReloadStatus, ServerStatus, Status, date,
+    CertificateStatus, DatabaseStatus, DirectoryServer, ProbeStatus, ReloadStatus, ServerStatus,
+    Status, date,
 };
+use crate::probe::{Ran, Report};
 use crate::runtime::{Runtime, Snapshot};
 use crate::upkeep::Reloader;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// `starting`, `serving` or `draining`.
@@ -45,6 +48,7 @@ pub(super) fn status(
         requests_in_flight: metrics.requests_in_flight(),
         held_polls: metrics.held_polls(),
         access_log_dropped: runtime.journal.dropped(),
+        probes: probe_statuses(runtime),
         last_reload: ReloadStatus {
             is_ok: last.is_ok,
             time: date(unix_seconds(last.time)),
@@ -106,6 +110,38 @@ fn directory(world: &Snapshot) -> Vec<DirectoryServer> {
     let servers = world.book.iter().flat_map(|book| book.client().states());
     let status = |(url, trouble)| DirectoryServer { url, trouble };
     servers.map(status).collect()
+}
+
+fn probe_statuses(runtime: &Runtime) -> Vec<ProbeStatus> {
+    let status = |ran: &Arc<Ran>| ProbeStatus {
+        name: ran.name.clone(),
+        is_good: ran.report.is_good,
+        time: date(unix_seconds(ran.at)),
+        failed: ran
+            .report
+            .first_failure()
+            .map(|finding| format!("{}: {}", finding.step, finding.words)),
+    };
+    runtime.probes.all().iter().map(status).collect()
+}
+
+/// A probe's whole report, for `/probes.json`.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct ProbeReport {
+    name: String,
+    time: String,
+    #[serde(flatten)]
+    report: Report,
+}
+
+/// What came of every probe.
+pub(super) fn probes(runtime: &Runtime) -> Vec<ProbeReport> {
+    let report = |ran: &Arc<Ran>| ProbeReport {
+        name: ran.name.clone(),
+        time: date(unix_seconds(ran.at)),
+        report: ran.report.clone(),
+    };
+    runtime.probes.all().iter().map(report).collect()
 }
 
 /// Each chain once, however many listeners show it.

@@ -41,6 +41,8 @@ pub struct Status {
     pub held_polls: u64,
     /// Access lines lost since the start.
     pub access_log_dropped: u64,
+    /// The probes of the configuration that have been run.
+    pub probes: Vec<ProbeStatus>,
     /// How the last reload ended.
     pub last_reload: ReloadStatus,
     /// The listeners' certificates.
@@ -90,6 +92,19 @@ pub struct DirectoryServer {
     pub url: String,
     /// Why it could not be used when it was last tried; `None`: it could, or was not tried yet.
     pub trouble: Option<String>,
+}
+
+/// What came of a probe when it was last run.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProbeStatus {
+    /// Its name.
+    pub name: String,
+    /// No step failed.
+    pub is_good: bool,
+    /// When, RFC 3339.
+    pub time: String,
+    /// The step that failed, and what came instead.
+    pub failed: Option<String>,
 }
 
 /// How the last reload ended; at the start, how the start did.

@@ -51,7 +51,7 @@ struct Block {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
+pub(super) enum Protocol {
     MapiHttp,
     Exch,
     Expr,
@@ -61,7 +61,7 @@ enum Protocol {
 
 impl Protocol {
     /// Of a `Protocol` element: an attribute in new blocks, an element in old ones.
-    fn of(tree: &Tree<'_>, index: usize) -> Self {
+    pub(super) fn of(tree: &Tree<'_>, index: usize) -> Self {
         let attribute = tree
             .at(index)
             .and_then(|element| attribute(element, "Type"));

@@ -49,6 +49,14 @@ impl PoxRequest {
     }
 }
 
+/// A request of Outlook for the settings of this address.
+pub fn request(address: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?><Autodiscover xmlns=\"http://schemas.microsoft.com/exchange/autodiscover/outlook/requestschema/2006\"><Request><EMailAddress>{}</EMailAddress><AcceptableResponseSchema>http://schemas.microsoft.com{OUTLOOK}</AcceptableResponseSchema></Request></Autodiscover>",
+        escaped(address)
+    )
+}
+
 /// A mailbox, as an answer describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Mailbox<'a> {

@@ -4,19 +4,19 @@ mod handshake;
 mod report;
 mod tries;
 
+use super::secret::{first_line, typed};
 use crate::config;
 use crate::runtime::Snapshot;
 use crate::upkeep::appoint_judge;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use report::Report;
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tries::{Shown, Trial};
-use zeroize::Zeroizing;
 
 /// What `mapigate auth` is asked.
 #[derive(Clone, Debug, Args)]
@@ -186,37 +186,6 @@ fn shown(args: &TestArgs) -> Result<Vec<Shown>> {
         bail!("nothing to try: say --user, --tickets, --token-file or --cert");
     }
     Ok(shown)
-}
-
-fn first_line(file: &Path) -> Result<Zeroizing<String>> {
-    let text = std::fs::read_to_string(file).map(Zeroizing::new);
-    let text = text.with_context(|| file.display().to_string())?;
-    Ok(Zeroizing::new(
-        text.lines().next().unwrap_or_default().to_owned(),
-    ))
-}
-
-/// From standard input: unseen where somebody types it.
-fn typed(user: &str) -> Result<Zeroizing<String>> {
-    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-    let input = std::io::stdin();
-    let mut line = Zeroizing::new(String::new());
-    if !input.is_terminal() {
-        input.lock().read_line(&mut line)?;
-    } else {
-        let _told = write!(std::io::stderr(), "Password of {user}: ");
-        let before = tcgetattr(&input)?;
-        let mut unseen = before.clone();
-        unseen.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&input, OptionalActions::Flush, &unseen)?;
-        let read = input.lock().read_line(&mut line);
-        tcsetattr(&input, OptionalActions::Flush, &before)?;
-        let _told = writeln!(std::io::stderr());
-        read?;
-    }
-    Ok(Zeroizing::new(
-        line.trim_end_matches(['\r', '\n']).to_owned(),
-    ))
 }
 
 #[expect(

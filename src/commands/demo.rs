@@ -164,9 +164,13 @@ async fn keep(teller: &Teller, facts: &Facts, site: &Site) -> Result<()> {
            'https://{host}:{port}/mapi/emsmdb/?MailboxId={mailbox}'\n\n  \
          and where mapigate took it:\n\n\
          grep C0DE {folder}/access.log\n\n  \
+         try what Outlook does, step by step; beside it the server of the active copy, without mapigate:\n\n\
+         echo '{PASSWORD}' | mapigate probe --user {user} --ca {folder}/ca.pem --resolve {host}=127.0.0.1:{port} https://{host}\n\
+         echo '{PASSWORD}' | mapigate probe --user {user} --ca {folder}/ca.pem --config {folder}/mapigate.yaml --server {active}\n\n  \
          a failover by hand: change the active copy in {folder}/databases.yaml, then\n\n\
          mapigate reload --admin {admin}",
         host = crate::lab::site::HOST,
+        active = site.active(),
         user = user(1),
         mailbox = mailbox(1),
     ));

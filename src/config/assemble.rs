@@ -8,6 +8,7 @@ mod handoff;
 mod ldap;
 mod logs;
 mod people;
+mod probes;
 mod site;
 mod tokens;
 mod untouched;
@@ -75,6 +76,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         health,
         logging: logs::logging(top),
         accounting: accounting::accounting(top),
+        probes: probes::probes(top),
         admin,
         watch_files: top.section("reload").switch("watch"),
         databases_file: own_file.map(|section| section.source.path.clone()),

@@ -746,6 +746,29 @@ pub const KEYS: &[Key] = keys! {
     "accounting.device_id" Name, optional("front1", "it is what the machine calls itself"),
         "Our name in that stamp, up to 24 characters.";
 
+    "probes" List(&Section), optional("", "none is run"),
+        "What Outlook does, tried from time to time from here, step by step: from the name to the address book. Each probe tells its steps in metrics; `mapigate probe --config FILE` runs them now.";
+    "probes[].name" Name, required("front", "metrics need a name for it"),
+        "What metrics call it.";
+    "probes[].url" HttpsUrl, required("https://mail.contoso.com", "it is what is tried"),
+        "The name that is tried, or a device in front of it.";
+    "probes[].connect_to" Address, optional("127.0.0.1:443", "DNS says where the name is"),
+        "Connect there instead of where DNS says.";
+    "probes[].ca" File, optional("site-ca.pem", "the system's authorities are trusted"),
+        "PEM file with the authorities that may sign the certificate shown there.";
+    "probes[].user" Text, required("probe@contoso.com", "only the site knows its users"),
+        "Login name of a mailbox that nobody else uses. It is opened and closed; nothing in it is read or changed.";
+    "probes[].address" Text, optional("probe@contoso.com", "it is the login name"),
+        "Its mail address.";
+    "probes[].password" Secret, required("file:probe.password", "only the site knows it"),
+        "Its password: `${ENV}`, `file:PATH`, or the text itself.";
+    "probes[].every" Duration(SECOND, DAY), default("5m"),
+        "Time between two runs. They never overlap.";
+    "probes[].timeout" Duration(100 * MS, 5 * MINUTE), default("10s"),
+        "A step that takes longer has failed.";
+    "probes[].held_wait" Duration(0, 5 * MINUTE), default("2s"),
+        "How long a NotificationWait is held; 0s: none is.";
+
     "admin" Section, section(),
         "The administrator's door: metrics, status, reload.";
     "admin.address" AddressOrOff, default("127.0.0.1:9080"),

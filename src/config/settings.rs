@@ -89,12 +89,39 @@ pub struct Settings {
     pub logging: Logging,
     /// What is told of the cost of requests.
     pub accounting: Accounting,
+    /// What is tried from time to time.
+    pub probes: Vec<Arc<ScheduledProbe>>,
     /// The administrator's door.
     pub admin: Admin,
     /// Re-read when a file of the configuration changes (`reload.watch`).
     pub watch_files: bool,
     /// Every file that was read, for the file watch.
     pub files: Vec<PathBuf>,
+}
+
+/// Something that is tried from time to time, as Outlook would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduledProbe {
+    /// What metrics call it.
+    pub name: String,
+    /// The name that is tried, as a URL.
+    pub url: String,
+    /// Where it is, instead of what DNS says.
+    pub connect_to: Option<SocketAddr>,
+    /// DER of the authorities to trust; `None`: the system's.
+    pub authorities: Option<Vec<Vec<u8>>>,
+    /// As whom.
+    pub user: String,
+    /// The user's mail address.
+    pub address: String,
+    /// The user's password.
+    pub password: Secret,
+    /// Time between two.
+    pub every: Duration,
+    /// How long a step may take.
+    pub timeout: Duration,
+    /// How long a NotificationWait is held; zero: none is.
+    pub held_wait: Duration,
 }
 
 /// One listening address.

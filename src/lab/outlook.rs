@@ -9,8 +9,6 @@ mod journal;
 mod patience;
 mod proof;
 mod recovery;
-mod session;
-pub mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +16,21 @@ use std::time::Duration;
 use base64::Engine as _;
 use parking_lot::Mutex;
 
+pub use crate::outlook::line as wire;
+pub use crate::outlook::session::CookieLines;
 pub use journal::{Counters, Outcome, Sent};
-pub use session::CookieLines;
 pub use wire::{Failure, Target};
+
+pub(in crate::lab) use crate::outlook::rops::opening as opening_rops;
 
 use crate::lab::LAB_OPERATION;
 use crate::lab::tap::Tap;
-use crate::lab::work::{LOGON, REGISTER_NOTIFICATION};
 use crate::mapi::bodies::nspi::UnbindRequest;
 use crate::mapi::bodies::rops::{write_chain, write_payload};
 use crate::mapi::bodies::{Body as _, DisconnectRequest, ExecuteRequest, ExecuteSuccess};
 use crate::mapi::{Endpoint, Flavour, RequestType};
+use crate::outlook::session::{Letterhead, Session};
 use exchange::is_gone;
-use session::{Letterhead, Session};
 use wire::Line;
 
 /// How a client is set up.
@@ -173,7 +173,8 @@ impl Outlook {
         let credentials = base64::engine::general_purpose::STANDARD.encode(credentials);
         let letterhead = Letterhead {
             host: options.target.host.clone(),
-            mailbox: options.mailbox.clone(),
+            targets: Letterhead::targets_of(&options.mailbox),
+            user_agent: USER_AGENT,
             authorization: Some(format!("Basic {credentials}")),
             cookie_lines: options.cookie_lines,
             more: options.headers.clone(),
@@ -417,14 +418,5 @@ impl Outlook {
     }
 }
 
-/// What every Outlook executes after connecting: it logs on to the mailbox and asks for events.
-pub(in crate::lab) fn opening_rops(dn: &str) -> [Vec<u8>; 2] {
-    let mut logon = vec![LOGON, 0, 0, 1, 0x0c, 4, 0, 1, 0, 0, 0, 0];
-    logon.extend(u16::try_from(dn.len() + 1).unwrap_or(0).to_le_bytes());
-    logon.extend_from_slice(dn.as_bytes());
-    logon.push(0);
-    let logon = write_chain(&[write_payload(&logon, &[u32::MAX])]);
-    let register = [REGISTER_NOTIFICATION, 0, 0, 1, 0xfe, 0, 1];
-    let register = write_chain(&[write_payload(&register, &[0, u32::MAX])]);
-    [logon, register]
-}
+/// What its requests call the program.
+const USER_AGENT: &str = "Microsoft Office/16.0 (Windows NT 10.0; MAPI 16.0.17126; Pro)";

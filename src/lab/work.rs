@@ -6,6 +6,8 @@ use crate::mapi::bodies::rops::{
     HEADER_BYTES, PAYLOAD_MAX, read_chain, read_payload, write_chain, write_payload,
 };
 
+pub(super) use crate::outlook::rops::{LOGON, REGISTER_NOTIFICATION};
+
 /// Operations of one request: those of the first block, and the handles behind them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Operations {
@@ -90,11 +92,6 @@ pub(super) fn logon(mailbox: &str) -> Vec<u8> {
 pub(super) fn registered(object: u32) -> Vec<u8> {
     one(&[REGISTER_NOTIFICATION, 1, 0, 0, 0, 0], &[object, 1])
 }
-
-/// Operations the simulators know by their number. `[MS-OXCROPS] 2.2.2`
-pub(super) const LOGON: u8 = 0xfe;
-/// Asks to be told of events.
-pub(super) const REGISTER_NOTIFICATION: u8 = 0x29;
 
 #[cfg(test)]
 mod tests {

@@ -25,6 +25,7 @@ fn filled() -> Metrics {
         }
     }
     metrics.keys_fetched("https://id.contoso.test", 3, 1.0e9);
+    metrics.probed("front", "dns", Some(true), Some(Duration::from_millis(2)));
     metrics
 }
 
@@ -229,4 +230,34 @@ fn an_issuer_that_is_gone_is_not_reported_for_ever() {
     assert!(!text.contains("https://a.test"), "{text}");
     let failed = r#"mapigate_token_key_fetches_total{issuer="https://b.test",outcome="failed"} 1"#;
     assert!(text.contains(failed), "{text}");
+}
+
+#[test]
+fn a_probe_that_is_gone_leaves_no_series_and_a_step_that_is_skipped_has_none() {
+    let metrics = Metrics::new("1.2.3");
+    let told = || {
+        let text = metrics.render();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("mapigate_probe_"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let took = Some(Duration::from_millis(250));
+
+    metrics.probed("front", "dns", Some(true), took);
+    metrics.probed("front", "tls", Some(false), None);
+    metrics.probed("front", "wait", None, None);
+    assert_eq!(
+        told(),
+        [
+            "mapigate_probe_duration_seconds{probe=\"front\",step=\"dns\"} 0.25",
+            "mapigate_probe_success{probe=\"front\",step=\"dns\"} 1",
+            "mapigate_probe_success{probe=\"front\",step=\"tls\"} 0",
+        ]
+    );
+
+    metrics.keep_probes(["front"]);
+    assert_eq!(told().len(), 3);
+    metrics.keep_probes(["other"]);
+    assert!(told().is_empty());
 }

@@ -141,6 +141,7 @@ pub(crate) fn settings() -> Settings {
             usage_entries: 100,
             device_info: None,
         },
+        probes: Vec::new(),
         admin: Admin { address: None },
         watch_files: false,
         files: Vec::new(),

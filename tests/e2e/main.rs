@@ -30,6 +30,7 @@ mod guard;
 mod handoff;
 mod handshakes;
 mod journey;
+mod probe;
 mod log_parser;
 mod replay;
 mod size;

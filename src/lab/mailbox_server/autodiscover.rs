@@ -117,6 +117,7 @@ impl super::Server {
             is_known.then(|| Known {
                 address: address.clone(),
                 mailbox: site::mailbox(number.parse().unwrap_or(0)),
+                legacy_dn: site::legacy_dn(number.parse().unwrap_or(0)),
                 url: format!("https://{}/mapi", self.options.host),
                 ews: format!("https://{}/EWS/Exchange.asmx", self.options.host),
                 client,
@@ -131,6 +132,7 @@ impl super::Server {
 struct Known {
     address: String,
     mailbox: String,
+    legacy_dn: String,
     url: String,
     ews: String,
     client: Client,
@@ -144,7 +146,7 @@ impl Known {
                 id: &self.mailbox,
                 address: &self.address,
                 display_name: &self.address,
-                legacy_dn: None,
+                legacy_dn: Some(&self.legacy_dn),
             },
             offer: Offer {
                 mapi_http: self.client.mapi_http.map(|_| 1).filter(|_| self.mapi_http),

@@ -209,7 +209,8 @@ impl Connection {
                 .eq_ignore_ascii_case(endpoint.path().trim_end_matches('/')),
         });
         let is_served = head.method == "POST" && options.mapi_http;
-        let Some(endpoint) = endpoint.filter(|_| is_served) else {
+        let has = |endpoint: &Endpoint| *endpoint != Endpoint::Nspi || options.address_book;
+        let Some(endpoint) = endpoint.filter(|endpoint| is_served && has(endpoint)) else {
             return Err(not_found());
         };
         if head.mailbox().is_none() {

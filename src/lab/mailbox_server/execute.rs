@@ -45,7 +45,13 @@ impl Server {
         let object = handles.first().copied().unwrap_or(0);
         let events = self.contexts.collect(&visit.cookie);
         match operations.first().copied() {
-            Some(LOGON) => success(one(&logon(&visit.mailbox), &[0])),
+            Some(LOGON) => success(match self.options.refuses_logon {
+                None => one(&logon(&visit.mailbox), &[0]),
+                Some(code) => one(
+                    &[&[LOGON, 0][..], &code.to_le_bytes()].concat(),
+                    &[u32::MAX],
+                ),
+            }),
             Some(REGISTER_NOTIFICATION) => {
                 self.contexts.register(&visit.cookie);
                 success(registered(object))

@@ -141,6 +141,10 @@ pub struct Options {
     pub default_database: Option<DatabaseName>,
     /// Contexts of databases not active here are unknown.
     pub strict_databases: bool,
+    /// It has an address book; else its endpoint is not there.
+    pub address_book: bool,
+    /// The MAPI error that every logon to a mailbox ends with.
+    pub refuses_logon: Option<u32>,
     /// `UserDn` of a Connect must be the user's own.
     pub checks_dn: bool,
     /// Idle time after which a context is gone; announced as `X-ExpirationInfo`.
@@ -199,6 +203,8 @@ impl Options {
             mailboxes: HashMap::new(),
             default_database: None,
             strict_databases: false,
+            address_book: true,
+            refuses_logon: None,
             checks_dn: false,
             lifetime: Duration::from_secs(900),
             pending_period: Duration::from_secs(30),

@@ -8,7 +8,6 @@ use std::io;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::session::Request;
 use super::wire::{Answer, AnswerHead, Failure, Line};
 use super::{Counters, Inner, Outcome, Sent, Trouble};
 use crate::ids::UserName;
@@ -16,6 +15,7 @@ use crate::lab::tap::Tap;
 use crate::lab::{digest, hex, unix_micros};
 use crate::mapi::bodies::{Answer as BodyAnswer, Body};
 use crate::mapi::{Endpoint, RequestType, ResponseCode};
+use crate::outlook::Request;
 
 impl Inner {
     /// One try, and one more where nothing was sent: for requests that need no books.

@@ -2,7 +2,6 @@
 
 use super::exchange::{error_code, is_gone};
 use super::patience::Patience;
-use super::session::{Request, Session};
 use super::wire::{Answer, Failure, Line};
 use super::{Inner, Outcome, Reply, Sent, Trouble, Waited};
 use crate::lab::outlook::proof::Proof;
@@ -12,6 +11,7 @@ use crate::mapi::bodies::{
     NotificationWaitSuccess,
 };
 use crate::mapi::{Endpoint, RequestType};
+use crate::outlook::{Request, Session};
 use parking_lot::Mutex;
 
 impl Inner {

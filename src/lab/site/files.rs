@@ -114,6 +114,7 @@ fn config(site: &Site) -> String {
         "limits",
         "accounting",
         "health",
+        "probes",
         "reload",
         "virtual_directories",
     ] {

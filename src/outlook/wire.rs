@@ -35,6 +35,14 @@ impl Wire {
         }
     }
 
+    /// The version of TLS that was agreed on; `None` for plain TCP.
+    pub fn tls_version(&self) -> Option<rustls::ProtocolVersion> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.get_ref().1.protocol_version(),
+        }
+    }
+
     /// Ends the connection with a reset instead of an end.
     pub fn reset(self) {
         // Failing means the connection is gone already.

@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::lab::tap::Ear;
-use crate::lab::wire::Wire;
+use super::tap::Ear;
+use super::wire::Wire;
 
 /// Where a client connects to.
 #[derive(Clone, Debug)]
@@ -176,6 +176,8 @@ enum Left {
     Nothing,
     Counted(usize),
     Chunks,
+    /// Until the other side closes: no length, and it said so.
+    ToTheEnd,
 }
 
 /// One connection.
@@ -207,6 +209,11 @@ impl Line {
     /// Lets somebody hear what is said from now on.
     pub fn let_hear(&mut self, ear: Option<Ear>) {
         self.ear = ear;
+    }
+
+    /// The connection itself, to look at: what is read or written on it is lost here.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
     }
 
     /// The local end, by which a proxy's log knows this client.
@@ -259,17 +266,15 @@ impl Line {
             if head.status / 100 == 1 {
                 continue;
             }
-            let length = match head.header("content-length") {
-                None => 0,
-                Some(digits) => digits
-                    .parse()
-                    .map_err(|_cause| nonsense("Content-Length"))?,
-            };
             self.closes = head.closes();
-            self.left = if head.is_chunked() {
-                Left::Chunks
-            } else {
-                Left::Counted(length)
+            self.left = match head.header("content-length") {
+                _ if head.is_chunked() => Left::Chunks,
+                None if self.closes => Left::ToTheEnd,
+                None => Left::Counted(0),
+                Some(digits) => {
+                    let length = digits.parse();
+                    Left::Counted(length.map_err(|_cause| nonsense("Content-Length"))?)
+                }
             };
             return Ok(head);
         }
@@ -285,6 +290,12 @@ impl Line {
             Left::Counted(length) => {
                 let body = self.exactly(length).await?;
                 self.left = Left::Nothing;
+                Ok(Some(body).filter(|body| !body.is_empty()))
+            }
+            Left::ToTheEnd => {
+                while self.more().await.is_ok() {}
+                self.left = Left::Nothing;
+                let body = std::mem::take(&mut self.buffer);
                 Ok(Some(body).filter(|body| !body.is_empty()))
             }
             Left::Chunks => {
@@ -312,8 +323,12 @@ impl Line {
     /// [`Failure::Reading`].
     pub async fn answer(&mut self) -> Result<Answer, Failure> {
         let head = self.head().await?;
-        let mut pieces = Vec::new();
+        let (mut pieces, mut bytes) = (Vec::new(), 0);
         while let Some(piece) = self.piece().await? {
+            bytes += piece.len();
+            if bytes > AHEAD_MAX {
+                return Err(nonsense("too much"));
+            }
             pieces.push(piece);
         }
         Ok(Answer { head, pieces })
@@ -351,8 +366,6 @@ impl Line {
     }
 
     async fn more(&mut self) -> Result<(), Failure> {
-        // Heads are bounded by what a client of ours is ready to keep.
-        const AHEAD_MAX: usize = 64 << 20;
         if self.buffer.len() > AHEAD_MAX {
             return Err(nonsense("too much"));
         }
@@ -370,8 +383,14 @@ impl Line {
     }
 }
 
+/// Bytes that a client of ours is ready to keep of one answer.
+const AHEAD_MAX: usize = 64 << 20;
+
 /// A connection to the target, with TLS where it has it.
-pub(in crate::lab) async fn dial(target: &Target) -> io::Result<Wire> {
+///
+/// # Errors
+/// Those of the system, and of TLS.
+pub async fn dial(target: &Target) -> io::Result<Wire> {
     let tcp = TcpStream::connect(target.address).await?;
     tcp.set_nodelay(true)?;
     let Some(config) = &target.tls else {
