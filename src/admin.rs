@@ -14,6 +14,7 @@ pub use door::Door;
 pub use status::Status;
 
 use crate::auth::canonical;
+use crate::explain::{self, Health};
 use crate::metrics::Metrics;
 use crate::runtime::Runtime;
 use crate::upkeep::Reloader;
@@ -58,6 +59,7 @@ impl Admin {
             Ask::Ready if self.runtime.is_ready() => answer(200, TEXT, "ready\n"),
             Ask::Ready => answer(503, TEXT, format!("{}\n", report::phase(&self.runtime))),
             Ask::Status => json(200, &self.status()),
+            Ask::Explain => self.explain(uri.query().unwrap_or_default()).await,
             Ask::Probes => json(200, &report::probes(&self.runtime)),
             Ask::Usage => self.usage(uri.query().unwrap_or_default()),
             Ask::Reload => {
@@ -71,6 +73,41 @@ impl Admin {
                 answer(202, TEXT, "draining\n")
             }
             Ask::Revoke => self.revoke(uri.query().unwrap_or_default()),
+        }
+    }
+
+    /// What would become of somebody's request in this configuration, and why.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a door asks the clock for the rooms below"
+    )]
+    async fn explain(&self, query: &str) -> Response<Vec<u8>> {
+        let value = |name: &str| {
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            let (_, value) = pairs.find(|(known, _)| *known == name)?;
+            decoded(value)
+        };
+        let Some(subject) = value("subject") else {
+            let words = "say `subject`: a URL, a user or a MailboxId; name, client, capability and from may be said\n";
+            return answer(400, TEXT, words);
+        };
+        let words = ["name", "client", "capability", "from"].map(value);
+        let [name, client, capability, from] = &words;
+        let question = explain::Question::read(
+            &subject,
+            name.as_deref(),
+            client.as_deref(),
+            capability.as_deref(),
+            from.as_deref(),
+        );
+        let question = match question {
+            Ok(question) => question,
+            Err(words) => return answer(400, TEXT, format!("{words}\n")),
+        };
+        let world = self.runtime.snapshot();
+        match explain::explain(&world, &question, Health::Watched, Instant::now()).await {
+            Ok(explanation) => json(200, &explanation),
+            Err(trouble) => answer(503, TEXT, format!("{trouble}\n")),
         }
     }
 

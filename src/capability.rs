@@ -3,6 +3,8 @@
 //! Pure: asked anew for every answer, so that a failover to another kind of server changes the next one.
 
 use crate::autodiscover::{Client, Offer, Reach};
+use crate::config::settings::Autodiscover;
+use std::net::IpAddr;
 
 pub use crate::mapi::Capable;
 
@@ -28,6 +30,30 @@ pub enum From {
     Inside,
     /// In none of them.
     Outside,
+}
+
+impl Rules {
+    /// What the settings say, and a mailbox of its own.
+    pub fn of(settings: &Autodiscover, mailbox: Option<bool>) -> Self {
+        Self {
+            organisation: settings.mapi_http,
+            mailbox,
+            blocks_external: settings.block_external,
+            outlook_anywhere: settings.outlook_anywhere,
+        }
+    }
+}
+
+impl From {
+    /// Which of the site's sides an address is on.
+    pub fn of(address: IpAddr, settings: &Autodiscover) -> Self {
+        let networks = &settings.internal_networks;
+        match networks.iter().any(|network| network.contains(address)) {
+            true => Self::Inside,
+            false if networks.is_empty() => Self::Anywhere,
+            false => Self::Outside,
+        }
+    }
 }
 
 /// The version of the `mapiHttp` block that we write. `[MS-OXDSCLI] 2.2.4.1.1.2.6`

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod assertion_helper;
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod lab;
 pub mod overhead;
 pub mod probe;
@@ -55,6 +56,8 @@ enum Command {
     Revoke(revoke::RevokeArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::SchemaArgs),
+    /// Say what would become of a user, a mailbox or a URL, and why
+    Explain(explain::ExplainArgs),
     /// Try what Outlook does, at a name, at mailbox servers, or side by side, and explain what fails
     Probe(Box<probe::ProbeArgs>),
     /// Play a whole site on this machine through a bad day, and check every promise
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         (_, Some(Command::Auth(args))) => failing_loudly(auth::run(&args)),
         (_, Some(Command::Revoke(args))) => revoke::run(&args),
         (_, Some(Command::Schema(args))) => schema::run(args),
+        (_, Some(Command::Explain(args))) => explain::run(&args),
         (_, Some(Command::Probe(args))) => probe::run(&args),
         (_, Some(Command::Demo(args))) => failing_loudly(demo::run(&args)),
         (_, Some(Command::Overhead(args))) => failing_loudly(overhead::run(&args)),

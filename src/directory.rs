@@ -162,6 +162,7 @@ impl Directory {
             display_name: text(record.display_name),
             legacy_dn: text(record.legacy_dn),
             mapi_http: record.mapi_http,
+            access: record.access,
         })
     }
 
@@ -197,6 +198,14 @@ impl Directory {
             let alias = self.names.get(alias);
             let mut listed = record.listed.clone();
             listed.any(|name| self.names.get(name) == alias)
+        })
+    }
+
+    /// Every name of every owner, and every `MailboxId` of the file, in no order that matters.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.records.iter().flat_map(|record| {
+            let owners = record.owners.clone().map(|name| self.names.get(name));
+            owners.chain([record.id.as_str()])
         })
     }
 
@@ -293,6 +302,8 @@ pub struct Profile<'a> {
     pub legacy_dn: Option<&'a str>,
     /// Its own switch for MAPI over HTTP; `None`: the organisation's counts.
     pub mapi_http: Option<bool>,
+    /// Who decides whether a user may open it.
+    pub access: Access,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -83,8 +83,8 @@
 //! | `relay/bill.rs` | metrics, usage and the access line, on every way out |
 //!
 //! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's
-//! part of the snapshot, one the servers' health, one that of each directory on them, one the keys of identity providers, one
-//! sweeps, one runs the probes. Requests only send observations.
+//! part of the snapshot, one the servers' health, one that of each directory on them, one the keys of identity
+//! providers, one sweeps, one runs the probes. Requests only send observations.
 //!
 //! # Decisions, and why
 //!
@@ -215,5 +215,6 @@
 //! | a habit of a server family | [`mapi::Flavour`](crate::mapi::Flavour) | data, not an `if` in the relay; the lab's mailbox server |
 //! | a wrong thing a server may do | `lab/mailbox_server/faults.rs` | what Outlook sees of it, in `tests/lab` |
 //! | something a probe tries | `probe/step.rs` | a file for it beside, what its failures mean in `probe/advice.rs`, a broken set-up in `tests/e2e/probe/broken.rs` |
+//! | a decision about requests | its own room | what [`explain`](crate::explain) tells of it |
 //! | an act of the demo | `lab/demo/acts.rs` | a promise, with a name |
 //! | a command | [`commands`](crate::commands) | a file of its own; it speaks to people |

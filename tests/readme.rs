@@ -211,3 +211,23 @@ fn the_probe_of_the_readme_is_a_good_configuration() {
     assert_eq!(probe.address, "probe@contoso.com");
     assert_eq!(probe.every, std::time::Duration::from_secs(300));
 }
+
+#[test]
+fn the_explanations_that_are_shown_are_those_that_are_given() {
+    let section = README.split("\n## Explain\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let blocks = section.split("```\n").skip(1).step_by(2);
+    let mut shown = 0;
+    for block in blocks {
+        let (command, expected) = block.split_once('\n').unwrap();
+        let words = command.strip_prefix("$ mapigate ").unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_mapigate"))
+            .args(words.split(' '))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+        shown += 1;
+    }
+    assert_eq!(shown, 2);
+}

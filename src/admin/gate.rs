@@ -25,6 +25,8 @@ pub(super) enum Ask {
     Usage,
     /// What came of the probes.
     Probes,
+    /// What would become of somebody's request, and why.
+    Explain,
     /// Read the configuration again.
     Reload,
     /// Stop taking requests and leave when idle.
@@ -54,6 +56,7 @@ pub(super) fn read(method: &Method, path: &str, headers: &HeaderMap) -> Result<A
         "/status.json" => (Ask::Status, false),
         "/usage.json" => (Ask::Usage, false),
         "/probes.json" => (Ask::Probes, false),
+        "/explain" => (Ask::Explain, false),
         "/reload" => (Ask::Reload, true),
         "/drain" => (Ask::Drain, true),
         "/revoke" => (Ask::Revoke, true),

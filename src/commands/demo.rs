@@ -167,6 +167,8 @@ async fn keep(teller: &Teller, facts: &Facts, site: &Site) -> Result<()> {
          try what Outlook does, step by step; beside it the server of the active copy, without mapigate:\n\n\
          echo '{PASSWORD}' | mapigate probe --user {user} --ca {folder}/ca.pem --resolve {host}=127.0.0.1:{port} https://{host}\n\
          echo '{PASSWORD}' | mapigate probe --user {user} --ca {folder}/ca.pem --config {folder}/mapigate.yaml --server {active}\n\n  \
+         where a mailbox is, and why:\n\n\
+         mapigate explain {user} --admin {admin}\n\n  \
          a failover by hand: change the active copy in {folder}/databases.yaml, then\n\n\
          mapigate reload --admin {admin}",
         host = crate::lab::site::HOST,

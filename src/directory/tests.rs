@@ -382,6 +382,7 @@ mailboxes:
             display_name: Some("Anna & Otto"),
             legacy_dn: Some("/o=Contoso/ou=X/cn=Recipients/cn=user1"),
             mapi_http: Some(false),
+            access: Access::Backend,
         })
     );
     let empty = site.profile(&two).unwrap();

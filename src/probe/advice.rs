@@ -212,6 +212,14 @@ const WORDS_MAX: usize = 160;
 /// Answers of this house by their words, and what to do.
 const OURS: &[(&str, &str)] = &[
     (
+        "This is not RPC over HTTP.",
+        "a proxy in front of mapigate changes the request: method, length or body of RPC over HTTP",
+    ),
+    (
+        "The virtual connection is not found. Connect again.",
+        "a channel came without its partner: a balancer in front sends the two to different nodes",
+    ),
+    (
         "The request is malformed.",
         "the gate refused the request's head; a proxy in front of mapigate writes it anew and wrong",
     ),

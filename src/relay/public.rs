@@ -8,12 +8,7 @@ use std::net::IpAddr;
 
 /// Which of the site's sides a client is on.
 pub(super) fn place(address: IpAddr, settings: &Settings) -> Place {
-    let networks = &settings.autodiscover.internal_networks;
-    match networks.iter().any(|network| network.contains(address)) {
-        true => Place::Inside,
-        false if networks.is_empty() => Place::Anywhere,
-        false => Place::Outside,
-    }
+    Place::of(address, &settings.autodiscover)
 }
 
 /// True for a name that a mailbox server goes by: its address, the name in its certificate, or its name

@@ -24,6 +24,7 @@ mod certificates;
 mod conformance;
 mod continuity;
 mod directories;
+mod explain;
 mod failover;
 mod gate;
 mod guard;

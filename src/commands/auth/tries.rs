@@ -6,7 +6,7 @@ use crate::auth::{
     Asker, AuthStep, Certified, Denied, Identity, Memo, Presented, Scheme, canonical,
 };
 use crate::certs;
-use crate::config::settings::{BackendIdentity, BasicVerify, KeyPlace, PublicName};
+use crate::config::settings::{BasicVerify, KeyPlace, PublicName};
 use crate::directory::Whose;
 use crate::gss::{self, Client};
 use crate::ldap::{Findings, Trouble};
@@ -331,19 +331,7 @@ impl Trial<'_> {
                 return report.fail("name the database under `databases`");
             }
         }
-        let handed = match &self.world.settings.backend_identity {
-            BackendIdentity::Passthrough => "the same credential".to_owned(),
-            BackendIdentity::BasicService {
-                user, user_header, ..
-            } => {
-                format!("{user} signs on, {user_header} names the user")
-            }
-            BackendIdentity::Kerberos(_) => "a ticket in the user's name".to_owned(),
-            BackendIdentity::Assertion(_) => "an assertion that we sign".to_owned(),
-            BackendIdentity::TrustedHeader { user_header } => {
-                format!("{user_header} names the user, our certificate proves who says so")
-            }
-        };
+        let handed = self.world.settings.backend_identity.in_words();
         report.step("hand-off", handed);
         let next = match self.asks_servers() && identity.scheme == Scheme::Basic {
             true => "nothing to do; the server was asked for the password alone",

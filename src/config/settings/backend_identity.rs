@@ -32,6 +32,23 @@ pub enum BackendIdentity {
     },
 }
 
+impl BackendIdentity {
+    /// What a mailbox server is shown of a user.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Passthrough => "the same credential".to_owned(),
+            Self::BasicService {
+                user, user_header, ..
+            } => format!("{user} signs on, {user_header} names the user"),
+            Self::Kerberos(_) => "a ticket in the user's name".to_owned(),
+            Self::Assertion(_) => "an assertion that we sign".to_owned(),
+            Self::TrustedHeader { user_header } => {
+                format!("{user_header} names the user, our certificate proves who says so")
+            }
+        }
+    }
+}
+
 /// Tickets in users' names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KerberosHandOff {

@@ -303,12 +303,8 @@ impl<'a> Scene<'a> {
     /// By the server that holds the active copy at this moment.
     fn offer(&self, found: &Found<'_>, client: Client) -> Offer {
         let settings = &self.world.settings.autodiscover;
-        let rules = Rules {
-            organisation: settings.mapi_http,
-            mailbox: found.profile.and_then(|profile| profile.mapi_http),
-            blocks_external: settings.block_external,
-            outlook_anywhere: settings.outlook_anywhere,
-        };
+        let mailbox = found.profile.and_then(|profile| profile.mapi_http);
+        let rules = Rules::of(settings, mailbox);
         let capable = match self.server(&found.database) {
             Some(server) => server.capable,
             None => Capable::of(Flavour::Exchange, None, Some(&|_| false)),

@@ -1,0 +1,197 @@
+//! What is asked: about whom or what, for which client, from where.
+
+use super::outlook;
+use crate::autodiscover::Client;
+use std::net::IpAddr;
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// About what.
+    pub subject: Subject,
+    /// Under which of the site's names, where the subject is no URL of one; `None`: the first.
+    pub name: Option<String>,
+    /// What the client says it understands.
+    pub client: Client,
+    /// What it is, in words.
+    pub client_words: String,
+    /// Where it is; `None`: nobody knows.
+    pub from: Option<IpAddr>,
+}
+
+/// What a question is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A request to a host, or to the site's first name; its target.
+    Url {
+        /// The host, without a port.
+        host: Option<String>,
+        /// Path and query.
+        target: String,
+    },
+    /// The mailbox with this `MailboxId`.
+    Mailbox(String),
+    /// A user, by login name or address.
+    Person(String),
+}
+
+impl Subject {
+    /// Reads what somebody has typed. What is no URL and no `MailboxId` is somebody's name.
+    pub fn read(text: &str) -> Self {
+        let text = text.trim();
+        if text.starts_with('/') {
+            return Self::Url {
+                host: None,
+                target: text.to_owned(),
+            };
+        }
+        if let Some((_, rest)) = text.split_once("://") {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, target) = rest.split_at(end);
+            return Self::Url {
+                host: Some(host_of(authority)),
+                target: match target.starts_with('/') {
+                    true => target.to_owned(),
+                    false => format!("/{target}"),
+                },
+            };
+        }
+        match text.split_once('@') {
+            Some((guid, _)) if is_guid(guid) => Self::Mailbox(text.to_owned()),
+            _ => Self::Person(text.to_owned()),
+        }
+    }
+
+    /// As it was asked.
+    pub(super) fn words(&self) -> String {
+        let plain = |text: &str| text.chars().filter(|letter| !letter.is_control()).collect();
+        match self {
+            Self::Url { host, target } => {
+                let host = host
+                    .as_deref()
+                    .map_or_else(String::new, |host| format!("https://{host}"));
+                plain(&format!("{host}{target}"))
+            }
+            Self::Mailbox(id) => plain(id),
+            Self::Person(name) => plain(name),
+        }
+    }
+}
+
+/// Without user name and port.
+fn host_of(authority: &str) -> String {
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    host.to_ascii_lowercase()
+}
+
+fn is_guid(text: &str) -> bool {
+    const DASHES: [usize; 4] = [8, 13, 18, 23];
+    text.len() == 36
+        && text
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| match DASHES.contains(&at) {
+                true => byte == b'-',
+                false => byte.is_ascii_hexdigit(),
+            })
+}
+
+impl Question {
+    /// A question about this, of an Outlook of today, from anywhere.
+    pub fn about(subject: &str) -> Self {
+        Self {
+            subject: Subject::read(subject),
+            name: None,
+            client: outlook::TODAYS,
+            client_words: "an Outlook of today".to_owned(),
+            from: None,
+        }
+    }
+
+    /// The same with words as they are typed or stand in a query.
+    ///
+    /// # Errors
+    /// A sentence about the word that is none.
+    pub fn read(
+        subject: &str,
+        name: Option<&str>,
+        version: Option<&str>,
+        capability: Option<&str>,
+        from: Option<&str>,
+    ) -> Result<Self, String> {
+        let mut question = Self::about(subject);
+        question.name = name.map(str::to_owned);
+        match (version, capability) {
+            (_, Some(number)) => {
+                let number = number.trim();
+                number.parse::<u32>().map_err(|_cause| {
+                    format!("{number:?} is no number as X-MapiHttpCapability has one")
+                })?;
+                question.client = Client::read(Some(number.as_bytes()), Some(b"ExHttpInfo"));
+                question.client_words = format!("a client with X-MapiHttpCapability: {number}");
+            }
+            (Some(version), None) => {
+                (question.client, question.client_words) = outlook::read(version)?
+            }
+            (None, None) => {}
+        }
+        question.from = from
+            .map(|from| {
+                from.parse()
+                    .map_err(|_cause| format!("{from:?} is no IP address"))
+            })
+            .transpose()?;
+        Ok(question)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_a_url_a_mailbox_or_somebody() {
+        let url = |host: Option<&str>, target: &str| Subject::Url {
+            host: host.map(str::to_owned),
+            target: target.to_owned(),
+        };
+        for (text, subject) in [
+            ("/mapi/nspi/?a=b", url(None, "/mapi/nspi/?a=b")),
+            (
+                "https://Mail.contoso.test:8443/x",
+                url(Some("mail.contoso.test"), "/x"),
+            ),
+            ("https://u@mail.test", url(Some("mail.test"), "/")),
+            (
+                "00000000-0000-4000-8000-000000000001@contoso.test",
+                Subject::Mailbox("00000000-0000-4000-8000-000000000001@contoso.test".to_owned()),
+            ),
+            (
+                "user1@contoso.test",
+                Subject::Person("user1@contoso.test".to_owned()),
+            ),
+            (
+                " CONTOSO\\user1 ",
+                Subject::Person("CONTOSO\\user1".to_owned()),
+            ),
+        ] {
+            assert_eq!(Subject::read(text), subject, "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_words_are_told() {
+        let read = |version, capability, from| Question::read("x", None, version, capability, from);
+
+        assert!(read(Some("15.0.4569.1506"), None, Some("192.0.2.1")).is_ok());
+        assert!(read(Some("new"), None, None).is_err());
+        assert!(read(None, Some("-1"), None).is_err());
+        assert!(read(None, None, Some("here")).is_err());
+        let incapable = read(None, Some("0"), None).unwrap();
+        assert_eq!(incapable.client.mapi_http, None);
+    }
+}
