@@ -57,14 +57,15 @@ impl Directory {
         match (&self.book, address) {
             (Some(_), None) => own(),
             (None, None) => match own() {
-                Whose::Unknown => found(self.mailbox(user.as_str())),
+                Whose::Unknown => self.by_domain(user.as_str(), true),
                 known => known,
             },
             (None, Some(address)) => {
                 let home = self.mailbox_of(address).or_else(|| self.mailbox(address));
                 match home {
                     Some(home) if !self.may_open(&home, user) => Whose::Forbidden,
-                    home => found(home),
+                    Some(home) => Whose::Mailbox(home.id(), home.database().clone()),
+                    None => self.by_domain(address, self.admits_strangers()),
                 }
             }
             (Some(book), Some(address)) => {
@@ -74,6 +75,15 @@ impl Directory {
                     None => self.in_book_by_address(book, address, user, findings, now),
                 }
             }
+        }
+    }
+
+    /// A mailbox of which only its domain's default database is known: its address is all its name.
+    fn by_domain(&self, address: &str, may_open: bool) -> Whose {
+        match self.default_database(address) {
+            None => Whose::Unknown,
+            Some(_) if !may_open => Whose::Forbidden,
+            Some(database) => Whose::Mailbox(MailboxId::new(address), database.clone()),
         }
     }
 
@@ -199,13 +209,6 @@ impl Directory {
             Ok(_) => name.clone(),
             Err(_) => self.databases.iter().find(is_it).unwrap_or(name).clone(),
         }
-    }
-}
-
-fn found(home: Option<Home<'_>>) -> Whose {
-    match home {
-        Some(home) => Whose::Mailbox(home.id(), home.database().clone()),
-        None => Whose::Unknown,
     }
 }
 

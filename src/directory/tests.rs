@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::ids::ServerName;
+use crate::ldap::Findings;
 use proptest::prelude::*;
+use std::time::Instant;
 
 const GUID: &str = "416c6368-656d-794a-6f45-57615272456e";
 const ONE: &str = "416c6368-656d-794a-6f45-57615272456e@contoso.test";
@@ -92,6 +94,56 @@ fn a_mailbox_in_no_file_lives_in_its_domains_default_database() {
     assert_eq!(home.database().as_str(), "DB08");
     assert_eq!(home.id().as_str(), id.to_lowercase());
     assert!(!home.is_in_file());
+}
+
+#[test]
+fn a_mailbox_is_found_by_any_name_of_its_owner_and_else_by_its_domain() {
+    let listed = DirectorySettings {
+        access: Access::Listed,
+        ..settings(Access::Listed)
+    };
+    let listed = Directory::parse(
+        b"mailboxes: []",
+        Path::new("m"),
+        &listed,
+        &databases(),
+        None,
+    );
+    let (site, listed) = (site(), listed.unwrap());
+    let now = Instant::now();
+    let asked = |site: &Directory, address: Option<&str>, asker: &str| match site.whose_address(
+        address,
+        &user(asker),
+        &Findings::default(),
+        now,
+    ) {
+        Whose::Mailbox(id, database) => format!("{id} {database}"),
+        other => format!("{other:?}"),
+    };
+    let (one, two) = (format!("{ONE} DB07"), format!("{TWO} DB08"));
+    let (user1, assistant) = ("user1@contoso.test", "assistant@contoso.test");
+
+    assert_eq!(asked(&site, None, user1), one);
+    assert_eq!(
+        asked(&site, None, "x@fabrikam.test"),
+        "x@fabrikam.test DB08"
+    );
+    assert_eq!(asked(&site, None, "x@elsewhere.test"), "Unknown");
+    for name in ["u.one@contoso.test", "user1@contoso.test", ONE] {
+        assert_eq!(asked(&site, Some(name), assistant), one, "{name}");
+        assert_eq!(asked(&site, Some(name), "x@fabrikam.test"), "Forbidden");
+    }
+    assert_eq!(asked(&site, Some(assistant), user1), two);
+    assert_eq!(
+        asked(&site, Some("y@fabrikam.test"), user1),
+        "y@fabrikam.test DB08"
+    );
+    assert_eq!(asked(&site, Some("y@elsewhere.test"), user1), "Unknown");
+    assert_eq!(asked(&listed, Some("y@fabrikam.test"), user1), "Forbidden");
+    assert_eq!(
+        asked(&listed, None, "y@fabrikam.test"),
+        "y@fabrikam.test DB08"
+    );
 }
 
 #[test]

@@ -116,6 +116,33 @@ impl Write for Disk {
 }
 
 #[test]
+fn a_request_below_another_directory_tells_its_path_and_its_method() {
+    let facts = Entry {
+        endpoint: None,
+        request_type: None,
+        code: None,
+        vdir: Some((Vdir::ActiveSync, Verb::Options)),
+        path: b"/Microsoft-Server-ActiveSync/\"x",
+        ..entry()
+    };
+    let value = parsed(&rendered(&facts));
+    assert_eq!(value["endpoint"], "activesync");
+    assert_eq!(value["type"], "OPTIONS");
+    assert_eq!(value["path"], "/Microsoft-Server-ActiveSync/\"x");
+
+    assert_eq!(Protocol::of(&facts).as_str(), "Eas");
+    let mut line = Vec::new();
+    proxy_line::render(&facts, &mut line);
+    let line = String::from_utf8(line).unwrap();
+    let cells: Vec<_> = line.split(',').take(40).collect();
+    assert!(
+        cells.contains(&"OPTIONS") && cells.contains(&"Eas"),
+        "{line}"
+    );
+    assert!(!line.contains("?MailboxId="), "{line}");
+}
+
+#[test]
 fn a_line_says_what_happened() {
     let value = parsed(&rendered(&entry()));
 

@@ -342,6 +342,30 @@ mod tests {
     }
 
     #[test]
+    fn a_request_body_has_no_header_fields_behind_it() {
+        let whole = b"3\r\nabc\r\n0\r\n\r\nGET";
+        let fields = b"3\r\nabc\r\n0\r\nX: y\r\n\r\n";
+        for cut in 0..whole.len() - 3 {
+            let (first, second) = whole.split_at(cut);
+            let mut body = Body::CHUNKED;
+            let taken = body.follow_request(first).unwrap().wire;
+            let taken = taken + body.follow_request(second).unwrap().wire;
+            assert_eq!((taken, body), (whole.len() - 3, Body::Done));
+        }
+        for cut in 0..fields.len() {
+            let (first, second) = fields.split_at(cut);
+            let mut body = Body::CHUNKED;
+            let outcome = body.follow_request(first);
+            assert!(
+                outcome.is_err() || body.follow_request(second).is_err(),
+                "{cut}"
+            );
+            let mut answer = Body::CHUNKED;
+            assert!(answer.follow(fields, |_| {}).is_ok());
+        }
+    }
+
+    #[test]
     fn a_chunked_body_ends_at_its_last_chunk_however_it_is_cut() {
         for step in [1, 2, 3, 7, WAIT.len()] {
             let (at, payload, done) = followed(WAIT, step);

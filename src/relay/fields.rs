@@ -300,6 +300,33 @@ mod tests {
     }
 
     #[test]
+    fn a_query_speaks_for_a_front_end_by_the_same_names_and_no_others() {
+        for name in [
+            "X-Rps-CAT",
+            "x_rps_cat",
+            "X-BEResource",
+            "X-Forwarded-For",
+            "msExchProxyUri",
+        ] {
+            assert!(is_claim_in_query(name), "{name}");
+        }
+        for name in [
+            "_",
+            "te",
+            "via",
+            "forwarded",
+            "expect",
+            "Cmd",
+            "User",
+            "UA",
+            "x",
+            "X-OWA-x",
+        ] {
+            assert!(!is_claim_in_query(name), "{name}");
+        }
+    }
+
+    #[test]
     fn our_own_identity_field_is_never_the_clients() {
         assert_eq!(of_request("X-Site-User", Some("x-site-user")), Fate::Drop);
         assert_eq!(of_request("X-Site-User", None), Fate::Pass);

@@ -160,7 +160,11 @@ pub(super) fn admit(
         Ok(introduced) => introduced,
         Err(slow) => return Ok(Admitted::Wait(slow)),
     };
-    let permit = scene.permit(&identity.user, backend)?;
+    let permit = scene.permit(
+        &identity.user,
+        world.settings.limits.requests_per_user,
+        backend,
+    )?;
     let own_field = shown.field.as_ref();
     let written = passage::write(
         head,
@@ -234,9 +238,14 @@ impl<'a> Scene<'a, '_, '_> {
         })
     }
 
-    fn permit(&self, payer: &UserName, backend: &BackServer) -> Result<Permit, Refusal> {
+    fn permit(
+        &self,
+        payer: &UserName,
+        per_user: usize,
+        backend: &BackServer,
+    ) -> Result<Permit, Refusal> {
         let quota = Quota {
-            per_user: self.world.settings.limits.requests_per_user,
+            per_user,
             per_server: backend.settings().requests_max,
         };
         let admission = &self.runtime.admission;

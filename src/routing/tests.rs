@@ -161,6 +161,46 @@ const CLOSERS: [RequestType; 2] = [RequestType::Disconnect, RequestType::Unbind]
 
 /// What must hold whatever comes together.
 #[test]
+fn a_request_without_sessions_goes_home_or_nowhere() {
+    let wards = |down: &[&str]| health(down, 0);
+    let home_of =
+        |site: &Site, database: &DatabaseName, wards: &HealthView, tried: &[ServerName]| {
+            home(database, &site.placement, &site.health, wards, tried).cloned()
+        };
+    let site = Site::new();
+    let names = &site.names;
+    let (all, none) = (wards(&[]), &[][..]);
+
+    assert_eq!(home_of(&site, &names.db1, &all, none), Ok(names.a.clone()));
+    assert_eq!(home_of(&site, &names.db2, &all, none), Ok(names.b.clone()));
+    let why = |refused: Result<ServerName, Refusal>| match refused {
+        Err(Refusal::NoEligibleCopy { why, .. }) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why(home_of(&site, &names.unknown, &all, none)), HOMELESS);
+    let tried = [names.a.clone()];
+    assert_eq!(why(home_of(&site, &names.db1, &all, &tried)), UNREACHABLE);
+    assert_eq!(
+        why(home_of(&site, &names.db1, &wards(&["A"]), none)),
+        OUT_OF_SERVICE
+    );
+    assert_eq!(
+        home_of(&site, &names.db2, &wards(&["A"]), none),
+        Ok(names.b.clone())
+    );
+    let down = Site::new().down(&["A"]);
+    assert_eq!(
+        why(home_of(&down, &names.db1, &all, none)),
+        "connection refused"
+    );
+    let moved = Site::new().moved();
+    assert_eq!(
+        home_of(&moved, &names.db1, &wards(&["A"]), none),
+        Ok(names.b.clone())
+    );
+}
+
+#[test]
 fn in_every_combination_only_the_active_copy_is_chosen() {
     let sites = [
         Site::new(),

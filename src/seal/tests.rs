@@ -72,6 +72,23 @@ fn another_endpoint_opens_nothing() {
 }
 
 #[test]
+fn a_ticket_of_a_directory_opens_there_and_nowhere_else() {
+    let sealer = sealer(&[(1, 1)]);
+    let scopes = || {
+        let endpoints = Endpoint::ALL.map(Scope::from);
+        endpoints.into_iter().chain(Vdir::ALL.map(Scope::from))
+    };
+
+    for own in scopes() {
+        let value = sealer.seal(&ticket(), own, &alice()).unwrap();
+        for other in scopes() {
+            let opened = sealer.open(value.as_bytes(), other, &alice());
+            assert_eq!(opened.is_some(), own == other, "{own:?} {other:?}");
+        }
+    }
+}
+
+#[test]
 fn another_key_opens_nothing_under_any_name() {
     let value = sealer(&[(1, 1)]).seal(&ticket(), HERE, &alice()).unwrap();
 

@@ -37,9 +37,13 @@ pub(crate) fn ldap(lab: &Lab, url: &str, more: &str) -> String {
 }
 
 pub(crate) async fn start(_lab: &Lab, access: &str, ldap: &str) -> Directory {
+    start_planned(plan(access, ldap)).await
+}
+
+async fn start_planned(plan: Plan) -> Directory {
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_mapigate"));
-    match Site::start(program, folder.path(), plan(access, ldap)).await {
+    match Site::start(program, folder.path(), plan).await {
         Ok(site) => Directory { site, folder },
         Err(error) => panic!("{error:#}"),
     }
@@ -126,6 +130,27 @@ impl Directory {
             text,
             took: began.elapsed(),
         }
+    }
+
+    /// The page of a path by curl: its status and its words.
+    async fn page(&self, credentials: &str, path: &str) -> (u16, String) {
+        let address = self.site.gate().unwrap().address();
+        let output = Command::new("curl")
+            .args(["-sS", "-w", "\n%{http_code}", "--cacert", "ca.pem"])
+            .args(["--max-time", "30", "--basic", "-u", credentials])
+            .args([
+                "--resolve",
+                &format!("{HOST}:{}:{}", address.port(), address.ip()),
+            ])
+            .arg(format!("https://{HOST}:{}{path}", address.port()))
+            .current_dir(self.folder.path())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("curl is needed");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (words, status) = text.rsplit_once('\n').unwrap();
+        (status.parse().unwrap(), words.to_owned())
     }
 
     pub(crate) async fn status(&self, credentials: &str, mailbox: Option<&str>) -> u16 {
@@ -483,6 +508,43 @@ async fn only_the_owner_and_the_delegates_of_the_directory_open_a_mailbox() {
         delegate.dn()
     ));
     site.becomes(403, &delegate.credentials(), Some(&id)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a domain controller: make test-ad"]
+async fn below_other_directories_an_address_in_the_path_leads_to_its_mailbox_for_who_may_open_it() {
+    let lab = Lab::find();
+    let (owner, delegate) = (Mailbox::new(&lab, "DB02"), Mailbox::new(&lab, "DB01"));
+    owner.modify(&format!(
+        "add: secretary\nsecretary: {}\n-\n",
+        delegate.dn()
+    ));
+    let plan = plan("listed", &ldap(&lab, LDAPS, ""))
+        .section("virtual_directories", "{ preset: exchange2019 }");
+    let site = start_planned(plan).await;
+    let served = |(status, words): (u16, String)| {
+        let word = |name: &str| {
+            let mut all = words.split(' ');
+            all.find_map(|word| word.strip_prefix(name).map(str::to_owned))
+        };
+        (status, word("server="), word("user="))
+    };
+    let by = |server: &str, user: &Mailbox<'_>| (200, Some(server.to_owned()), Some(user.upn()));
+    let name = &owner.user.name;
+
+    let own = site.page(&delegate.credentials(), "/ews/x").await;
+    assert_eq!(served(own), by("MBX1", &delegate));
+    for address in [owner.upn(), format!("{name}.alias@{DOMAIN}"), owner.id()] {
+        let path = format!("/owa/{address}/");
+        let page = site.page(&delegate.credentials(), &path).await;
+        assert_eq!(served(page), by("MBX2", &delegate), "{address}");
+        let page = site.page(&owner.credentials(), &path).await;
+        assert_eq!(served(page), by("MBX2", &owner), "{address}");
+    }
+    let path = format!("/owa/{}/", delegate.upn());
+    assert_eq!(site.page(&owner.credentials(), &path).await.0, 403);
+    let path = format!("/owa/nobody.at.all@{DOMAIN}/");
+    assert_eq!(site.page(&owner.credentials(), &path).await.0, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

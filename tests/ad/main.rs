@@ -18,6 +18,7 @@ mod command;
 mod controller;
 mod curl;
 mod evidence;
+mod directories;
 mod handoff;
 mod lab;
 mod ldap;

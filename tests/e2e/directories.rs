@@ -1,5 +1,6 @@
 //! The other virtual directories, driven with the real curl where a client would be.
 
+mod servers;
 mod shield;
 
 use crate::rig::in_time;
@@ -385,6 +386,31 @@ async fn a_ping_is_held_until_there_is_news_and_told_to_come_again_when_its_data
         options.header("ms-asprotocolversions").is_some(),
         "{options:?}"
     );
+}
+
+#[tokio::test]
+async fn a_held_request_outlasts_every_other_deadline() {
+    let second = std::time::Duration::from_secs(1);
+    let plan = two_homes(EXCHANGE).section(
+        "limits",
+        "{ first_byte_timeout: 500ms, body_timeout: 500ms, idle_timeout: 500ms, head_timeout: 500ms }",
+    );
+    let site = start_planned(plan).await;
+
+    let mut streams = Held::begin(&site, 1, "/ews/x", &["--data", "<GetStreamingEvents/>"]);
+    streams.until("<ConnectionStatus>OK").await;
+    let path = "/Microsoft-Server-ActiveSync?Cmd=Ping";
+    let mut pings = Held::begin(&site, 1, path, &["--data", "ping"]);
+    let quiet = tokio::time::timeout(2 * second, pings.until("HTTP/1.1"));
+    assert!(quiet.await.is_err(), "it was not held");
+
+    eventually("both are held", || async {
+        site.server("MBX1").unwrap().held() == 2
+    })
+    .await;
+    site.server("MBX1").unwrap().news();
+    pings.until("HTTP/1.1 200").await;
+    streams.until("<NewMailEvent>0<").await;
 }
 
 #[tokio::test]

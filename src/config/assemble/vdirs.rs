@@ -36,7 +36,7 @@ pub(super) fn vdirs(top: &Section<'_>, names: &[PublicName], inside: &[IpNet]) -
     }
     judge_schemes(top, &section, names, &written);
     let served = Vdir::ALL.into_iter().zip(&written);
-    Vdirs::new(served.filter_map(|(vdir, item)| {
+    let served = served.filter_map(|(vdir, item)| {
         let settings = match item {
             Some(item) => own(top, item, vdir, preset, inside),
             None => match preset.reach(vdir) {
@@ -45,7 +45,8 @@ pub(super) fn vdirs(top: &Section<'_>, names: &[PublicName], inside: &[IpNet]) -
             },
         };
         Some((vdir, settings?))
-    }))
+    });
+    Vdirs::new(served, section.amount("requests_per_address"))
 }
 
 /// A directory of which the site says something itself.

@@ -7,14 +7,24 @@ use std::time::Duration;
 
 /// Which of them are served. The default serves none.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Vdirs([Option<Arc<VdirSettings>>; Vdir::ALL.len()]);
+pub struct Vdirs {
+    served: [Option<Arc<VdirSettings>>; Vdir::ALL.len()],
+    /// Requests of one address under way at once, where only a server finds out who asks.
+    pub requests_per_address: usize,
+}
 
 impl Vdirs {
     /// Those that are named; the rest is not served.
-    pub fn new(given: impl IntoIterator<Item = (Vdir, VdirSettings)>) -> Self {
-        let mut vdirs = Self::default();
+    pub fn new(
+        given: impl IntoIterator<Item = (Vdir, VdirSettings)>,
+        requests_per_address: usize,
+    ) -> Self {
+        let mut vdirs = Self {
+            requests_per_address,
+            ..Self::default()
+        };
         for (vdir, settings) in given {
-            if let Some(place) = vdirs.0.get_mut(vdir.index()) {
+            if let Some(place) = vdirs.served.get_mut(vdir.index()) {
                 *place = Some(Arc::new(settings));
             }
         }
@@ -23,7 +33,7 @@ impl Vdirs {
 
     /// What is configured about one of them; `None`: it is served to nobody.
     pub fn get(&self, vdir: Vdir) -> Option<&Arc<VdirSettings>> {
-        self.0.get(vdir.index())?.as_ref()
+        self.served.get(vdir.index())?.as_ref()
     }
 
     /// All that are served to somebody.

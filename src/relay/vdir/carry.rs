@@ -220,7 +220,12 @@ impl Passing<'_> {
             }
             self.await_head(exchange).await?;
         };
-        self.piece(exchange, &mut under, bill, &mut out.0)?;
+        let first = self.piece(exchange, &mut under, bill, &mut out.0);
+        first.map_err(|stop| match stop {
+            // The client has had nothing yet, so it can be told in a whole answer.
+            Stop::Cut(refusal) => Stop::Refuse(refusal),
+            other => other,
+        })?;
         self.give_client_time(exchange);
         exchange.write(&out.0).await?;
         drop(out);

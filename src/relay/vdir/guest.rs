@@ -36,7 +36,8 @@ pub(super) fn route(
         server: backend.name().clone(),
         reason,
     });
-    let permit = scene.permit(&payer(caller.address), backend)?;
+    let most = world.settings.vdirs.requests_per_address;
+    let permit = scene.permit(&payer(caller.address), most, backend)?;
     let written = passage::write(
         scene.head,
         &Forwarded {

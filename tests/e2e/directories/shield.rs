@@ -427,20 +427,32 @@ async fn x7_fields_behind_a_body_are_not_passed_on() {
 #[tokio::test]
 async fn x1_nothing_that_clients_wrote_opened_a_connection_elsewhere() {
     let site = standing().await;
+    // Somebody who listens where the clients would have us go.
+    let canary = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    canary.set_nonblocking(true).unwrap();
+    let there = canary.local_addr().unwrap().to_string();
     for (path, method) in DIRECTORIES {
         for field in [
-            "Host: mail.contoso.test:444",
-            "X-BEResource: localhost:1/x~1942062522",
-            "X-Original-Host: localhost:1",
-            "X-Forwarded-Host: localhost:1",
+            "Host: THERE",
+            "X-BEResource: THERE/x~1942062522",
+            "Cookie: X-BEResource=THERE/x~1942062522; X-AnonResource=true; X-AnonResource-Backend=THERE/x",
+            "Cookie: X-BackEndOverrideCookie=THERE~1942062522",
+            "X-Original-Host: THERE",
+            "X-Forwarded-Host: THERE",
+            "X-Original-URL: http://THERE/",
+            "X-AnchorMailbox: user1@THERE",
+            "msExchProxyUri: http://THERE/",
+            "Referer: http://THERE/",
         ] {
-            let text = ask(&site, method, &format!("{path}/x"), &[field]).await;
+            let field = field.replace("THERE", &there);
+            let text = ask(&site, method, &format!("{path}/x"), &[&field]).await;
             assert!(
                 [200, 400].contains(&status(&text)),
                 "{path} {field}: {text}"
             );
         }
     }
+    assert!(canary.accept().is_err(), "somebody came");
     let metrics = site
         .gate()
         .unwrap()
