@@ -110,6 +110,7 @@ fn a_mailbox_is_found_by_any_name_of_its_owner_and_else_by_its_domain() {
         None,
     );
     let (site, listed) = (site(), listed.unwrap());
+    #[expect(clippy::disallowed_methods, reason = "any moment will do")]
     let now = Instant::now();
     let asked = |site: &Directory, address: Option<&str>, asker: &str| match site.whose_address(
         address,

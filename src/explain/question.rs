@@ -135,7 +135,7 @@ impl Question {
                 question.client_words = format!("a client with X-MapiHttpCapability: {number}");
             }
             (Some(version), None) => {
-                (question.client, question.client_words) = outlook::read(version)?
+                (question.client, question.client_words) = outlook::read(version)?;
             }
             (None, None) => {}
         }
