@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
         (Some(file), None) => check::run(&check::CheckArgs {
             file,
             directory: false,
-            format: check::Format::Text,
+            format: say::Format::Text,
         }),
         (None, None) => ExitCode::FAILURE,
     }

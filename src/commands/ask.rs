@@ -1,8 +1,29 @@
 //! One question to an admin address.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+
+/// Which running process is spoken to.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct AdminAddress {
+    /// Admin address of the running process, as under admin.address
+    #[arg(
+        id = "admin",
+        long = "admin",
+        value_name = "ADDRESS",
+        env = "MAPIGATE_ADMIN",
+        default_value = "127.0.0.1:9080"
+    )]
+    pub(super) address: SocketAddr,
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
 
 /// One request without a body, one answer: status and body. Waits as long as a large directory takes to be read.
 ///

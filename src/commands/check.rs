@@ -2,6 +2,7 @@
 
 mod survey;
 
+use super::say::Format;
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::directory::Directory;
 use std::io::Write as _;
@@ -20,15 +21,6 @@ pub struct CheckArgs {
     /// For people, or an array of problems for programs
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
-}
-
-/// How the answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// As compilers speak.
-    Text,
-    /// A JSON array of problems; empty when there are none.
-    Json,
 }
 
 /// Prints all problems. The exit code is 1 when the configuration would be refused, 0 otherwise:

@@ -1,12 +1,12 @@
 //! `mapigate explain`: what would become of a user, a mailbox or a URL, and why.
 
-use super::ask::ask;
+use super::ask::{AdminAddress, ask};
+use super::say::Format;
 use crate::config;
 use crate::explain::{Explanation, Health, Question, explain};
 use crate::runtime::Snapshot;
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -21,14 +21,8 @@ pub struct ExplainArgs {
     /// Ask a configuration file instead of the running process; nothing is then known of the servers' health
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Admin address of the running process, as under admin.address
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "MAPIGATE_ADMIN",
-        default_value = "127.0.0.1:9080"
-    )]
-    admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminAddress,
     /// Under which of the site's names; default: the first
     #[arg(long, value_name = "HOST")]
     name: Option<String>,
@@ -44,15 +38,6 @@ pub struct ExplainArgs {
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-/// How the answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
 }
 
 const EXIT_CODES: &str = "\
@@ -118,7 +103,7 @@ fn from_process(args: &ExplainArgs) -> Result<Explanation> {
             path.push_str(&format!("&{name}={}", escaped(value)));
         }
     }
-    let (status, body) = ask(args.admin, "GET", &path).with_context(|| {
+    let (status, body) = ask(args.admin.address, "GET", &path).with_context(|| {
         format!(
             "no answer from {}; --config FILE asks a file instead",
             args.admin

@@ -1,5 +1,6 @@
 //! `mapigate probe`: tries what Outlook does, at a name, at mailbox servers, or side by side.
 
+use super::say::Format;
 use super::secret::{first_line, typed};
 use crate::config;
 use crate::config::settings::{PublicName, Secret, Server, Settings};
@@ -78,15 +79,6 @@ pub struct ProbeArgs {
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-/// How the answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
 }
 
 const EXIT_CODES: &str = "\

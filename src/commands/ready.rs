@@ -1,22 +1,15 @@
 //! `mapigate ready`: whether a running process may be sent clients, for whoever supervises it.
 
-use super::ask::ask;
+use super::ask::{AdminAddress, ask};
 use super::say::say;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 /// What `mapigate ready` is asked.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct ReadyArgs {
-    /// Admin address of the running process, as under admin.address
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "MAPIGATE_ADMIN",
-        default_value = "127.0.0.1:9080"
-    )]
-    pub admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminAddress,
 }
 
 const EXIT_CODES: &str = "\
@@ -27,7 +20,7 @@ Exit codes: 0 send clients here, 1 not now and why, 2 no answer.";
 /// Asks, and prints the answer.
 #[expect(clippy::print_stderr, reason = "a command speaks to its caller")]
 pub fn run(args: &ReadyArgs) -> ExitCode {
-    match ask(args.admin, "GET", "/ready") {
+    match ask(args.admin.address, "GET", "/ready") {
         Ok((200, words)) => {
             say(words.trim_end());
             ExitCode::SUCCESS

@@ -1,22 +1,15 @@
 //! `mapigate reload`: a running process reads its configuration again.
 
-use super::ask::ask;
+use super::ask::{AdminAddress, ask};
 use super::say::say;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 /// What `mapigate reload` is asked.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct ReloadArgs {
-    /// Admin address of the running process, as under admin.address
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "MAPIGATE_ADMIN",
-        default_value = "127.0.0.1:9080"
-    )]
-    pub admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminAddress,
 
     /// Print the outcome as JSON, as the admin address gives it
     #[arg(long)]
@@ -29,7 +22,7 @@ Exit codes: 0 the new configuration is in force, 1 it is wrong and the old one s
 /// Asks, waits for the outcome and prints it.
 #[expect(clippy::print_stderr, reason = "a command speaks to its caller")]
 pub fn run(args: &ReloadArgs) -> ExitCode {
-    let (status, body) = match ask(args.admin, "POST", "/reload") {
+    let (status, body) = match ask(args.admin.address, "POST", "/reload") {
         Ok(answer) => answer,
         Err(error) => {
             eprintln!("mapigate: no answer from {}: {error}", args.admin);

@@ -1,9 +1,8 @@
 //! `mapigate revoke`: a running process forgets what it believes, and whom it suspects.
 
-use super::ask::ask;
+use super::ask::{AdminAddress, ask};
 use super::say::say;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 /// What `mapigate revoke` is asked.
@@ -18,14 +17,8 @@ pub struct RevokeArgs {
     #[arg(long)]
     pub all: bool,
 
-    /// Admin address of the running process, as under admin.address
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "MAPIGATE_ADMIN",
-        default_value = "127.0.0.1:9080"
-    )]
-    pub admin: SocketAddr,
+    #[command(flatten)]
+    admin: AdminAddress,
 }
 
 const EXIT_CODES: &str = "\
@@ -41,7 +34,7 @@ pub fn run(args: &RevokeArgs) -> ExitCode {
         Some(user) => format!("/revoke?user={}", escaped(user)),
         None => "/revoke".to_owned(),
     };
-    match ask(args.admin, "POST", &path) {
+    match ask(args.admin.address, "POST", &path) {
         Ok((200, words)) => {
             say(words.trim_end());
             ExitCode::SUCCESS
