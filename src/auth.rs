@@ -148,6 +148,9 @@ pub enum Denied {
     /// The directory that it is held against does not answer. Answer 503.
     #[error("{0}")]
     Unavailable(&'static str),
+    /// The mailbox server that it is held against says neither yes nor no. Answer 503.
+    #[error("{0}")]
+    Unjudged(&'static str),
 }
 
 /// Of whom too many credentials were wrong.
@@ -174,7 +177,7 @@ impl Denied {
     pub fn outcome(self) -> AuthOutcome {
         match self {
             Self::Credentials(_) | Self::Token(_) => AuthOutcome::Denied,
-            Self::Busy(_) | Self::Unavailable(_) => AuthOutcome::Busy,
+            Self::Busy(_) | Self::Unavailable(_) | Self::Unjudged(_) => AuthOutcome::Busy,
             Self::Guarded(_) => AuthOutcome::Guarded,
         }
     }
@@ -188,6 +191,7 @@ impl From<Denied> for Refusal {
             Denied::Busy(reason) => Self::TooBusy(reason),
             Denied::Guarded(by) => Self::Guarded(by.words()),
             Denied::Unavailable(reason) => Self::DirectoryUnavailable(reason),
+            Denied::Unjudged(reason) => Self::Unjudged(reason),
         }
     }
 }

@@ -104,6 +104,9 @@ pub enum Refusal {
     /// Whoever decides whether we may act for the user cannot be asked.
     #[error("no ticket for the server: {0}")]
     NoTicket(Arc<str>),
+    /// The mailbox server that judges passwords says neither yes nor no.
+    #[error("password not judged: {0}")]
+    Unjudged(&'static str),
     /// The directory lists who may open this mailbox, and this user is not listed.
     #[error("user is not listed for this mailbox")]
     MailboxForbidden,
@@ -221,6 +224,7 @@ impl Refusal {
         "guarded",
         "not_handed_on",
         "no_ticket",
+        "unjudged",
         "mailbox_forbidden",
         "directory_unavailable",
         "unknown_mailbox",
@@ -260,6 +264,7 @@ impl Refusal {
             Self::Guarded(_) => "guarded",
             Self::NotHandedOn(_) => "not_handed_on",
             Self::NoTicket(_) => "no_ticket",
+            Self::Unjudged(_) => "unjudged",
             Self::MailboxForbidden => "mailbox_forbidden",
             Self::DirectoryUnavailable(_) => "directory_unavailable",
             Self::UnknownMailbox => "unknown_mailbox",
@@ -301,6 +306,7 @@ impl Refusal {
             Self::ServerFailed { .. } | Self::ServerNonsense { .. } => 502,
             Self::ServerSilent { .. } => 504,
             Self::DirectoryUnavailable(_)
+            | Self::Unjudged(_)
             | Self::BadChannel(_)
             | Self::ChannelGone(_)
             | Self::ForeignChannel
@@ -335,6 +341,7 @@ impl Refusal {
             | Self::SessionGone(_)
             | Self::ChannelGone(_)
             | Self::DirectoryUnavailable(_)
+            | Self::Unjudged(_)
             | Self::NotHandedOn(_)
             | Self::NoTicket(_) => Blame::Site,
             Self::ServerUnreachable { .. }
@@ -369,6 +376,7 @@ impl Refusal {
             Self::NoEligibleCopy { .. }
             | Self::ServerUnreachable { .. }
             | Self::DirectoryUnavailable(_)
+            | Self::Unjudged(_)
             | Self::NoTicket(_) => Some(5),
             Self::TooBusy(_) | Self::ShuttingDown => Some(1),
             _ => None,
@@ -421,6 +429,7 @@ impl Refusal {
             Self::ChannelGone(_) | Self::ForeignChannel => {
                 "The virtual connection is not found. Connect again."
             }
+            Self::Unjudged(_) => "Your password cannot be checked at the moment.",
             Self::DirectoryUnavailable(_) => "The directory is not available at the moment.",
             Self::NoEligibleCopy { .. } => "The mailbox is not available at the moment.",
             Self::NotCapable { .. } => "MAPI over HTTP is disabled for this mailbox.",

@@ -285,6 +285,10 @@ const OURS: &[(&str, &str)] = &[
         "the session cookies did not come back as they were given, or the database moved in between",
     ),
     (
+        "Your password cannot be checked at the moment.",
+        "`auth.basic.verify` is `backend`, and the mailbox server neither takes nor refuses the password: the access log says why",
+    ),
+    (
         "The directory is not available at the moment.",
         "no server of directory.ldap answers; `mapigate check --directory` says why",
     ),

@@ -75,8 +75,7 @@ impl Judge for Servers {
         if let Some(account) = &home.account {
             about(account)?;
         }
-        let server =
-            server(&world, home.database.as_ref()).ok_or(Denied::Unavailable(NO_SERVER))?;
+        let server = server(&world, home.database.as_ref()).ok_or(Denied::Unjudged(NO_SERVER))?;
         // Without a mailbox servers answer 400 or 404, whoever asks. One that is nobody's does for a PING to gromox.
         let mailbox = home.mailbox.map_or_else(
             || format!("{NOBODYS}@{}", domain(&login.user)),
@@ -97,8 +96,8 @@ impl Judge for Servers {
                 status: 401,
                 takes_basic: true,
             } => Ok(false),
-            Heard { status: 401, .. } => Err(Denied::Unavailable(NO_BASIC)),
-            _ => Err(Denied::Unavailable(NEITHER)),
+            Heard { status: 401, .. } => Err(Denied::Unjudged(NO_BASIC)),
+            _ => Err(Denied::Unjudged(NEITHER)),
         }
     }
 }
@@ -123,7 +122,7 @@ impl Servers {
                 self.strict.lock().insert(server.name().clone(), known);
                 Ok(())
             }
-            Heard { status: 401, .. } => Err(Denied::Unavailable(NO_BASIC)),
+            Heard { status: 401, .. } => Err(Denied::Unjudged(NO_BASIC)),
             Heard {
                 status: 200..=299, ..
             } => {
@@ -131,9 +130,9 @@ impl Servers {
                     server = %server.name(),
                     "the server lets in who shows no password: its word on passwords is not taken"
                 );
-                Err(Denied::Unavailable(LETS_IN))
+                Err(Denied::Unjudged(LETS_IN))
             }
-            _ => Err(Denied::Unavailable(NEITHER)),
+            _ => Err(Denied::Unjudged(NEITHER)),
         }
     }
 }
@@ -222,9 +221,9 @@ async fn put(
     let asked = ask(server, PATIENCE, request, unbilled);
     match tokio::time::timeout(PATIENCE, Box::pin(asked)).await {
         Ok(Ok(Some(heard))) => Ok(heard),
-        Ok(Ok(None)) => Err(Denied::Unavailable(NEITHER)),
+        Ok(Ok(None)) => Err(Denied::Unjudged(NEITHER)),
         Ok(Err(Trouble::Ours)) => Err(Denied::Busy("no descriptors or memory to ask the server")),
-        Ok(Err(Trouble::Theirs(_))) | Err(_) => Err(Denied::Unavailable(SILENT)),
+        Ok(Err(Trouble::Theirs(_))) | Err(_) => Err(Denied::Unjudged(SILENT)),
     }
 }
 

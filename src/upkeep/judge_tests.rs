@@ -132,7 +132,7 @@ async fn a_server_that_lets_in_who_shows_nothing_is_not_believed() {
 
     let denied = show(&world(address), "user1:right").await.unwrap_err();
 
-    assert_eq!(denied, Denied::Unavailable(LETS_IN));
+    assert_eq!(denied, Denied::Unjudged(LETS_IN));
     // The password went nowhere.
     assert_eq!(heads.lock().len(), 1);
 }
@@ -143,7 +143,7 @@ async fn a_server_that_takes_no_basic_says_nothing_about_passwords() {
 
     let denied = show(&world(address), "user1:right").await.unwrap_err();
 
-    assert_eq!(denied, Denied::Unavailable(NO_BASIC));
+    assert_eq!(denied, Denied::Unjudged(NO_BASIC));
     assert_eq!(heads.lock().len(), 1);
 }
 
@@ -165,7 +165,7 @@ async fn an_answer_that_is_neither_yes_nor_no_is_not_remembered() {
 
         for _ in 0..2 {
             let denied = show(&world, "user1:right").await.unwrap_err();
-            assert_eq!(denied, Denied::Unavailable(NEITHER), "{other}");
+            assert_eq!(denied, Denied::Unjudged(NEITHER), "{other}");
         }
         assert_eq!(heads.lock().len(), 3, "{other}");
     }
@@ -177,5 +177,5 @@ async fn a_server_that_cannot_be_reached_is_no_wrong_password() {
 
     let denied = show(&world(nowhere), "user1:right").await.unwrap_err();
 
-    assert_eq!(denied, Denied::Unavailable(SILENT));
+    assert_eq!(denied, Denied::Unjudged(SILENT));
 }

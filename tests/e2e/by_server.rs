@@ -1,6 +1,6 @@
 //! Passwords that only the mailbox server knows: it is asked before anything of the client's goes anywhere.
 
-use crate::support::{Ask, TestSite, basic, brisk, line, start};
+use crate::support::{Ask, TestSite, basic, brisk, eventually, line, start};
 use mapigate::ids::UserName;
 use mapigate::lab::mailbox_server::Users;
 use mapigate::lab::outlook::wire::Answer;
@@ -141,4 +141,14 @@ async fn while_no_server_answers_a_new_login_gets_503_and_a_known_one_keeps_its_
     assert_eq!((known.head.status, new.head.status), (503, 503));
     let busy = "mapigate_auth_total{outcome=\"busy\",scheme=\"basic\"}";
     assert_eq!(metric(&site, busy).await, 1.0);
+    eventually("the reason in the log", || async {
+        let lines = site.access_lines().unwrap();
+        let refused = lines.iter().find(|line| line["refusal"] == "unjudged");
+        refused.is_some_and(|line| {
+            line["why"]
+                .to_string()
+                .contains("password not judged: the mailbox server")
+        })
+    })
+    .await;
 }

@@ -350,7 +350,7 @@ impl Trial<'_> {
     fn advice(&self, shown: &Shown, denied: Denied) -> String {
         match (shown, denied) {
             (_, Denied::Busy(_)) => "try again; if it stays so, look at what verifies this".to_owned(),
-            (Shown::Password { .. }, Denied::Unavailable(_)) if self.asks_servers() => "look at the server of this mailbox: a POST to /mapi/emsmdb/ without a password must be answered 401 with Basic".to_owned(),
+            (_, Denied::Unjudged(_)) => "look at the server of this mailbox: a POST to /mapi/emsmdb/ without a password must be answered 401 with Basic".to_owned(),
             (_, Denied::Unavailable(_)) => "look at `directory.ldap`; `mapigate check --directory` says why each server cannot be used".to_owned(),
             (_, Denied::Guarded(_)) => "wait for auth.lockout_guard to forget".to_owned(),
             (Shown::Password { user, .. }, _) => {
