@@ -35,18 +35,19 @@ async fn a_running_process_explains_by_what_is_so_now_and_a_file_by_what_is_writ
     );
     assert!(text.contains("it holds the active copy; up"), "{text}");
 
-    // Its server goes down: the process knows, the file does not.
+    // All servers go down: the process knows, the file does not.
     for server in site.servers() {
         server.listen(false);
         server.cut_connections();
     }
     let gate = site.gate().unwrap().admin();
-    eventually("the server counts as down", || async move {
-        gate.metric("mapigate_backend_up{server=\"MBX1\"}")
-            .await
-            .is_ok_and(|up| up < 0.5)
-    })
-    .await;
+    for server in site.servers() {
+        let sample = format!("mapigate_backend_up{{server=\"{}\"}}", server.name());
+        eventually("the server counts as down", || async {
+            gate.metric(&sample).await.is_ok_and(|up| up < 0.5)
+        })
+        .await;
+    }
     let down = explain(&[&mailbox(1), "--admin", &admin, "--format", "json"]).await;
     let told: Explanation = serde_json::from_slice(&down.stdout).unwrap();
     // With every server down, health is not believed.
