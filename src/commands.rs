@@ -4,6 +4,7 @@ mod ask;
 pub mod auth;
 pub mod assertion_helper;
 pub mod check;
+mod clock;
 pub mod demo;
 pub mod explain;
 pub mod lab;

@@ -4,6 +4,7 @@ mod handshake;
 mod report;
 mod tries;
 
+use super::clock::now_seconds;
 use super::secret::{first_line, typed};
 use crate::config;
 use crate::runtime::Snapshot;
@@ -15,7 +16,6 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tries::{Shown, Trial};
 
 /// What `mapigate auth` is asked.
@@ -186,14 +186,4 @@ fn shown(args: &TestArgs) -> Result<Vec<Shown>> {
         bail!("nothing to try: say --user, --tickets, --token-file or --cert");
     }
     Ok(shown)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the roof asks the clock for the rooms below"
-)]
-fn now_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

@@ -2,13 +2,13 @@
 
 mod survey;
 
+use super::clock::now_seconds;
 use super::say::Format;
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::directory::Directory;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What `mapigate check` is asked.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
 
 /// Reads the configuration and, where that is good, the mailbox file, which a start would read next.
 fn examine(file: &Path) -> Result<Loaded, Problems> {
-    let loaded = config::load(file, now())?;
+    let loaded = config::load(file, now_seconds())?;
     let settings = &loaded.settings;
     let basic = settings.auth.basic.as_ref();
     let domain = basic.and_then(|basic| basic.default_domain.as_deref());
@@ -97,14 +97,4 @@ fn in_json(result: &Result<Loaded, Problems>) -> String {
     let mut text = serde_json::to_string_pretty(problems).unwrap_or_else(|_| "[]".to_owned());
     text.push('\n');
     text
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the roof asks the clock, so that certificates are judged by today"
-)]
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

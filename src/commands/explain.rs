@@ -1,6 +1,7 @@
 //! `mapigate explain`: what would become of a user, a mailbox or a URL, and why.
 
 use super::ask::{AdminAddress, ask};
+use super::clock::now_seconds;
 use super::say::Format;
 use crate::config;
 use crate::explain::{Explanation, Health, Question, explain};
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// What `mapigate explain` is asked.
 #[derive(Clone, Debug, clap::Args)]
@@ -134,6 +135,5 @@ fn escaped(text: &str) -> String {
     reason = "the roof asks the clock for the rooms below"
 )]
 fn clocks() -> (Instant, u64) {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    (Instant::now(), since.map_or(0, |since| since.as_secs()))
+    (Instant::now(), now_seconds())
 }

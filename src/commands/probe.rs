@@ -1,5 +1,6 @@
 //! `mapigate probe`: tries what Outlook does, at a name, at mailbox servers, or side by side.
 
+use super::clock::now_seconds;
 use super::say::Format;
 use super::secret::{first_line, typed};
 use crate::config;
@@ -13,7 +14,7 @@ use std::io::Write as _;
 use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// What `mapigate probe` is asked.
 #[derive(Clone, Debug, clap::Args)]
@@ -318,14 +319,4 @@ fn authorities(file: &Path) -> Result<Vec<Vec<u8>>> {
         bail!("{}: no certificate in it", file.display());
     }
     Ok(ders.iter().map(|der| der.to_vec()).collect())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the roof asks the clock for the rooms below"
-)]
-fn now_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
