@@ -4,6 +4,8 @@ mod defences;
 pub mod leg;
 pub mod pool;
 
+#[cfg(debug_assertions)]
+pub(crate) use defences::without;
 pub use leg::Leg;
 
 use crate::accounting::Unbilled;

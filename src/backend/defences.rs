@@ -20,8 +20,9 @@ pub(super) fn fence_stands() -> bool {
     true
 }
 
+/// What a test has taken away, by its word.
 #[cfg(debug_assertions)]
-fn without() -> Option<&'static str> {
+pub(crate) fn without() -> Option<&'static str> {
     static WITHOUT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     WITHOUT
         .get_or_init(|| std::env::var("MAPIGATE_TEST_WITHOUT").ok())

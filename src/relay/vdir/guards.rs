@@ -25,7 +25,7 @@ pub(in crate::relay) enum Guard {
 /// True in every release.
 pub(in crate::relay) fn stands(guard: Guard) -> bool {
     #[cfg(debug_assertions)]
-    return without() != Some(guard.word());
+    return crate::backend::without() != Some(guard.word());
     #[cfg(not(debug_assertions))]
     {
         let _all_of_them = guard;
@@ -46,12 +46,4 @@ impl Guard {
             Self::Answers => "answers",
         }
     }
-}
-
-#[cfg(debug_assertions)]
-fn without() -> Option<&'static str> {
-    static WITHOUT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    WITHOUT
-        .get_or_init(|| std::env::var("MAPIGATE_TEST_WITHOUT").ok())
-        .as_deref()
 }
