@@ -20,6 +20,7 @@ mod basic;
 mod bearer;
 mod bind;
 mod binding;
+mod by_file;
 mod by_server;
 mod cache;
 mod certificate;
@@ -61,6 +62,7 @@ use crate::refusal::{Diagnosis, Refusal};
 use basic::Basic;
 use bearer::Bearer;
 use bind::Bind;
+use by_file::ByFile;
 use by_server::{Bench, ByServer};
 use cache::Beliefs;
 use certificate::{Certificate, Holding};
@@ -216,9 +218,9 @@ pub struct Authenticator {
 /// The schemes by name, for those who ask one of them.
 #[derive(Debug, Default)]
 struct Schemes {
-    basic: Option<Arc<Basic>>,
-    bind: Option<Arc<Bind>>,
-    by_server: Option<Arc<ByServer>>,
+    by_file: Option<Arc<Basic<ByFile>>>,
+    bind: Option<Arc<Basic<Bind>>>,
+    by_server: Option<Arc<Basic<ByServer>>>,
     bearer: Option<Arc<Bearer>>,
     certificate: Option<Arc<Certificate>>,
     negotiate: Option<Arc<Negotiate>>,
@@ -232,20 +234,27 @@ impl Schemes {
         bench: &Bench,
         earlier: &Self,
     ) -> Result<Self, AuthError> {
-        let (mut basic, mut bind, mut by_server) = (None, None, None);
+        let (mut by_file, mut bind, mut by_server) = (None, None, None);
         if let Some(settings) = &settings.basic {
             match &settings.verify {
                 BasicVerify::File(file) => {
-                    let made = Basic::new(settings, file, earlier.basic.as_deref());
-                    basic = Some(made.map(Arc::new));
+                    let domain = settings.default_domain.as_deref();
+                    let made = Basic::new(settings, earlier.by_file.as_deref(), |earlier| {
+                        ByFile::new(file, domain, earlier)
+                    });
+                    by_file = Some(made.map(Arc::new));
                 }
                 BasicVerify::LdapBind { .. } => {
                     let book = book.ok_or(AuthError::Directory)?;
-                    let made = Bind::new(settings, book, earlier.bind.as_deref());
+                    let made = Basic::new(settings, earlier.bind.as_deref(), |earlier| {
+                        Ok(Bind::new(book, earlier))
+                    });
                     bind = Some(made.map(Arc::new));
                 }
                 BasicVerify::Backend => {
-                    let made = ByServer::new(settings, bench, earlier.by_server.as_deref());
+                    let made = Basic::new(settings, earlier.by_server.as_deref(), |earlier| {
+                        Ok(ByServer::new(bench, earlier))
+                    });
                     by_server = Some(made.map(Arc::new));
                 }
             }
@@ -263,7 +272,7 @@ impl Schemes {
             .as_ref()
             .map(|ntlm| Arc::new(Ntlm::new(ntlm, earlier.ntlm.as_deref())));
         Ok(Self {
-            basic: basic.transpose()?,
+            by_file: by_file.transpose()?,
             bind: bind.transpose()?,
             by_server: by_server.transpose()?,
             bearer: bearer.transpose()?,
@@ -285,11 +294,11 @@ impl Schemes {
 
     /// Those that prove requests, as links of the chain.
     fn chain(&self) -> Vec<Arc<dyn Method>> {
-        let basic = self.basic.clone().map(|basic| basic as Arc<dyn Method>);
-        let bind = self.bind.clone().map(|bind| bind as Arc<dyn Method>);
+        let by_file = self.by_file.clone().map(|one| one as Arc<dyn Method>);
+        let bind = self.bind.clone().map(|one| one as Arc<dyn Method>);
         let by_server = self.by_server.clone().map(|one| one as Arc<dyn Method>);
         let bearer = self.bearer.clone().map(|bearer| bearer as Arc<dyn Method>);
-        [basic, bind, by_server, bearer]
+        [by_file, bind, by_server, bearer]
             .into_iter()
             .flatten()
             .collect()

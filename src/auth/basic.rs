@@ -1,61 +1,61 @@
-//! Basic against the password file. RFC 7617
+//! Basic: a name and a password with every request. RFC 7617
 
-use super::method::{Grounds, Judged, Method, Proven, Work};
-use super::passwords::{self, Passwords};
-use super::people::People;
-use super::verify::{Held, aside};
+use super::method::{Grounds, Method, Work};
 use super::{AuthError, Denied, Scheme, names};
 use crate::config::settings::BasicAuth;
 use crate::ids::UserName;
-use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use zeroize::Zeroizing;
 
-/// The password file as the settings name it.
-#[derive(Debug)]
-pub(super) struct Basic {
-    challenge: String,
-    default_domain: Option<String>,
-    passwords: Arc<Passwords>,
-    /// Chooses whose hash an unknown name is held against.
-    lots: RandomState,
+/// What passwords are held against.
+pub(super) trait Against: fmt::Debug + Send + Sync {
+    /// See [`Method::serial`].
+    fn serial(&self) -> u64;
+
+    /// See [`Method::upholds`].
+    fn upholds(&self, _user: &UserName, grounds: Grounds) -> bool {
+        grounds == Grounds(self.serial(), 0)
+    }
+
+    /// See [`Method::knows`].
+    fn knows(&self, _user: &UserName) -> bool {
+        false
+    }
+
+    /// The work of holding these against it; `now` is when they were shown.
+    fn work(&self, shown: Credentials, now: Instant) -> Result<Arc<dyn Work>, Denied>;
 }
 
-impl Basic {
-    /// Reads the password file; accounts that did not change go on being those of `earlier`. Blocks on
-    /// the disk.
+/// Basic as the settings have it, against what they name.
+#[derive(Debug)]
+pub(super) struct Basic<A> {
+    challenge: String,
+    default_domain: Option<String>,
+    against: A,
+}
+
+impl<A> Basic<A> {
+    /// `make` is given what passwords were held against before, where a name still means the same user.
     pub(super) fn new(
         settings: &BasicAuth,
-        file: &Path,
         earlier: Option<&Self>,
+        make: impl FnOnce(Option<&A>) -> Result<A, AuthError>,
     ) -> Result<Self, AuthError> {
-        let domain = settings.default_domain.as_deref();
-        let passwords = passwords::read(file, domain).map_err(|problems| AuthError::Passwords {
-            file: file.to_owned(),
-            problems,
-        })?;
-        // Under another domain the same line is somebody else's.
+        // Under another domain the same name is somebody else's.
         let earlier = earlier.filter(|earlier| earlier.default_domain == settings.default_domain);
         Ok(Self {
+            against: make(earlier.map(|earlier| &earlier.against))?,
             challenge: challenge(&settings.realm).ok_or(AuthError::Realm)?,
             default_domain: settings.default_domain.clone(),
-            passwords: match earlier {
-                Some(earlier) => passwords.succeed(&earlier.passwords),
-                None => Arc::new(passwords),
-            },
-            lots: earlier.map_or_else(RandomState::new, |earlier| earlier.lots.clone()),
         })
     }
 }
 
-impl Method for Basic {
+impl<A: Against> Method for Basic<A> {
     fn scheme(&self) -> Scheme {
         Scheme::Basic
     }
@@ -64,74 +64,30 @@ impl Method for Basic {
         &self.challenge
     }
 
+    /// Refuses a value that is longer than any name and password.
     fn measure(&self, bytes: usize) -> Result<(), Denied> {
-        measure(bytes)
+        match bytes > VALUE_BYTES_MAX {
+            true => Err(Denied::Credentials("malformed credentials: too long")),
+            false => Ok(()),
+        }
     }
 
     fn serial(&self) -> u64 {
-        self.passwords.serial()
+        self.against.serial()
     }
 
     fn upholds(&self, user: &UserName, grounds: Grounds) -> bool {
-        let account = self.passwords.account(user);
-        account.is_some_and(|account| grounds == Grounds(account.serial(), 0))
+        self.against.upholds(user, grounds)
     }
 
     fn knows(&self, user: &UserName) -> bool {
-        self.passwords.account(user).is_some()
+        self.against.knows(user)
     }
 
-    fn look(&self, token: &[u8], _now: (Instant, SystemTime)) -> Result<Arc<dyn Work>, Denied> {
-        let Credentials { user, password } =
-            Credentials::read(token, self.default_domain.as_deref())
-                .map_err(Denied::Credentials)?;
-        Ok(Arc::new(Login {
-            lot: self.lots.hash_one(&user),
-            user,
-            password,
-            passwords: Arc::clone(&self.passwords),
-        }))
-    }
-}
-
-/// A name and a password on their way to the hash.
-struct Login {
-    user: UserName,
-    password: Zeroizing<Vec<u8>>,
-    passwords: Arc<Passwords>,
-    lot: u64,
-}
-
-#[async_trait]
-impl Work for Login {
-    fn queue(&self) -> Option<&UserName> {
-        Some(&self.user)
-    }
-
-    async fn judge(self: Arc<Self>, people: Arc<People>, held: Held) -> Option<Judged> {
-        aside(held, move || self.hash(&people)).await
-    }
-}
-
-impl Login {
-    /// A name without an account costs what one with an account costs.
-    fn hash(&self, people: &People) -> Judged {
-        // Before the hash: who is revoked while it runs is not believed afterwards.
-        let standing = people.standing(&self.user);
-        let account = self.passwords.account(&self.user);
-        let is_proven = match account.or_else(|| self.passwords.stand_in(self.lot)) {
-            Some(judged) => judged.proves(&self.password),
-            None => passwords::spend_time(&self.password),
-        };
-        match account.filter(|_| is_proven) {
-            Some(account) => Judged::Proven(Proven {
-                user: account.user.clone(),
-                standing,
-                grounds: Grounds(account.serial(), 0),
-                expires: None,
-            }),
-            None => Judged::Wrong(Denied::Credentials(WRONG)),
-        }
+    fn look(&self, token: &[u8], now: (Instant, SystemTime)) -> Result<Arc<dyn Work>, Denied> {
+        let shown = Credentials::read(token, self.default_domain.as_deref());
+        self.against
+            .work(shown.map_err(Denied::Credentials)?, now.0)
     }
 }
 
@@ -148,7 +104,7 @@ impl Credentials {
     /// since everything remembered is keyed by the header's own bytes, the two spellings are never
     /// taken for each other. An empty password is refused here, because some directories take it for
     /// a request to log in anonymously and say yes. RFC 4513 5.1.2
-    pub(super) fn read(token: &[u8], default_domain: Option<&str>) -> Result<Self, &'static str> {
+    fn read(token: &[u8], default_domain: Option<&str>) -> Result<Self, &'static str> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err("malformed credentials: too long");
         }
@@ -197,16 +153,8 @@ fn utf8_of(password: &[u8]) -> Zeroizing<Vec<u8>> {
     text
 }
 
-/// Refuses a value that is longer than any name and password.
-pub(super) fn measure(bytes: usize) -> Result<(), Denied> {
-    match bytes > VALUE_BYTES_MAX {
-        true => Err(Denied::Credentials("malformed credentials: too long")),
-        false => Ok(()),
-    }
-}
-
 /// The challenge line of a realm; `None` for a realm that cannot be said in a header.
-pub(super) fn challenge(realm: &str) -> Option<String> {
+fn challenge(realm: &str) -> Option<String> {
     if realm.chars().any(char::is_control) {
         return None;
     }

@@ -3,85 +3,51 @@
 //! Each verification is one search and one bind, whether there is such a user or not: for a name that
 //! nobody has, the bind is that of an account that cannot be. So the time tells as little as the answer.
 
-use super::basic::{Credentials, WRONG, challenge, measure};
-use super::method::{Grounds, Judged, Method, Proven, Work, serial};
+use super::Denied;
+use super::basic::{Against, Credentials, WRONG};
+use super::method::{Grounds, Judged, Proven, Work, serial};
 use super::names::canonical;
 use super::people::People;
 use super::verify::Held;
-use super::{AuthError, Denied, Scheme};
-use crate::config::settings::BasicAuth;
 use crate::ids::UserName;
 use crate::ldap::{Asked, Book, Trouble, Verdict};
 use async_trait::async_trait;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 use zeroize::Zeroizing;
 
 /// The directory service as what passwords are held against.
 #[derive(Debug)]
 pub(super) struct Bind {
-    challenge: String,
-    default_domain: Option<String>,
     book: Arc<Book>,
     serial: u64,
 }
 
 impl Bind {
     /// Nothing is asked yet. What the same directory proved to `earlier` goes on being proven.
-    pub(super) fn new(
-        settings: &BasicAuth,
-        book: &Arc<Book>,
-        earlier: Option<&Self>,
-    ) -> Result<Self, AuthError> {
-        let earlier = earlier.filter(|earlier| {
-            Arc::ptr_eq(&earlier.book, book) && earlier.default_domain == settings.default_domain
-        });
-        Ok(Self {
-            challenge: challenge(&settings.realm).ok_or(AuthError::Realm)?,
-            default_domain: settings.default_domain.clone(),
+    pub(super) fn new(book: &Arc<Book>, earlier: Option<&Self>) -> Self {
+        let earlier = earlier.filter(|earlier| Arc::ptr_eq(&earlier.book, book));
+        Self {
             book: Arc::clone(book),
             serial: earlier.map_or_else(serial, |earlier| earlier.serial),
-        })
+        }
     }
 }
 
-impl Method for Bind {
-    fn scheme(&self) -> Scheme {
-        Scheme::Basic
-    }
-
-    fn challenge(&self) -> &str {
-        &self.challenge
-    }
-
-    fn measure(&self, bytes: usize) -> Result<(), Denied> {
-        measure(bytes)
-    }
-
+impl Against for Bind {
     fn serial(&self) -> u64 {
         self.serial
     }
 
-    fn upholds(&self, _user: &UserName, grounds: Grounds) -> bool {
-        grounds == Grounds(self.serial, 0)
-    }
-
-    fn knows(&self, _user: &UserName) -> bool {
-        false
-    }
-
-    fn look(&self, token: &[u8], now: (Instant, SystemTime)) -> Result<Arc<dyn Work>, Denied> {
-        let Credentials { user, password } =
-            Credentials::read(token, self.default_domain.as_deref())
-                .map_err(Denied::Credentials)?;
-        let password = std::str::from_utf8(&password)
+    fn work(&self, shown: Credentials, now: Instant) -> Result<Arc<dyn Work>, Denied> {
+        let password = std::str::from_utf8(&shown.password)
             .map_err(|_never| Denied::Credentials("malformed credentials: not text"))?;
         Ok(Arc::new(Logon {
             password: Zeroizing::new(password.to_owned()),
-            user,
+            user: shown.user,
             book: Arc::clone(&self.book),
             serial: self.serial,
-            asked_at: now.0,
+            asked_at: now,
         }))
     }
 }

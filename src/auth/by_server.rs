@@ -3,17 +3,16 @@
 //! The server is asked with a request of its own, before anything that the client sent goes anywhere: no mail is
 //! touched, and nothing is done twice. Its yes is remembered like any other, and its no.
 
-use super::basic::{Credentials, WRONG, challenge, measure};
-use super::method::{Grounds, Judged, Method, Proven, Work, serial};
+use super::Denied;
+use super::basic::{Against, Credentials, WRONG};
+use super::method::{Grounds, Judged, Proven, Work, serial};
 use super::people::People;
 use super::verify::Held;
-use super::{AuthError, Denied, Scheme};
-use crate::config::settings::BasicAuth;
 use crate::ids::UserName;
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 use zeroize::Zeroizing;
 
 /// Is told whose account a password is about; an error: no server must be asked.
@@ -51,72 +50,33 @@ impl fmt::Debug for Login {
 pub(super) type Bench = Arc<OnceLock<Arc<dyn Judge>>>;
 
 /// Mailbox servers as what passwords are held against.
+#[derive(Debug)]
 pub(super) struct ByServer {
-    challenge: String,
-    default_domain: Option<String>,
     bench: Bench,
     serial: u64,
 }
 
 impl ByServer {
     /// Nothing is asked yet. What servers said to `earlier` goes on being so.
-    pub(super) fn new(
-        settings: &BasicAuth,
-        bench: &Bench,
-        earlier: Option<&Self>,
-    ) -> Result<Self, AuthError> {
-        let earlier = earlier.filter(|earlier| earlier.default_domain == settings.default_domain);
-        Ok(Self {
-            challenge: challenge(&settings.realm).ok_or(AuthError::Realm)?,
-            default_domain: settings.default_domain.clone(),
+    pub(super) fn new(bench: &Bench, earlier: Option<&Self>) -> Self {
+        Self {
             bench: Arc::clone(bench),
             serial: earlier.map_or_else(serial, |earlier| earlier.serial),
-        })
+        }
     }
 }
 
-impl fmt::Debug for ByServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByServer")
-            .field("default_domain", &self.default_domain)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Method for ByServer {
-    fn scheme(&self) -> Scheme {
-        Scheme::Basic
-    }
-
-    fn challenge(&self) -> &str {
-        &self.challenge
-    }
-
-    fn measure(&self, bytes: usize) -> Result<(), Denied> {
-        measure(bytes)
-    }
-
+impl Against for ByServer {
     fn serial(&self) -> u64 {
         self.serial
     }
 
-    fn upholds(&self, _user: &UserName, grounds: Grounds) -> bool {
-        grounds == Grounds(self.serial, 0)
-    }
-
-    fn knows(&self, _user: &UserName) -> bool {
-        false
-    }
-
-    fn look(&self, token: &[u8], now: (Instant, SystemTime)) -> Result<Arc<dyn Work>, Denied> {
-        let Credentials { user, password } =
-            Credentials::read(token, self.default_domain.as_deref())
-                .map_err(Denied::Credentials)?;
+    fn work(&self, shown: Credentials, now: Instant) -> Result<Arc<dyn Work>, Denied> {
         Ok(Arc::new(Hearing {
             login: Login {
-                user,
-                password,
-                asked_at: now.0,
+                user: shown.user,
+                password: shown.password,
+                asked_at: now,
             },
             bench: Arc::clone(&self.bench),
             serial: self.serial,
@@ -163,13 +123,13 @@ impl Work for Hearing {
 #[expect(clippy::disallowed_methods, reason = "tests begin somewhere in time")]
 mod tests {
     use super::super::tests::Site;
-    use super::super::{Asker, AuthStep, Authenticator, Identity, Memo};
+    use super::super::{Asker, AuthStep, Authenticator, Identity, Memo, Scheme};
     use super::*;
     use crate::config::settings::{BasicVerify, LockoutGuard};
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use parking_lot::Mutex;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     /// A server that knows one password, and counts how often it is asked.
     #[derive(Debug, Default)]
