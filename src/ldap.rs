@@ -16,11 +16,13 @@
 mod book;
 mod changes;
 mod client;
+mod dial;
 mod filter;
 mod line;
 mod mark;
 mod person;
 mod servers;
+mod shape;
 mod shelf;
 mod survey;
 

@@ -4,15 +4,13 @@
 //! twice the time allowed to connect and to answer at the latest.
 
 use super::Trouble;
+use super::dial::{Fault, dial};
 use super::line::{Connection, Line};
 use super::servers::Servers;
-use crate::config::settings::LdapSettings;
+use crate::config::settings::{LdapServer, LdapSettings};
 use crate::metrics::{LdapMeters, LdapOperation, LdapOutcome, LdapPool};
 use ldap3::adapters::{Adapter, EntriesOnly, PagedResults};
-use ldap3::{
-    LdapConnAsync, LdapConnSettings, LdapError, LdapResult, Scope, SearchEntry, SearchOptions,
-    SearchResult,
-};
+use ldap3::{Ldap, LdapError, LdapResult, Scope, SearchEntry, SearchOptions, SearchResult};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -166,7 +164,7 @@ impl Client {
             };
             let answer = match timeout(limit, answer).await {
                 Ok(Ok((entries, result))) => read(result).map(|()| entries),
-                Ok(Err(error)) => Err(Failure::of(&error)),
+                Ok(Err(error)) => Err(Failure::of(&error, &connection.fault)),
                 Err(_elapsed) => Err(Failure::late()),
             };
             if let Some(timer) = timer {
@@ -230,7 +228,7 @@ impl Client {
             let answer = connection.ldap.simple_bind(name, password);
             let answer = match timeout(self.settings.operation_timeout, answer).await {
                 Ok(Ok(result)) => judged(&result),
-                Ok(Err(error)) => Err(Failure::of(&error)),
+                Ok(Err(error)) => Err(Failure::of(&error, &connection.fault)),
                 Err(_elapsed) => Err(Failure::late()),
             };
             if let Some(timer) = timer {
@@ -286,11 +284,11 @@ impl Client {
     /// A new connection to the first server that takes it. Those for searches are logged on.
     pub(super) async fn dial(&self, pool: LdapPool) -> Result<Connection, Trouble> {
         let mut trouble = Trouble::Unreachable;
-        for (server, url) in self.servers.awake() {
+        for (server, there) in self.servers.awake() {
             let timer = self
                 .meters()
                 .map(|meters| meters.begin(LdapOperation::Connect));
-            let dialled = self.dialled(url, pool).await;
+            let dialled = self.dialled(there, pool).await;
             if let Some(timer) = timer {
                 timer.end(match &dialled {
                     Ok(_) => LdapOutcome::Ok,
@@ -298,10 +296,11 @@ impl Client {
                 });
             }
             match dialled {
-                Ok(ldap) => {
+                Ok((ldap, fault)) => {
                     self.servers.worked(server);
                     return Ok(Connection {
                         ldap,
+                        fault,
                         server,
                         _open: self.meters().and_then(|meters| meters.connected(pool)),
                     });
@@ -318,30 +317,23 @@ impl Client {
         Err(trouble)
     }
 
-    async fn dialled(&self, url: &str, pool: LdapPool) -> Result<ldap3::Ldap, Failure> {
+    async fn dialled(&self, server: &LdapServer, pool: LdapPool) -> Result<(Ldap, Fault), Failure> {
         let settings = &self.settings;
-        let mut how = LdapConnSettings::new()
-            .set_conn_timeout(settings.connect_timeout)
-            .set_starttls(settings.starttls);
-        if let Some(tls) = &self.tls {
-            how = how.set_config(Arc::clone(tls));
-        }
-        let opened = LdapConnAsync::with_settings(how, url).await;
-        let (connection, mut ldap) = opened.map_err(|error| Failure::of(&error))?;
         let home = self.home().map_err(|_none| Failure::late())?;
-        home.spawn(async move {
-            if let Err(error) = connection.drive().await {
-                tracing::debug!(%error, "connection to the directory ended");
-            }
-        });
+        let dialling = dial(server, settings.starttls, self.tls.as_ref(), &home);
+        let (mut ldap, fault) = match timeout(settings.connect_timeout, dialling).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => return Err(Failure::broken(error.to_string())),
+            Err(_elapsed) => return Err(Failure::late()),
+        };
         if pool == LdapPool::Bind {
-            return Ok(ldap);
+            return Ok((ldap, fault));
         }
         let bound = ldap.simple_bind(&settings.bind_name, settings.bind_password.reveal());
         match timeout(settings.operation_timeout, bound).await {
             Err(_elapsed) => Err(Failure::late()),
-            Ok(Err(error)) => Err(Failure::of(&error)),
-            Ok(Ok(result)) if result.rc == 0 => Ok(ldap),
+            Ok(Err(error)) => Err(Failure::of(&error, &fault)),
+            Ok(Ok(result)) if result.rc == 0 => Ok((ldap, fault)),
             Ok(Ok(result)) => Err(Failure {
                 trouble: Trouble::OwnAccount,
                 is_of_connection: true,
@@ -423,15 +415,21 @@ impl Failure {
         }
     }
 
-    fn of(error: &LdapError) -> Self {
-        let trouble = match error {
-            LdapError::Timeout { .. } => Trouble::Late,
-            _ => Trouble::Broken,
-        };
+    fn broken(why: String) -> Self {
         Self {
-            trouble,
-            is_of_connection: !matches!(error, LdapError::FilterParsing),
-            why: error.to_string(),
+            trouble: Trouble::Broken,
+            is_of_connection: true,
+            why,
+        }
+    }
+
+    fn of(error: &LdapError, fault: &Fault) -> Self {
+        match fault.get() {
+            Some(nonsense) => Self::broken(format!("what it says is not believed: {nonsense}")),
+            None => Self {
+                is_of_connection: !matches!(error, LdapError::FilterParsing),
+                ..Self::broken(error.to_string())
+            },
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::Trouble;
 use super::client::Client;
+use super::dial::Fault;
 use crate::metrics::{Counted, LdapPool};
 use ldap3::Ldap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::sync::Mutex;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) ldap: Ldap,
+    pub(super) fault: Fault,
     /// Which server it goes to.
     pub(super) server: usize,
     pub(super) _open: Option<Counted>,

@@ -433,7 +433,8 @@ pub(crate) mod tests {
         let name = |name: &str| Some(name.to_owned());
         LdapSettings {
             servers: vec![LdapServer {
-                url: "ldap://127.0.0.1:1".to_owned(),
+                host: "127.0.0.1".to_owned(),
+                port: 1,
                 tls: false,
             }],
             starttls: false,

@@ -13,6 +13,8 @@ pub(super) struct Servers(Vec<Server>);
 
 #[derive(Debug)]
 struct Server {
+    server: LdapServer,
+    /// Of the server, for the operator.
     url: String,
     state: Mutex<State>,
 }
@@ -27,17 +29,18 @@ struct State {
 impl Servers {
     pub(super) fn new(servers: &[LdapServer]) -> Self {
         let server = |server: &LdapServer| Server {
-            url: server.url.clone(),
+            url: server.to_string(),
+            server: server.clone(),
             state: Mutex::default(),
         };
         Self(servers.iter().map(server).collect())
     }
 
-    /// Those that do not rest, the preferred one first, with their URLs.
-    pub(super) fn awake(&self) -> impl Iterator<Item = (usize, &str)> {
+    /// Those that do not rest, the preferred one first.
+    pub(super) fn awake(&self) -> impl Iterator<Item = (usize, &LdapServer)> {
         let servers = self.0.iter().enumerate();
         let awake = servers.filter(|(_, server)| !server.state.lock().is_resting);
-        awake.map(|(number, server)| (number, server.url.as_str()))
+        awake.map(|(number, server)| (number, &server.server))
     }
 
     /// It answered.
@@ -115,11 +118,12 @@ mod tests {
     use super::*;
 
     fn two() -> Arc<Servers> {
-        let server = |url: &str| LdapServer {
-            url: url.to_owned(),
+        let server = |host: &str| LdapServer {
+            host: host.to_owned(),
+            port: 389,
             tls: false,
         };
-        Arc::new(Servers::new(&[server("ldap://a"), server("ldap://b")]))
+        Arc::new(Servers::new(&[server("a"), server("b")]))
     }
 
     fn awake(servers: &Servers) -> Vec<usize> {

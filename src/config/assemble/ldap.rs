@@ -80,15 +80,7 @@ fn servers(section: &Section<'_>) -> Vec<LdapServer> {
             let cure = "write `ldap://` here, or remove `starttls`";
             desk.error(&place, Complaint::new(what, cure));
         }
-        let host = match host.contains(':') {
-            true => format!("[{host}]"),
-            false => host,
-        };
-        let scheme = if tls { "ldaps" } else { "ldap" };
-        servers.push(LdapServer {
-            url: format!("{scheme}://{host}:{port}"),
-            tls,
-        });
+        servers.push(LdapServer { host, port, tls });
     }
     servers
 }

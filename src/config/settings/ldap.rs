@@ -49,10 +49,24 @@ pub struct LdapSettings {
 /// A server of the directory service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LdapServer {
-    /// `ldap` or `ldaps`, host and port.
-    pub url: String,
+    /// A name, or an address without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
     /// TLS from the first byte.
     pub tls: bool,
+}
+
+impl std::fmt::Display for LdapServer {
+    /// As a URL.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port, tls } = self;
+        let scheme = if *tls { "ldaps" } else { "ldap" };
+        match host.contains(':') {
+            true => write!(f, "{scheme}://[{host}]:{port}"),
+            false => write!(f, "{scheme}://{host}:{port}"),
+        }
+    }
 }
 
 /// Names of attributes; `None`: not used.
