@@ -11,6 +11,56 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+/// A key of its own, and a client that trusts it.
+fn certified(name: &str) -> (Arc<rustls::ServerConfig>, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Arc::new(server), Arc::new(client))
+}
+
+/// Whether a logon works at a server that shows a certificate with this name, dialled by this host.
+async fn logs_on(certified_as: &str, dialled_as: &str) -> io::Result<bool> {
+    let (theirs, ours) = certified(certified_as);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = LdapServer {
+        host: dialled_as.to_owned(),
+        port: listener.local_addr().unwrap().port(),
+        tls: true,
+    };
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        if let Ok(stream) = tokio_rustls::TlsAcceptor::from(theirs).accept(stream).await {
+            speak(stream, well_said()).await;
+        }
+    });
+    let (mut ldap, _fault) = dial(&server, false, Some(&ours), &Handle::current()).await?;
+    let bound = ldap.simple_bind("svc", "secret").await;
+    Ok(bound.is_ok_and(|result| result.rc == 0))
+}
+
+#[tokio::test]
+async fn a_server_proves_the_name_or_the_address_it_is_dialled_by() {
+    assert!(logs_on("localhost", "localhost").await.unwrap());
+    assert!(logs_on("127.0.0.1", "127.0.0.1").await.unwrap());
+    assert!(logs_on("localhost", "127.0.0.1").await.is_err());
+    assert!(logs_on("elsewhere.test", "localhost").await.is_err());
+}
+
 /// What the server says to the logon and to the search after it, before it hangs up.
 async fn speak(mut server: impl AsyncRead + AsyncWrite + Unpin, answers: Vec<Vec<u8>>) {
     let mut bytes = BytesMut::new();

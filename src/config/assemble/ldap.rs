@@ -107,13 +107,6 @@ fn parts(url: &str) -> Result<(bool, String, u16), Complaint> {
         let what = format!("{} is not the URL of a directory server", quoted(url));
         Complaint::new(what, CURE)
     })?;
-    if tls && host.contains(':') {
-        let what = format!(
-            "{} names an IPv6 address, which no certificate check fits here",
-            quoted(url)
-        );
-        return Err(Complaint::new(what, "name the host"));
-    }
     Ok((tls, host, port))
 }
 
@@ -197,4 +190,39 @@ fn attributes(section: &Section<'_>) -> Attributes {
             .error(&section.place("database"), Complaint::new(what, cure));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_named_or_addressed_with_or_without_a_port() {
+        let read = |url: &str| {
+            let (tls, host, port) = parts(url).ok()?;
+            Some(LdapServer { host, port, tls }.to_string())
+        };
+        for (url, as_read) in [
+            ("ldaps://DC1.contoso.com", "ldaps://dc1.contoso.com:636"),
+            ("ldap://dc1.contoso.com/", "ldap://dc1.contoso.com:389"),
+            (
+                "ldaps://dc1.contoso.com:3269",
+                "ldaps://dc1.contoso.com:3269",
+            ),
+            ("ldaps://192.0.2.1", "ldaps://192.0.2.1:636"),
+            ("ldaps://[2001:db8::1]", "ldaps://[2001:db8::1]:636"),
+            ("ldap://[2001:db8::1]:1389", "ldap://[2001:db8::1]:1389"),
+        ] {
+            assert_eq!(read(url).as_deref(), Some(as_read), "{url}");
+        }
+        for url in [
+            "dc1.contoso.com",
+            "http://dc1",
+            "ldaps://",
+            "ldaps://dc1/o=x",
+            "ldaps://dc1:0x1",
+        ] {
+            assert_eq!(read(url), None, "{url}");
+        }
+    }
 }
