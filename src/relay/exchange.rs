@@ -8,6 +8,7 @@ use super::asks::Asks;
 use super::buffer::{Buffer, poll_send, poll_write_from};
 use super::connection::{Connection, Stop, Stream};
 use super::deadline::Deadline;
+use crate::accounting::Ledger;
 use crate::backend::Leg;
 use crate::mapi::framing::Body;
 use std::future::poll_fn;
@@ -43,15 +44,18 @@ pub(super) struct Exchange<'c, S> {
     pub(super) leg: &'c mut Leg,
     /// The rest of the request's body.
     request: Body,
-    /// Of the input, the piece that is being written to the leg, and how far it is.
+    /// Of the input, the piece that is being written to the leg, how much of it is no framing, and how far it is.
     piece: usize,
+    piece_payload: u64,
     at: usize,
     /// The answer's bytes that are here.
     pub(super) output: Buffer,
-    /// Request body bytes moved since the first write.
+    /// What of the request's body has moved since the first write, on the wire.
     pub(super) moved: u64,
-    /// So many may be.
-    pub(super) moved_max: u64,
+    /// The same without its framing.
+    pub(super) moved_payload: u64,
+    /// So much of that may move.
+    pub(super) payload_max: u64,
 }
 
 impl<'c, S: Stream> Exchange<'c, S> {
@@ -64,10 +68,12 @@ impl<'c, S: Stream> Exchange<'c, S> {
             leg,
             request,
             piece: 0,
+            piece_payload: 0,
             at: 0,
             output: Buffer::default(),
             moved: 0,
-            moved_max: u64::MAX,
+            moved_payload: 0,
+            payload_max: u64::MAX,
         }
     }
 
@@ -94,6 +100,7 @@ impl<'c, S: Stream> Exchange<'c, S> {
                 let written = poll_write_from(self.leg, piece, &mut self.at, cx);
                 ready!(written).map_err(Event::LegFailed)?;
                 self.moved += self.piece as u64;
+                self.moved_payload += self.piece_payload;
                 self.input.consume(self.piece);
                 (self.piece, self.at) = (0, 0);
             }
@@ -117,8 +124,9 @@ impl<'c, S: Stream> Exchange<'c, S> {
                 }
             }
             let taken = self.request.follow_request(self.input.data());
-            self.piece = taken.map_err(|_bad| Event::ClientGone)?.wire;
-            if self.moved.saturating_add(self.piece as u64) > self.moved_max {
+            let taken = taken.map_err(|_bad| Event::ClientGone)?;
+            (self.piece, self.piece_payload) = (taken.wire, taken.payload);
+            if self.moved_payload.saturating_add(taken.payload) > self.payload_max {
                 self.piece = 0;
                 return Poll::Ready(Err(Event::TooLarge));
             }
@@ -141,6 +149,14 @@ impl<'c, S: Stream> Exchange<'c, S> {
             Poll::Pending => self.late.poll(cx),
         })
         .await;
+    }
+
+    /// Puts what has moved on the account.
+    pub(super) fn book(&self, ledger: &mut Ledger) {
+        ledger.client_in.add_body(self.moved, self.moved_payload, 0);
+        ledger
+            .server_out
+            .add_body(self.moved, self.moved_payload, 0);
     }
 
     /// Waits for the next thing to happen. `listens`: to the outside as well.

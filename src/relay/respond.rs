@@ -86,8 +86,7 @@ impl<S: Stream> Connection<S> {
             (Some(channel), _) => Box::pin(scene.channel(channel, &mut exchange, bill)).await,
         };
         let is_unread = !exchange.is_request_done();
-        bill.ledger.client_in.add(Kind::Payload, exchange.moved);
-        bill.ledger.server_out.add(Kind::Payload, exchange.moved);
+        exchange.book(&mut bill.ledger);
         bill.fit_server(&mut sent.leg);
         let (next, leg_is_clean) = outcome?;
         if let By::Own(scheme, seat) = &mut way.plan.by {

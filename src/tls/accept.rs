@@ -1,7 +1,7 @@
 //! The handshake, driven over a socket.
 
 use super::incoming::Incoming;
-use super::record::Keys;
+use super::record::{self, Keys};
 use super::stream::TlsStream;
 use crate::auth::ChannelBinding;
 use crate::certs;
@@ -38,7 +38,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> io::Result<Accepted<S>> {
     let mut tls = UnbufferedServerConnection::new(config).map_err(refused)?;
     let mut incoming: Vec<u8> = Vec::new();
-    let mut early: Vec<u8> = Vec::new();
+    let (mut early, mut early_wire) = (Vec::<u8>::new(), 0);
     let mut outgoing: Vec<u8> = Vec::new();
     let mut binding = None;
     loop {
@@ -46,7 +46,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
             certs::shown_by(|| tls.process_tls_records(&mut incoming));
         binding = shown.or(binding);
         let mut wants_bytes = false;
-        let mut is_done = false;
+        let (mut is_done, mut is_early) = (false, false);
         match state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
                 encode(&mut outgoing, |to| data.encode(to))?;
@@ -64,6 +64,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
                     discard += record.discard;
                     early.extend_from_slice(record.payload);
                 }
+                is_early = true;
             }
             Ok(ConnectionState::WriteTraffic(_)) => is_done = true,
             Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -71,6 +72,9 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
                 tell(&mut tls, &mut io, outgoing).await;
                 return Err(refused(error));
             }
+        }
+        if is_early {
+            early_wire += last_record(incoming.get(..discard).unwrap_or_default());
         }
         incoming.drain(..discard);
         if is_done {
@@ -94,13 +98,26 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     let version = kernel.protocol_version();
     let keys = Keys::new(version, secrets.rx).zip(Keys::new(version, secrets.tx));
     let (receive, transmit) = keys.ok_or(io::ErrorKind::Unsupported)?;
-    let incoming = Incoming::new(&early, &incoming);
+    let incoming = Incoming::new(&early, early_wire, &incoming);
     Ok(Accepted {
         stream: Box::new(TlsStream::new(io, kernel, [receive, transmit], incoming)),
         resumed,
         certificates,
         binding,
     })
+}
+
+/// Length of the last of some whole records: rustls stops at each that brings plaintext, behind those that
+/// end the handshake. Opened in place, but their heads stay.
+fn last_record(mut records: &[u8]) -> usize {
+    let mut last = 0;
+    while let Ok(Some(length)) = record::length(records) {
+        let Some(rest) = records.get(length..) else {
+            return 0;
+        };
+        (records, last) = (rest, length);
+    }
+    last
 }
 
 /// Appends what rustls encodes, which says how much room it needs.

@@ -14,17 +14,21 @@ pub(super) struct Incoming {
     memory: Box<[u8]>,
     /// Opened plaintext, all of it before `sealed`.
     plain: Range<usize>,
+    /// What the records of that plaintext had beside it.
+    seals: usize,
     sealed: Range<usize>,
     /// The last read filled the memory: the next one takes more.
     bulk: bool,
 }
 
 impl Incoming {
-    /// What was left over from the handshake: plaintext that came with it, and bytes behind.
-    pub(super) fn new(plain: &[u8], sealed: &[u8]) -> Self {
+    /// What was left over from the handshake: plaintext that came with it in records of `wire` bytes, and
+    /// bytes behind.
+    pub(super) fn new(plain: &[u8], wire: usize, sealed: &[u8]) -> Self {
         let memory = [plain, sealed].concat();
         Self {
             plain: 0..plain.len(),
+            seals: wire.saturating_sub(plain.len()),
             sealed: plain.len()..memory.len(),
             memory: memory.into_boxed_slice(),
             bulk: false,
@@ -45,6 +49,9 @@ impl Incoming {
         }
         into.put_slice(now);
         self.plain.start += now.len();
+        if self.plain.is_empty() {
+            self.seals = 0;
+        }
         if self.plain.is_empty() && self.sealed.is_empty() {
             self.release();
         }
@@ -67,6 +74,9 @@ impl Incoming {
         let opened = begin + inside.start..begin + inside.end;
         if content == Content::Data {
             self.plain = opened;
+            if !self.plain.is_empty() {
+                self.seals = length - self.plain.len();
+            }
             if self.plain.is_empty() && self.sealed.is_empty() {
                 self.release();
             }
@@ -82,6 +92,11 @@ impl Incoming {
             Content::Handshake => Opened::Handshake(message),
             _ => Opened::Alert(message),
         })
+    }
+
+    /// Bytes that came on the wire and of which nobody has read anything.
+    pub(super) fn ahead(&self) -> u64 {
+        (self.plain.len() + self.seals + self.sealed.len()) as u64
     }
 
     /// True where plaintext waits to be delivered.

@@ -222,7 +222,7 @@ impl<S: Wire> Wire for TlsStream<S> {
     }
 
     fn bill(&mut self, read_ahead: u64) -> Bytes {
-        self.io.bill(read_ahead)
+        self.io.bill(read_ahead + self.incoming.ahead())
     }
 }
 

@@ -1,5 +1,6 @@
 use super::record::{Content, Keys, OVERHEAD, PLAIN_MAX};
 use super::{TlsStream, accept};
+use crate::accounting::{Counting, Wire};
 use proptest::prelude::*;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::cipher_suite as suite;
@@ -256,37 +257,48 @@ async fn half_a_record_costs_its_own_size() {
     assert_eq!(read_some(&mut ours).await.unwrap(), pattern(1000));
 }
 
+/// What a client has to send.
+fn flight(client: &mut ClientConnection) -> Vec<u8> {
+    let mut flight = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut flight).unwrap();
+    }
+    flight
+}
+
 #[tokio::test]
-async fn a_request_in_one_piece_with_the_end_of_the_handshake_is_not_lost() {
+async fn a_request_in_one_piece_with_the_end_of_the_handshake_is_not_lost_and_not_billed_with_it() {
     for suite in SUITES {
         let (server, client) = configs(suite);
         let (near, mut far) = duplex(1 << 20);
         let mut client = ClientConnection::new(client, name()).unwrap();
-        let accepting = tokio::spawn(accept(near, server));
-        loop {
-            let mut flight = Vec::new();
+        let accepting = tokio::spawn(accept(Counting::new(near, None), server));
+        let mut shaking = 0;
+        let request = loop {
+            let mut sent = flight(&mut client);
+            shaking += sent.len() as u64;
             if !client.is_handshaking() {
                 client.writer().write_all(b"first ").unwrap();
                 client.writer().write_all(b"second").unwrap();
+                let request = flight(&mut client);
+                sent.extend(&request);
+                far.write_all(&sent).await.unwrap();
+                break request.len() as u64;
             }
-            while client.wants_write() {
-                client.write_tls(&mut flight).unwrap();
-            }
-            far.write_all(&flight).await.unwrap();
-            if !client.is_handshaking() {
-                break;
-            }
+            far.write_all(&sent).await.unwrap();
             let mut piece = vec![0; 8000];
             let length = far.read(&mut piece).await.unwrap();
             client.read_tls(&mut &piece[..length]).unwrap();
             client.process_new_packets().unwrap();
-        }
+        };
         let mut ours = accepting.await.unwrap().unwrap().stream;
+        assert_eq!(ours.bill(0).received, shaking, "{suite:?}");
 
-        let mut request = [0; 12];
-        ours.read_exact(&mut request).await.unwrap();
+        let mut words = [0; 12];
+        ours.read_exact(&mut words).await.unwrap();
 
-        assert_eq!(&request, b"first second", "{suite:?}");
+        assert_eq!(&words, b"first second", "{suite:?}");
+        assert_eq!(ours.bill(0).received, request, "{suite:?}");
     }
 }
 

@@ -171,7 +171,7 @@ impl Stream {
 }
 
 /// Samples of a family, each with its labels as they are written.
-async fn samples(site: &TestSite, family: &str) -> BTreeMap<String, f64> {
+pub(crate) async fn samples(site: &TestSite, family: &str) -> BTreeMap<String, f64> {
     let page = site.gate().unwrap().admin().get("/metrics").await.unwrap();
     let samples = page.text.lines().filter_map(|line| {
         let (labels, value) = line
@@ -183,7 +183,7 @@ async fn samples(site: &TestSite, family: &str) -> BTreeMap<String, f64> {
     samples.collect()
 }
 
-fn sum(samples: &BTreeMap<String, f64>, labels: &[&str]) -> f64 {
+pub(crate) fn sum(samples: &BTreeMap<String, f64>, labels: &[&str]) -> f64 {
     let wanted = samples
         .iter()
         .filter(|(found, _)| labels.iter().all(|label| found.contains(label)));

@@ -33,6 +33,8 @@ pub(crate) struct Carried {
     errand: Box<Errand>,
     keep_alive: bool,
     sent: Sent,
+    /// Bytes of the request's body that may still come.
+    body_left: u64,
 }
 
 /// What is known once the answer's head has passed.
@@ -66,9 +68,10 @@ impl<S: Stream> Connection<S> {
             .forward_errand(runtime, world, &mut errand, shape, out, bill)
             .await?;
         Ok(match sent {
-            Ok(sent) => Ok(Box::new(Carried {
+            Ok((sent, payload)) => Ok(Box::new(Carried {
                 world: Arc::clone(world),
                 keep_alive: shape.keep_alive && !self.must_end,
+                body_left: errand.body_max.saturating_sub(payload),
                 errand,
                 sent,
             })),
@@ -76,7 +79,8 @@ impl<S: Stream> Connection<S> {
         })
     }
 
-    /// Sends the request as far as its bytes are here. `Ok(Err(_))`: no byte of it was written.
+    /// Sends the request as far as its bytes are here, and says how many of them are of its body.
+    /// `Ok(Err(_))`: no byte of it was written.
     ///
     /// # Errors
     /// Bytes were written and the rest was not taken: the request is never sent again.
@@ -88,11 +92,11 @@ impl<S: Stream> Connection<S> {
         shape: Shape,
         out: &mut Scratch,
         bill: &mut Bill<'_>,
-    ) -> Result<Result<Sent, Unsent>, Stop> {
+    ) -> Result<Result<(Sent, u64), Unsent>, Stop> {
         enter(Phase::Upstream);
         let limits = &world.settings.limits;
         let begun = out.0.len();
-        let (body, taken, head_end) = match shape.body {
+        let (body, taken, head_end, payload) = match shape.body {
             BodyLength::Counted(length) => {
                 match length > 0 || errand.verb.has_body() {
                     true => finish(length, &mut out.0),
@@ -104,7 +108,8 @@ impl<S: Stream> Connection<S> {
                 }
                 let patience = limits.body_timeout;
                 let (body, taken) = self.first_piece(shape, length, patience, out).await?;
-                (body, taken, head_end)
+                let payload = (out.0.len() - head_end) as u64;
+                (body, taken, head_end, payload)
             }
             BodyLength::Chunked => {
                 out.0
@@ -124,22 +129,22 @@ impl<S: Stream> Connection<S> {
                 }
                 let here = piece.get(..taken.wire).unwrap_or_default();
                 out.0.extend_from_slice(here);
-                (body, shape.length + taken.wire, head_end)
+                (body, shape.length + taken.wire, head_end, taken.payload)
             }
         };
-        let payload = (out.0.len() - head_end) as u64;
+        let wire = (out.0.len() - head_end) as u64;
         let to_server = &mut bill.ledger.server_out;
         to_server.add(Kind::Headers, (head_end - begun) as u64);
-        to_server.add(Kind::Payload, payload);
+        to_server.add_body(wire, payload, 0);
         let written = self.first_write(runtime, world, errand, &out.0, bill);
         let leg = match written.await? {
             Ok(leg) => leg,
             Err(unsent) => return Ok(Err(unsent)),
         };
         // Only now: a request that was not written is read from its head again.
-        bill.ledger.client_in.add(Kind::Payload, payload);
+        bill.ledger.client_in.add_body(wire, payload, 0);
         self.input.consume(taken);
-        Ok(Ok(Sent { leg, body }))
+        Ok(Ok((Sent { leg, body }, payload)))
     }
 
     /// Passes the answer on. Returns when its last byte is with the client.
@@ -158,6 +163,7 @@ impl<S: Stream> Connection<S> {
             errand,
             keep_alive,
             sent,
+            body_left,
         } = &mut *carried;
         let passing = Passing {
             runtime,
@@ -167,12 +173,10 @@ impl<S: Stream> Connection<S> {
             is_bindable: self.memo.is_bindable(),
         };
         let mut exchange = Exchange::new(self, &mut sent.leg, sent.body);
-        exchange.moved_max = errand.body_max;
+        exchange.payload_max = *body_left;
         let outcome = passing.stream(&mut exchange, bill).await;
         let is_unread = !exchange.is_request_done();
-        let moved = exchange.moved;
-        bill.ledger.client_in.add(Kind::Payload, moved);
-        bill.ledger.server_out.add(Kind::Payload, moved);
+        exchange.book(&mut bill.ledger);
         bill.fit_server(&mut sent.leg);
         let (next, leg_is_clean) = outcome?;
         if leg_is_clean {

@@ -1,13 +1,13 @@
 //! What becomes of a mailbox server's answers that are none, or not for the client; each byte by hand.
 
+use crate::accounts::{samples, sum};
 use crate::rig::{Asked, Puppet};
-use crate::support::{End, Raw, TestSite, credentials, start, status};
+use crate::support::{End, Raw, TestSite, credentials, eventually, start, status};
 use mapigate::lab::site::HOST;
 
 /// A site whose server is a puppet. The preset has no health pages.
 async fn site(puppet: &Puppet) -> TestSite {
-    let directories =
-        "{ preset: gromox, paths: [{ path: /owa, from: everywhere, websocket: true }] }";
+    let directories = "{ preset: gromox, paths: [{ path: /owa, from: everywhere, websocket: true }, { path: /ews, body: 100B }] }";
     start(puppet.plan("").section("virtual_directories", directories)).await
 }
 
@@ -151,5 +151,71 @@ async fn an_upload_is_passed_on_as_it_comes_and_ends_with_an_early_answer() {
     let text = raw.until("no").await;
     assert_eq!(status(&text), 413, "{text}");
     raw.rest().await;
+    asked.closed().await;
+}
+
+/// Sends an upload in chunks, each after the one before has arrived.
+async fn upload(puppet: &Puppet, raw: &mut Raw, chunks: &[&str]) -> Asked {
+    raw.send(&request("POST /ews/x", "Transfer-Encoding: chunked\r\n"))
+        .await;
+    let mut asked = None;
+    for chunk in chunks {
+        let framed = format!("{:x}\r\n{chunk}\r\n", chunk.len());
+        raw.send(framed.as_bytes()).await;
+        let asked: &mut Asked = match &mut asked {
+            Some(asked) => asked,
+            None => asked.insert(puppet.asked().await),
+        };
+        while !asked.body.ends_with(framed.as_bytes()) {
+            asked.some().await;
+        }
+    }
+    asked.unwrap()
+}
+
+#[tokio::test]
+async fn the_framing_of_an_upload_in_chunks_is_no_payload_on_its_account() {
+    let puppet = Puppet::new().await;
+    let site = site(&puppet).await;
+    let mut raw = Raw::open(&site).await;
+    let mut asked = upload(&puppet, &mut raw, &["first", "second", "3rd"]).await;
+    raw.send(b"0\r\n\r\n").await;
+    while !asked.body.ends_with(b"0\r\n\r\n") {
+        asked.some().await;
+    }
+    asked
+        .say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
+    raw.until("ok").await;
+
+    // Size and two line ends for each of three chunks, and the last one.
+    for (leg, direction) in [("client", "received"), ("server", "sent")] {
+        let labels = [
+            format!("leg=\"{leg}\""),
+            format!("direction=\"{direction}\""),
+        ];
+        eventually("the request is booked", || async {
+            let bytes = samples(&site, "mapigate_bytes_total").await;
+            let booked = |kind: &str| sum(&bytes, &[&labels[0], &labels[1], kind]);
+            booked("kind=\"payload\"") == 14.0 && booked("kind=\"framing\"") == 20.0
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_come_late_count_against_the_same_limit_as_the_first() {
+    let puppet = Puppet::new().await;
+    let site = site(&puppet).await;
+    let mut raw = Raw::open(&site).await;
+    // 99 bytes of the 100, most of them behind the first piece; their framing does not count.
+    let (forty, nineteen) = ("x".repeat(40), "y".repeat(19));
+    let mut asked = upload(&puppet, &mut raw, &[&forty, &forty, &nineteen]).await;
+
+    raw.send(b"2\r\nno\r\n").await;
+
+    let (text, _) = raw.rest().await;
+    assert!(!text.contains("200 OK"), "{text}");
+    assert!(asked.body.ends_with(b"y\r\n"));
     asked.closed().await;
 }
