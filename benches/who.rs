@@ -572,6 +572,8 @@ fn ldap_settings() -> LdapSettings {
             control: None,
             disabled_bit: 0,
             password_changed: None,
+            display_name: name("displayName"),
+            legacy_dn: name("legacyExchangeDN"),
             delegates: None,
             changed: None,
         },

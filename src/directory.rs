@@ -16,7 +16,7 @@ pub use people::Whose;
 use crate::auth::append_canonical;
 use crate::config::settings::{Access, Database, DirectorySettings};
 use crate::ids::{DatabaseName, MailboxId, UserName, disturbs};
-use crate::ldap::{Book, Findings};
+use crate::ldap::{Book, Findings, Person};
 use file::{Entry, Place, Problems, Word};
 use names::{Index, Names, lowered};
 use std::collections::{BTreeMap, HashMap};
@@ -166,6 +166,17 @@ impl Directory {
         })
     }
 
+    /// What the directory service says of somebody's mailbox beside where it lives.
+    pub fn profile_of<'p>(&self, person: &'p Person) -> Profile<'p> {
+        Profile {
+            address: person.address(),
+            display_name: person.display_name(),
+            legacy_dn: person.legacy_dn(),
+            mapi_http: None,
+            access: self.access,
+        }
+    }
+
     /// Whether we let a user reach this mailbox. With `access: backend` everybody, since the mailbox
     /// server decides. With `access: listed` the owner and those who are listed, under any name by
     /// which the directory knows them.
@@ -291,7 +302,7 @@ impl<'a> Home<'a> {
     }
 }
 
-/// What the mailbox file says of a mailbox beside where it lives.
+/// What the mailbox file, or the directory service, says of a mailbox beside where it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile<'a> {
     /// Its first address.

@@ -372,6 +372,10 @@ pub const KEYS: &[Key] = keys! {
         "The bit of `control` that says the account is disabled, as a number; 0: none does.";
     "directory.ldap.attributes.password_changed" Text, default("pwdLastSet"),
         "Changes with the password. When it does, what was verified of the user is forgotten.";
+    "directory.ldap.attributes.display_name" Text, default("displayName"),
+        "What somebody is called, for Autodiscover in answers of our own. With `off` the address stands there.";
+    "directory.ldap.attributes.legacy_dn" Text, default("legacyExchangeDN"),
+        "The distinguished name in the address book, for Autodiscover in answers of our own. Outlook may ask by it for its own mailbox.";
     "directory.ldap.attributes.delegates" Text, default("msExchDelegateListLink"),
         "DNs of those who may open the mailbox too, for `access: listed`. Exchange writes it with full access.";
     "directory.ldap.attributes.changed" Text, default("uSNChanged"),
@@ -387,7 +391,7 @@ pub const KEYS: &[Key] = keys! {
     "directory.ldap.cache.stale_on_error" Duration(0, 7 * DAY), default("1d"),
         "While no server of the directory answers, what is known of somebody is believed this long.";
     "directory.ldap.cache.capacity" Count(100, 10_000_000), default("200000"),
-        "Names and mailboxes remembered at once, two for a user; about 500 bytes each.";
+        "Names and mailboxes remembered at once, two for a user; about 600 bytes each.";
     "directory.ldap.refresh" Duration(SECOND, HOUR), default("30s"),
         "Time between two looks for changes: moved mailboxes, new addresses, disabled accounts, changed passwords.";
     "directory.ldap.search_connections" Count(1, 64), default("2"),
@@ -402,7 +406,7 @@ pub const KEYS: &[Key] = keys! {
     "autodiscover" Section, section(),
         "What clients that look for their mailbox are told.";
     "autodiscover.mode" Choice(&["proxy", "answer", "off"]), default("proxy"),
-        "proxy: the mailbox server's answer, with what must not be offered taken out and the public names put in. answer: our own, from the mailbox file. off: 404.";
+        "proxy: the mailbox server's answer, with what must not be offered taken out and the public names put in. answer: our own, from the mailbox file or the directory service. off: 404.";
     "autodiscover.mapi_http" Switch, default("true"),
         "The organisation's switch: offer MAPI over HTTP to clients that say they speak it. A mailbox' own switch in the mailbox file goes before.";
     "autodiscover.block_external" Switch, default("false"),

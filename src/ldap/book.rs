@@ -33,7 +33,7 @@ pub struct Book {
     attributes: Arc<[String]>,
     slots: Shelf<Slot>,
     objects: Mutex<Objects>,
-    flights: Mutex<HashMap<Mark, watch::Sender<Option<Answer>>>>,
+    flights: Mutex<HashMap<Course, watch::Sender<Option<Answer>>>>,
     /// What was found out in an earlier age is asked for anew.
     age: AtomicU64,
     /// Counts changes: an answer that was under way meanwhile may be older than they are.
@@ -41,6 +41,9 @@ pub struct Book {
     departed: Mutex<Departed>,
     departure: Notify,
 }
+
+/// What a question under way is about, and whether an older answer will do for those who wait for it.
+type Course = (Mark, bool);
 
 type Answer = Result<Option<Arc<Person>>, Trouble>;
 
@@ -147,19 +150,27 @@ impl Book {
 
     /// The same whatever is remembered, so that the time does not tell of whom it was: only `findings` count. That
     /// there is nobody is not remembered.
+    ///
+    /// `may_be_old`: while the directory does not answer, what was known before is told. Without it that is trouble
+    /// for every name alike, so that neither does the outage tell of whom something was known.
     pub fn look_anew(
         self: &Arc<Self>,
         asked: Asked<'_>,
+        may_be_old: bool,
         findings: &Findings,
         now: Instant,
     ) -> Look {
         let mark = asked.mark(&self.marker);
-        match findings.0.iter().find(|(known, _)| *known == mark) {
-            Some((_, found)) => Look::of(found.clone()),
-            None => self
-                .question(asked, mark, false, now)
-                .map_or(Look::Nobody, Look::Ask),
+        if let Some((_, found)) = findings.0.iter().find(|(known, _)| *known == mark) {
+            return Look::of(found.clone());
         }
+        let question = self.question(asked, mark, false, now);
+        question.map_or(Look::Nobody, |lookup| {
+            Look::Ask(Lookup {
+                may_be_old,
+                ..lookup
+            })
+        })
     }
 
     /// The question itself, whatever is remembered; `None` for what nobody can be called. That there is
@@ -181,6 +192,7 @@ impl Book {
             book: Arc::clone(self),
             mark,
             keeps_absence,
+            may_be_old: true,
             asked_at,
         })
     }
@@ -311,7 +323,7 @@ impl Book {
     ) -> Result<watch::Receiver<Option<Answer>>, Trouble> {
         let home = self.client.home()?;
         let mut flights = self.flights.lock();
-        if let Some(flight) = flights.get(&lookup.mark) {
+        if let Some(flight) = flights.get(&lookup.course()) {
             self.count(DirectoryLook::Joined);
             return Ok(flight.subscribe());
         }
@@ -319,7 +331,7 @@ impl Book {
             return Err(Trouble::Busy);
         }
         let (sender, receiver) = watch::channel(None);
-        flights.insert(lookup.mark, sender.clone());
+        flights.insert(lookup.course(), sender.clone());
         drop(flights);
         let flight = Flight {
             lookup: lookup.clone(),
@@ -339,7 +351,10 @@ impl Book {
                 let is_newest = changes == self.changes.load(Ordering::Acquire);
                 Ok(self.found(lookup, &entries, before, is_newest))
             }
-            Err(trouble) => self.stale(lookup, before).ok_or(trouble),
+            Err(trouble) => {
+                let before = before.filter(|_| lookup.may_be_old);
+                self.stale(lookup, before).ok_or(trouble)
+            }
         }
     }
 
@@ -457,10 +472,15 @@ pub struct Lookup {
     asked: Name,
     filter: String,
     keeps_absence: bool,
+    may_be_old: bool,
     asked_at: Instant,
 }
 
 impl Lookup {
+    fn course(&self) -> Course {
+        (self.mark, self.may_be_old)
+    }
+
     /// Asks, or waits for whoever asks the same. Ends by itself, and goes on for others when dropped.
     ///
     /// # Errors
@@ -569,7 +589,11 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.lookup.book.flights.lock().remove(&self.lookup.mark);
+        self.lookup
+            .book
+            .flights
+            .lock()
+            .remove(&self.lookup.course());
     }
 }
 
@@ -669,6 +693,8 @@ fn wanted(settings: &LdapSettings) -> Vec<String> {
         &a.recipient_type,
         &a.control,
         &a.password_changed,
+        &a.display_name,
+        &a.legacy_dn,
         &a.delegates,
     ];
     let mut wanted: Vec<String> = all.into_iter().flatten().cloned().collect();

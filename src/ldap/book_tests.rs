@@ -288,6 +288,24 @@ fn a_book_is_of_its_settings_and_its_way_to_log_on() {
 }
 
 #[tokio::test]
+async fn an_outage_does_not_tell_of_whom_something_was_known_where_that_is_nobodys_business() {
+    let (book, start) = (book(), Instant::now());
+    answered(&book, BY_NAME, &[alice()], start).unwrap();
+    let ask = async |name: &str, may_be_old: bool| {
+        let asked = Asked::User(name);
+        match book.look_anew(asked, may_be_old, &Findings::default(), start) {
+            Look::Ask(lookup) => lookup.run().await,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (known, unknown) = ("alice@contoso.test", "nobody@contoso.test");
+
+    assert_eq!(ask(known, false).await, ask(unknown, false).await);
+    assert_eq!(ask(unknown, true).await, Err(Trouble::Unreachable));
+    assert!(matches!(ask(known, true).await, Ok(Some(_))));
+}
+
+#[tokio::test]
 async fn who_asks_the_same_at_the_same_time_asks_once() {
     let book = book();
     let now = Instant::now();
@@ -311,7 +329,7 @@ fn whoever_is_asked_for_anew_is_asked_for_remembered_or_not() {
     let asked = Asked::User("alice@contoso.test");
     assert!(answered(&book, asked, &[alice()], now).is_some());
 
-    let anew = book.look_anew(asked, &Findings::default(), now);
+    let anew = book.look_anew(asked, true, &Findings::default(), now);
     assert!(matches!(anew, Look::Ask(_)));
 
     let person = match look(&book, asked, now) {
@@ -319,5 +337,8 @@ fn whoever_is_asked_for_anew_is_asked_for_remembered_or_not() {
         other => panic!("{other:?}"),
     };
     let told = Findings(vec![(asked.mark(&book.marker), Some(person))]);
-    assert!(matches!(book.look_anew(asked, &told, now), Look::Person(_)));
+    assert!(matches!(
+        book.look_anew(asked, true, &told, now),
+        Look::Person(_)
+    ));
 }

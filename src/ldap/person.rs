@@ -3,7 +3,7 @@
 use super::filter::{Asked, guid_of, swapped};
 use super::mark::{Mark, Marker, Of};
 use crate::config::settings::{Attributes, DatabaseForm, GuidForm, LdapSettings};
-use crate::ids::{DatabaseName, UserName};
+use crate::ids::{DatabaseName, UserName, disturbs};
 use ldap3::SearchEntry;
 
 /// Somebody in the directory service, as far as mail is concerned. A few hundred bytes.
@@ -15,6 +15,7 @@ pub struct Person {
     login: Box<str>,
     /// Every name somebody may have proven to be this person by, each with a line end.
     names: Box<str>,
+    told: Told,
     mailbox: Option<[u8; 16]>,
     archive: Option<[u8; 16]>,
     database: Option<DatabaseName>,
@@ -35,6 +36,35 @@ impl Person {
     /// The name to log on with.
     pub fn login(&self) -> &str {
         &self.login
+    }
+
+    /// The primary address, else the user principal name where it looks like one.
+    pub fn address(&self) -> Option<&str> {
+        self.told.line(0)
+    }
+
+    /// What somebody is called, to be read by people.
+    pub fn display_name(&self) -> Option<&str> {
+        self.told.line(1)
+    }
+
+    /// The distinguished name in the address book.
+    pub fn legacy_dn(&self) -> Option<&str> {
+        self.told.line(2)
+    }
+
+    /// This distinguished name of the address book is this person's, or was before a move: such ones are kept
+    /// among the addresses. `None` where none is known.
+    pub fn has_legacy_dn(&self, dn: &str) -> Option<bool> {
+        let mut known = self
+            .told
+            .0
+            .lines()
+            .skip(2)
+            .filter(|known| !known.is_empty())
+            .peekable();
+        known.peek()?;
+        Some(known.any(|known| known.eq_ignore_ascii_case(dn)))
     }
 
     /// The account is disabled: it may own a mailbox that others use, and not log on.
@@ -144,6 +174,11 @@ impl Reader {
             user: UserName::new(names.first(domain)),
             login: self.login(&names, &entry.dn).into(),
             names: names.all(domain).into(),
+            told: Told::of(
+                &names,
+                text(&attributes.display_name),
+                text(&attributes.legacy_dn),
+            ),
             mailbox: guid(first(&attributes.mailbox_guid), attributes.guid_form),
             archive: guid(first(&attributes.archive_guid), attributes.guid_form),
             database: database(&attributes.database),
@@ -207,6 +242,33 @@ impl Reader {
         }
         login
     }
+}
+
+/// What Autodiscover tells of somebody, a line each: the address, the display name, the distinguished name in the
+/// address book; then other such names. A line may be empty.
+#[derive(Debug, PartialEq, Eq)]
+struct Told(Box<str>);
+
+impl Told {
+    fn of(names: &Names<'_>, display_name: Option<&str>, legacy_dn: Option<&str>) -> Self {
+        let upn = names.upn.filter(|upn| upn.contains('@'));
+        let first = [names.address().or(upn), display_name, legacy_dn];
+        let first = first.map(|line| line.filter(|line| is_line(line)).unwrap_or_default());
+        let others = names
+            .legacy_dns()
+            .filter(|dn| is_line(dn))
+            .take(OTHER_DNS_MAX);
+        let lines: Vec<&str> = first.into_iter().chain(others).collect();
+        Self(lines.join("\n").into())
+    }
+
+    fn line(&self, number: usize) -> Option<&str> {
+        self.0.lines().nth(number).filter(|line| !line.is_empty())
+    }
+}
+
+fn is_line(text: &str) -> bool {
+    text.len() <= LINE_BYTES_MAX && !text.contains(disturbs)
 }
 
 /// Several entries answer to one name.
@@ -285,6 +347,14 @@ impl<'e> Names<'e> {
                 Some((kind, address)) => kind.eq_ignore_ascii_case("smtp").then_some(address),
                 None => Some(*proxy),
             })
+    }
+
+    /// Distinguished names of the address book by which somebody was known before.
+    fn legacy_dns(&self) -> impl Iterator<Item = &'e str> {
+        self.proxies.iter().filter_map(|proxy| {
+            let (kind, dn) = proxy.split_once(':')?;
+            kind.eq_ignore_ascii_case("x500").then_some(dn)
+        })
     }
 
     /// The primary address. `[MS-ADA3] 2.130`: `SMTP:` in capitals.
@@ -421,6 +491,11 @@ pub(super) fn name_in(dn: &str) -> Option<String> {
     (!name.is_empty() && !name.contains(char::is_control)).then_some(name)
 }
 
+/// A line of text that is told is not longer.
+const LINE_BYTES_MAX: usize = 512;
+/// Every move between organisations leaves one.
+const OTHER_DNS_MAX: usize = 32;
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -461,6 +536,8 @@ pub(crate) mod tests {
                 control: name("userAccountControl"),
                 disabled_bit: 2,
                 password_changed: name("pwdLastSet"),
+                display_name: name("displayName"),
+                legacy_dn: name("legacyExchangeDN"),
                 delegates: name("msExchDelegateListLink"),
                 changed: name("uSNChanged"),
             },
@@ -535,6 +612,32 @@ pub(crate) mod tests {
                 r"contoso\alice",
             ]
         );
+    }
+
+    #[test]
+    fn an_entry_says_what_autodiscover_tells_of_it() {
+        let dn = "/o=Contoso/ou=X/cn=Recipients/cn=alice";
+        let known = [("displayName", "Anna & Otto"), ("legacyExchangeDN", dn)];
+        let alice = person(&entry(&[ALICE, &known].concat()));
+        let told = |person: &Person| {
+            let told = [person.address(), person.display_name(), person.legacy_dn()];
+            told.map(|line| line.unwrap_or("-").to_owned())
+        };
+
+        assert_eq!(told(&alice), ["a.test@contoso.test", "Anna & Otto", dn]);
+        assert_eq!(alice.has_legacy_dn(&dn.to_uppercase()), Some(true));
+        // The name before a move is an address now.
+        assert_eq!(alice.has_legacy_dn("/o=contoso/cn=alice"), Some(true));
+        assert_eq!(alice.has_legacy_dn("/o=Contoso/cn=bob"), Some(false));
+        let plain = person(&entry(&[("userPrincipalName", "Bob@contoso.test")]));
+        assert_eq!(told(&plain), ["Bob@contoso.test", "-", "-"]);
+        assert_eq!(plain.has_legacy_dn(dn), None);
+        let nameless = person(&entry(&[
+            ("sAMAccountName", "bob"),
+            ("displayName", "a\nb"),
+        ]));
+        assert_eq!(told(&nameless), ["-", "-", "-"]);
+        assert_ne!(alice, person(&entry(ALICE)), "a change is seen");
     }
 
     #[test]
@@ -706,11 +809,14 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn any_values_do_not_panic(values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..12)) {
-            let names = ALICE.iter().map(|(name, _)| (*name).to_owned());
+            let names = ["displayName", "legacyExchangeDN"].into_iter();
+            let names = names.chain(ALICE.iter().map(|(name, _)| *name)).map(str::to_owned);
             let mut odd = entry(&[]);
             odd.bin_attrs = names.zip(values.into_iter().map(|value| vec![value])).collect();
             let person = person(&odd);
             prop_assert!(person.names().all(|name| !name.contains(char::is_control)));
+            let told = [person.address(), person.display_name(), person.legacy_dn()];
+            prop_assert!(told.into_iter().flatten().all(|line| !line.contains(char::is_control)));
         }
 
         #[test]

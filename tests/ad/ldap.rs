@@ -40,7 +40,7 @@ pub(crate) async fn start(_lab: &Lab, access: &str, ldap: &str) -> Directory {
     start_planned(plan(access, ldap)).await
 }
 
-async fn start_planned(plan: Plan) -> Directory {
+pub(crate) async fn start_planned(plan: Plan) -> Directory {
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_mapigate"));
     match Site::start(program, folder.path(), plan).await {
@@ -134,10 +134,21 @@ impl Directory {
 
     /// The page of a path by curl: its status and its words.
     async fn page(&self, credentials: &str, path: &str) -> (u16, String) {
+        self.page_with(credentials, path, &[]).await
+    }
+
+    /// The same with more words to curl.
+    pub(crate) async fn page_with(
+        &self,
+        credentials: &str,
+        path: &str,
+        words: &[&str],
+    ) -> (u16, String) {
         let address = self.site.gate().unwrap().address();
         let output = Command::new("curl")
             .args(["-sS", "-w", "\n%{http_code}", "--cacert", "ca.pem"])
             .args(["--max-time", "30", "--basic", "-u", credentials])
+            .args(words)
             .args([
                 "--resolve",
                 &format!("{HOST}:{}:{}", address.port(), address.ip()),
@@ -151,6 +162,11 @@ impl Directory {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let (words, status) = text.rsplit_once('\n').unwrap();
         (status.parse().unwrap(), words.to_owned())
+    }
+
+    /// Requests that mailbox servers have had.
+    pub(crate) fn asked_of_servers(&self) -> usize {
+        self.site.servers().map(|server| server.heads().len()).sum()
     }
 
     pub(crate) async fn status(&self, credentials: &str, mailbox: Option<&str>) -> u16 {
@@ -246,7 +262,7 @@ impl<'a> Mailbox<'a> {
         format!("{}@{DOMAIN}", self.user.name)
     }
 
-    fn dn(&self) -> String {
+    pub(crate) fn dn(&self) -> String {
         format!("CN={},CN=Users,DC=contoso,DC=test", self.user.name)
     }
 

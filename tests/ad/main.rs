@@ -19,6 +19,7 @@ mod controller;
 mod curl;
 mod evidence;
 mod directories;
+mod discover;
 mod handoff;
 mod lab;
 mod ldap;

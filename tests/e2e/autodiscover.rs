@@ -1,6 +1,7 @@
 //! Where clients are told their mailbox is.
 
 mod refused;
+mod service;
 
 use crate::rig::in_time;
 use crate::support::{Ask, TestSite, answer, brisk, eventually, nobody_was_reached, start};

@@ -31,6 +31,7 @@ mod guard;
 mod handoff;
 mod handshakes;
 mod journey;
+mod ldap;
 mod probe;
 mod log_parser;
 mod replay;

@@ -22,18 +22,15 @@ pub(super) fn autodiscover(top: &Section<'_>, names: &[PublicName]) -> Autodisco
     let url = |leaf: &str| section.read(leaf, |_, text| values::https_url(text));
     let answers = |name: &&PublicName| name.autodiscover == AutodiscoverMode::Answer;
     if let Some(name) = names.iter().find(answers)
-        && !top.section("directory").has("file")
+        && !["file", "ldap"]
+            .iter()
+            .any(|key| top.section("directory").has(key))
     {
         let what = format!(
-            "Autodiscover of {} is answered from the mailbox file, and there is none",
+            "Autodiscover of {} is answered from the mailbox file or the directory service, and there is neither",
             quoted(&name.host)
         );
-        let cure = match top.section("directory").has("ldap") {
-            true => {
-                "write `mode: proxy`: the server of the mailbox answers, and `directory.ldap` says which that is"
-            }
-            false => "name it in `directory: { file: mailboxes.yaml }`, or write `mode: proxy`",
-        };
+        let cure = "name one in `directory: { file: mailboxes.yaml }` or `directory: { ldap: … }`, or write `mode: proxy`";
         let place = match section.has("mode") {
             true => section.place("mode"),
             false => top.place("names"),

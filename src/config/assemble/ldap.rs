@@ -171,6 +171,8 @@ fn attributes(section: &Section<'_>) -> Attributes {
         control: name("control"),
         disabled_bit: section.number("disabled_bit"),
         password_changed: name("password_changed"),
+        display_name: name("display_name"),
+        legacy_dn: name("legacy_dn"),
         delegates: name("delegates"),
         changed: name("changed"),
     };

@@ -104,6 +104,10 @@ pub struct Attributes {
     pub disabled_bit: u64,
     /// Changes with the password.
     pub password_changed: Option<String>,
+    /// What somebody is called, to be read by people.
+    pub display_name: Option<String>,
+    /// The distinguished name in the address book.
+    pub legacy_dn: Option<String>,
     /// DNs of those who may open the mailbox too.
     pub delegates: Option<String>,
     /// Grows with every change of an entry, on each server by itself.

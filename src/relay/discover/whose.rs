@@ -6,7 +6,7 @@ use crate::autodiscover::soap::{self, SoapRequest, UserAnswer};
 use crate::autodiscover::{Client, Dialect, Offer, Urls, Wrong};
 use crate::capability::{self, Capable, From as Place, Rules};
 use crate::config::settings::{AutodiscoverMode, PublicName, Scheme};
-use crate::directory::{Profile, Whose};
+use crate::directory::{Directory, Profile, Whose};
 use crate::ids::{DatabaseName, ServerName, UserName};
 use crate::ldap::{Asked, Book, Findings, Look, Lookup, Lookups, Person};
 use crate::mapi::Flavour;
@@ -55,8 +55,18 @@ pub(super) struct Errand {
 struct Found<'a> {
     /// Its `MailboxId`, where that is known.
     mailbox: Option<Cow<'a, str>>,
-    profile: Option<Profile<'a>>,
+    source: Source<'a>,
     database: Cow<'a, DatabaseName>,
+}
+
+/// Who says more of a mailbox than where it lives.
+enum Source<'a> {
+    /// The mailbox file.
+    File(Option<Profile<'a>>),
+    /// The directory service.
+    Service(Arc<Person>),
+    /// Nobody but its server.
+    Server,
 }
 
 /// What an address leads to.
@@ -201,7 +211,7 @@ impl<'a> Scene<'a> {
         };
         match is_allowed {
             true => Led::Here(Found {
-                profile: directory.profile(&home),
+                source: Source::File(directory.profile(&home)),
                 database: Cow::Borrowed(home.database()),
                 mailbox: Some(Cow::Borrowed(home.id_text())),
             }),
@@ -219,15 +229,20 @@ impl<'a> Scene<'a> {
             Look::Person(asker) => Some(asker),
             Look::Nobody => None,
         };
+        // Everybody may know who there is: then what is known from before may be told while nobody knows better.
+        let tells_all = !settings.own_only && directory.admits_strangers();
         let is_asker = |asker: &Arc<Person>| asker.is_called(address);
         let is_own = address == self.user.as_str() || asker.as_ref().is_some_and(is_asker);
         let owner = match is_own {
             true => asker.clone(),
-            false => match book.look_anew(Asked::User(address), self.findings, self.now) {
-                Look::Ask(lookup) => return Led::Ask(lookup),
-                Look::Person(owner) => Some(owner),
-                Look::Nobody => None,
-            },
+            false => {
+                let asked = Asked::User(address);
+                match book.look_anew(asked, tells_all, self.findings, self.now) {
+                    Look::Ask(lookup) => return Led::Ask(lookup),
+                    Look::Person(owner) => Some(owner),
+                    Look::Nobody => None,
+                }
+            }
         };
         let Some(owner) = owner else {
             return self.lead_by_domain(address, is_own);
@@ -235,13 +250,13 @@ impl<'a> Scene<'a> {
         let is_named = asker
             .as_ref()
             .is_some_and(|asker| asker.is(&owner) || owner.has_delegate(asker));
-        if !is_named && (settings.own_only || !directory.admits_strangers()) {
+        if !is_named && !tells_all {
             return Led::Nowhere;
         }
         match directory.own(&owner, &UserName::new(address)) {
             Whose::Mailbox(mailbox, database) => Led::Here(Found {
                 mailbox: Some(Cow::Owned(mailbox.to_string())),
-                profile: None,
+                source: Source::Service(owner),
                 database: Cow::Owned(database),
             }),
             // No recipient of ours.
@@ -257,7 +272,7 @@ impl<'a> Scene<'a> {
         match directory.default_database(address).filter(|_| may_ask) {
             Some(database) => Led::Here(Found {
                 mailbox: None,
-                profile: None,
+                source: Source::Server,
                 database: Cow::Borrowed(database),
             }),
             None => Led::Nowhere,
@@ -269,7 +284,8 @@ impl<'a> Scene<'a> {
     where
         'a: 'f,
     {
-        let (mailbox, profile) = (found.mailbox.as_deref()?, found.profile.as_ref()?);
+        let profile = found.profile(&self.world.directory)?;
+        let mailbox = found.mailbox.as_deref()?;
         let address = profile.address?;
         let settings = &self.world.settings.autodiscover;
         let server = self.server(&found.database);
@@ -303,7 +319,8 @@ impl<'a> Scene<'a> {
     /// By the server that holds the active copy at this moment.
     fn offer(&self, found: &Found<'_>, client: Client) -> Offer {
         let settings = &self.world.settings.autodiscover;
-        let mailbox = found.profile.and_then(|profile| profile.mapi_http);
+        let profile = found.profile(&self.world.directory);
+        let mailbox = profile.and_then(|profile| profile.mapi_http);
         let rules = Rules::of(settings, mailbox);
         let capable = match self.server(&found.database) {
             Some(server) => server.capable,
@@ -334,10 +351,24 @@ fn look(first: Lookup) -> Verdict {
 const DISABLED: &str = "disabled in the directory";
 
 impl Found<'_> {
+    fn profile(&self, directory: &Directory) -> Option<Profile<'_>> {
+        match &self.source {
+            Source::File(profile) => *profile,
+            Source::Service(person) => Some(directory.profile_of(person)),
+            Source::Server => None,
+        }
+    }
+
     fn is_called(&self, dn: &str) -> bool {
-        let own = self.profile.and_then(|profile| profile.legacy_dn);
-        // Where the file has no such name, the server knows it, and it is the user's own mailbox anyway.
-        own.is_none_or(|own| own.eq_ignore_ascii_case(dn))
+        let is_it = match &self.source {
+            Source::File(profile) => profile
+                .and_then(|profile| profile.legacy_dn)
+                .map(|own| own.eq_ignore_ascii_case(dn)),
+            Source::Service(person) => person.has_legacy_dn(dn),
+            Source::Server => None,
+        };
+        // Where nobody has such a name, the server knows it, and it is the user's own mailbox anyway.
+        is_it.unwrap_or(true)
     }
 }
 
