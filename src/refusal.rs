@@ -133,6 +133,12 @@ pub enum Refusal {
     /// The virtual connection is another user's, or another mailbox'; told in the same words as one that is gone.
     #[error("virtual connection belongs to another user or mailbox")]
     ForeignChannel,
+    /// The mailbox is for clients that ask under another of our names.
+    #[error("its server is for clients of another name: {url}")]
+    OtherName {
+        /// Where it is to ask.
+        url: Box<str>,
+    },
     /// No copy of the database is eligible.
     #[error("no eligible copy of database {database}: {why}")]
     NoEligibleCopy {
@@ -233,6 +239,7 @@ impl Refusal {
         "bad_channel",
         "channel_gone",
         "foreign_channel",
+        "other_name",
         "no_eligible_copy",
         "not_capable",
         "server_unreachable",
@@ -273,6 +280,7 @@ impl Refusal {
             Self::BadChannel(_) => "bad_channel",
             Self::ChannelGone(_) => "channel_gone",
             Self::ForeignChannel => "foreign_channel",
+            Self::OtherName { .. } => "other_name",
             Self::NoEligibleCopy { .. } => "no_eligible_copy",
             Self::NotCapable { .. } => "not_capable",
             Self::ServerUnreachable { .. } => "server_unreachable",
@@ -302,6 +310,8 @@ impl Refusal {
             // The directory's answer is not the client's business before the server's is: same words
             // for a mailbox that does not exist and one that is elsewhere.
             Self::UnknownMailbox => 404,
+            // [MS-ASHTTP] 3.2.5.1
+            Self::OtherName { .. } => 451,
             Self::SessionGone(_) | Self::ForeignSession | Self::NotCapable { .. } => 200,
             Self::ServerFailed { .. } | Self::ServerNonsense { .. } => 502,
             Self::ServerSilent { .. } => 504,
@@ -431,6 +441,7 @@ impl Refusal {
             }
             Self::Unjudged(_) => "Your password cannot be checked at the moment.",
             Self::DirectoryUnavailable(_) => "The directory is not available at the moment.",
+            Self::OtherName { .. } => "This mailbox is reached at another address.",
             Self::NoEligibleCopy { .. } => "The mailbox is not available at the moment.",
             Self::NotCapable { .. } => "MAPI over HTTP is disabled for this mailbox.",
             Self::ServerUnreachable { .. } => "The mailbox is not available at the moment.",

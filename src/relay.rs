@@ -29,7 +29,7 @@ mod refuse;
 mod respond;
 mod slow;
 pub mod target;
-mod vdir;
+pub(crate) mod vdir;
 mod urls;
 
 pub use connection::{Stream, serve};

@@ -2,9 +2,11 @@
 //!
 //! Which of them a site serves, and to whom, is configured; nothing here is open by itself.
 
+mod home;
 mod path;
 mod query;
 
+pub use home::other_name;
 pub use path::{VdirPath, read};
 pub use query::clean_query;
 

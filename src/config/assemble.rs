@@ -49,7 +49,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
     };
     edge::judge_addresses(top, &admin);
     people::judge_certificates(top, &listeners);
-    let servers = site::servers(top);
+    let servers = site::servers(top, &names);
     let own_file = databases.map(|source| Section::top(top.desk, source));
     let holder = own_file.as_ref().unwrap_or(top);
     let (databases, database_names_known) = site::databases(holder, &servers);

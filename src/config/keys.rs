@@ -288,6 +288,8 @@ pub const KEYS: &[Key] = keys! {
         "Its build of Exchange. Before 15.0.847 (2013 SP1) it does not speak MAPI over HTTP, before 15.0 (2013) its clients inside use RPC; Autodiscover offers what the server of the active copy speaks.";
     "servers.*.capability" List(&Choice(&["mapi_http", "outlook_anywhere"])), default("[mapi_http, outlook_anywhere]"),
         "What the server speaks; where this is not written, its `version` decides about mapi_http. Without mapi_http it gets no MAPI over HTTP requests, and Autodiscover does not offer it for mailboxes that are active there.";
+    "servers.*.url_name" Host, optional("mail.eu.contoso.com", "clients reach it by any name"),
+        "The one of `names` by which clients are to reach the mailboxes that are active there, where a site has several. Autodiscover tells its URLs, and a device that comes with ActiveSync to another name is sent there (451).";
     "servers.*.authenticates" Choice(&["requests", "connections"]), optional("connections", "connections for exchange, requests for gromox"),
         "What a login proves there: one request, or the whole connection. A connection that has carried one user never carries another where it says connections.";
     "servers.*.health_weight" Count(0, 100), default("1"),

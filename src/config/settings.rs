@@ -358,6 +358,8 @@ pub struct Server {
     pub version: Option<Build>,
     /// What it speaks (`capability`, else by its version).
     pub capable: Capable,
+    /// The one of our names by which clients are to reach it, lower case; `None`: any.
+    pub url_name: Option<String>,
     /// What an `Authorization` header proves there: the request, or the whole connection.
     pub authenticates: Authenticates,
     /// How much it counts when the panic threshold is reckoned; 0 to 100.

@@ -15,7 +15,7 @@ names:
   - { host: old.contoso.test, autodiscover: off }
 servers:
   MBX1: { address: '127.0.0.1:1', tls: off }
-  MBX2: { address: '127.0.0.1:2', tls: off, version: 14.3.123.4 }
+  MBX2: { address: '127.0.0.1:2', tls: off, version: 14.3.123.4, url_name: old.contoso.test }
 databases:
   DB1: { copies: [MBX1, MBX2] }
   DB2: { copies: [MBX1, MBX2], active: MBX2 }
@@ -212,6 +212,19 @@ fn every_condition_of_the_offer_is_told() {
         );
     }
     assert!(fact(&about("carol"), "access").starts_with("its owner and those who are listed"));
+}
+
+#[test]
+fn a_server_with_a_name_of_its_own_is_told_by_that() {
+    let here = about("alice");
+    assert!(here.of("other name").is_none(), "{}", here.text());
+
+    let there = about("bob");
+    let other = fact(&there, "other name");
+    let words = "old.contoso.test: Autodiscover tells its URLs, and devices that come to mail.contoso.test are sent there";
+    assert!(other.starts_with(words), "{other}");
+    assert!(other.ends_with("| servers.MBX2.url_name"), "{other}");
+    assert!(fact(&there, "urls").starts_with("https://old.contoso.test/mapi "));
 }
 
 #[test]

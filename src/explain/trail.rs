@@ -82,7 +82,11 @@ impl<'a> Trail<'a> {
         let found = self.mailbox(id, findings)?;
         let server = self.server(&found.database)?;
         let routed = self.route(&found.database, endpoint);
-        self.autodiscover(name, &found, server);
+        let told = self.other_name(name, server);
+        self.mode(name);
+        if name.autodiscover != AutodiscoverMode::Off {
+            self.offer(told, &found, server);
+        }
         self.fact(
             "hand-off",
             self.world.settings.backend_identity.in_words(),
@@ -472,6 +476,23 @@ impl<'a> Trail<'a> {
         Ok(server)
     }
 
+    /// The name that clients of the server are told, which may be another than they came to.
+    fn other_name(&mut self, name: &'a PublicName, server: &Server) -> &'a PublicName {
+        let mut names = self.world.settings.names.iter();
+        let own = server.url_name.as_ref();
+        let own = own.and_then(|own| names.find(|known| known.host == *own));
+        let Some(other) = own.filter(|own| own.host != name.host) else {
+            return name;
+        };
+        let words = format!(
+            "{}: Autodiscover tells its URLs, and devices that come to {} are sent there with HTTP 451",
+            other.host, name.host
+        );
+        let why = format!("servers.{}.url_name", server.name);
+        self.fact("other name", words, Some(why));
+        other
+    }
+
     /// A session that begins now.
     fn route(&mut self, database: &DatabaseName, endpoint: Option<Endpoint>) -> Result<(), End> {
         let world = self.world;
@@ -516,11 +537,8 @@ impl<'a> Trail<'a> {
         self.fact("autodiscover", words, Some(format!("its mode is {why}")));
     }
 
-    fn autodiscover(&mut self, name: &PublicName, found: &Found, server: &Server) {
-        self.mode(name);
-        if name.autodiscover == AutodiscoverMode::Off {
-            return;
-        }
+    /// `name`: the one whose URLs are told.
+    fn offer(&mut self, name: &PublicName, found: &Found, server: &Server) {
         let settings = &self.world.settings.autodiscover;
         if let Subject::Person(person) = &self.question.subject
             && let Some((_, domain)) = person.rsplit_once('@')

@@ -43,11 +43,14 @@ pub struct Plan {
     pub back_tls: bool,
     /// The servers demand mapigate's certificate, with [`Self::back_tls`].
     pub back_certificate: bool,
+    /// Names on the certificate of mapigate beside [`HOST`].
+    pub more_names: Vec<String>,
     /// Users, `user1` and up, each with a mailbox.
     pub users: usize,
     /// Sections of the configuration in place of ours, by name: their YAML, indented by two.
     pub sections: BTreeMap<&'static str, String>,
-    /// Keys of each server beside its address, as in a flow mapping: `requests_max: 3`.
+    /// Keys of each server beside its address, as in a flow mapping: `requests_max: 3`. `{server}` stands for its
+    /// name in lower case.
     pub server_keys: String,
     /// Environment of mapigate.
     pub environment: Vec<(String, String)>,
@@ -70,6 +73,7 @@ impl Plan {
             servers: servers.collect(),
             back_tls: false,
             back_certificate: false,
+            more_names: Vec::new(),
             users: 20,
             sections: BTreeMap::new(),
             server_keys: String::new(),

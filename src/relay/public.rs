@@ -1,9 +1,10 @@
 //! What clients may know the site by, and what they may not.
 
-use crate::autodiscover::host_of;
+use crate::autodiscover::{authority_of, host_of};
 use crate::capability::From as Place;
 use crate::config::Settings;
 use crate::config::settings::PublicName;
+use crate::vdir::Vdir;
 use std::net::IpAddr;
 
 /// Which of the site's sides a client is on.
@@ -36,4 +37,14 @@ pub(super) fn base_url(name: &PublicName, from: Place) -> &str {
         }
         _ => &name.internal_url,
     }
+}
+
+/// Where ActiveSync is under a name. Its MAPI URLs may tell a port, which is that of all.
+pub(super) fn activesync_url(name: &PublicName, from: Place) -> String {
+    let base = base_url(name, from);
+    let authority = match host_of(base).eq_ignore_ascii_case(&name.host) {
+        true => authority_of(base),
+        false => &name.host,
+    };
+    format!("https://{authority}{}", Vdir::ActiveSync.path())
 }

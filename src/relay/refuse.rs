@@ -75,6 +75,7 @@ pub(crate) fn refusal(
     match refusal {
         Refusal::MethodNotAllowed => line(out, b"Allow", allowed.as_bytes()),
         Refusal::VerbNotAllowed => line(out, b"Allow", b"RPC_IN_DATA, RPC_OUT_DATA"),
+        Refusal::OtherName { url } => line(out, b"X-MS-Location", url.as_bytes()),
         _ => {}
     }
     end(&body, manner, out);
@@ -166,10 +167,14 @@ pub(super) fn end(body: &[u8], manner: Manner, out: &mut Vec<u8>) {
 }
 
 pub(super) fn status_line(status: u16, out: &mut Vec<u8>) {
-    let reason = http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason())
-        .unwrap_or("Unknown");
+    let reason = match status {
+        // To devices it means that, and to nobody else it is said. [MS-ASHTTP] 3.1.5.2.2
+        451 => "Redirect",
+        _ => http::StatusCode::from_u16(status)
+            .ok()
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or("Unknown"),
+    };
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');

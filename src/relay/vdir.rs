@@ -10,6 +10,7 @@ mod guards;
 mod guest;
 mod health;
 mod passage;
+pub(crate) mod rules;
 mod tunnel;
 
 pub(super) use carry::Carried;
@@ -27,7 +28,6 @@ use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
 use crate::auth::{Asker, Scheme};
 use crate::backend::BackServer;
-use crate::capability::From as Side;
 use crate::config::settings::{PublicName, VdirLogon, VdirSettings};
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::metrics::Counted;
@@ -98,7 +98,8 @@ pub(super) fn admit(
 ) -> Result<Admitted, Refusal> {
     let verb = head.method.verb().ok_or(Refusal::MethodNotAllowed)?;
     note(head, (vdir, verb), bill);
-    let settings = open_to(vdir, world, &caller)?;
+    let side = place(caller.source, &world.settings);
+    let settings = rules::open_to(vdir, &world.settings, side)?;
     if !settings.verbs.contains(&verb) {
         return Err(Refusal::MethodNotAllowed);
     }
@@ -119,7 +120,7 @@ pub(super) fn admit(
         now: (now, bill.time),
     };
     enter(Phase::Auth);
-    let offered = offered(settings, public, world);
+    let offered = rules::offered(settings, public, &world.settings);
     let asker = Asker {
         authorization: head.authorization,
         offered: &offered,
@@ -150,6 +151,7 @@ pub(super) fn admit(
         reason: anchored.reason,
     });
     let backend = scene.backend(server, &anchored.database)?;
+    rules::stays(vdir, public, backend.settings(), &world.settings, side)?;
     let authenticates = backend.settings().authenticates;
     let handoff = &world.handoff;
     let lane = handoff.lane(authenticates, &identity, head.authorization);
@@ -268,39 +270,6 @@ impl<'a> Scene<'a, '_, '_> {
     }
 }
 
-/// What is configured of a directory, for a client to whom it is open.
-fn open_to<'a>(
-    vdir: Vdir,
-    world: &'a Snapshot,
-    caller: &Caller<'_>,
-) -> Result<&'a VdirSettings, Refusal> {
-    let settings = world.settings.vdirs.get(vdir).ok_or(Refusal::UnknownPath)?;
-    let is_outside = place(caller.source, &world.settings) != Side::Inside;
-    match settings.inside_only && is_outside && stands(Guard::Inside) {
-        true => Err(Refusal::InsideOnly(vdir.path())),
-        false => Ok(settings),
-    }
-}
-
-/// Schemes a directory accepts, challenges in this order. What is left to servers is not among them: below
-/// a directory the server of a request is found by its user.
-pub(super) fn offered<'a>(
-    settings: &'a VdirSettings,
-    name: &'a PublicName,
-    world: &Snapshot,
-) -> Cow<'a, [Scheme]> {
-    let schemes = match &settings.logon {
-        VdirLogon::AsName => &name.authentication,
-        VdirLogon::Schemes(schemes) => schemes,
-        VdirLogon::Server => return Cow::Borrowed(&[]),
-    };
-    let Some(left) = &world.settings.auth.passthrough else {
-        return Cow::Borrowed(schemes);
-    };
-    let judged = schemes.iter().copied();
-    Cow::Owned(judged.filter(|it| !left.schemes.contains(it)).collect())
-}
-
 /// The schemes below a directory, in the order of their challenges.
 pub(super) fn schemes<'w>(
     world: &'w Snapshot,
@@ -308,7 +277,7 @@ pub(super) fn schemes<'w>(
     name: &'w PublicName,
 ) -> Cow<'w, [Scheme]> {
     match world.settings.vdirs.get(vdir) {
-        Some(settings) => offered(settings, name, world),
+        Some(settings) => rules::offered(settings, name, &world.settings),
         None => Cow::Borrowed(&[]),
     }
 }

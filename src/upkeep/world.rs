@@ -40,6 +40,7 @@ pub(crate) fn server(name: &str, address: SocketAddr) -> Arc<Server> {
         tls: None,
         flavour: Flavour::Exchange,
         version: None,
+        url_name: None,
         capable: Capable::of(Flavour::Exchange, None, None),
         authenticates: Authenticates::Requests,
         health_weight: 100,

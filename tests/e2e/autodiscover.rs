@@ -227,6 +227,34 @@ async fn switches_of_organisation_and_mailbox_decide_and_the_outside_can_be_shut
     assert!(!xml.contains("ExternalUrl"), "{xml}");
 }
 
+#[tokio::test]
+async fn urls_are_those_of_the_name_of_the_server_of_the_active_copy() {
+    for mode in ["proxy", "answer"] {
+        let names = "[{ host: mail.contoso.test }, { host: mail.mbx1.contoso.test }, { host: mail.mbx2.contoso.test }]";
+        let mut plan = brisk(Flavour::Exchange)
+            .section("autodiscover", &format!("{{ mode: {mode} }}"))
+            .section("names", names);
+        plan.more_names = ["mail.mbx1.contoso.test", "mail.mbx2.contoso.test"]
+            .map(str::to_owned)
+            .into();
+        plan.server_keys = "url_name: mail.{server}.contoso.test".to_owned();
+        let mut site = start(plan).await;
+        let url =
+            |server: &str| format!("<InternalUrl>https://mail.{server}.contoso.test/mapi/emsmdb/");
+
+        let before = told(&site, CAPABLE).await;
+        assert!(before.contains(&url("mbx1")), "{mode}: {before}");
+
+        site.move_database("MBX2").await.unwrap();
+
+        let after = told(&site, CAPABLE).await;
+        assert!(
+            after.contains(&url("mbx2")) && !after.contains("mbx1"),
+            "{mode}: {after}"
+        );
+    }
+}
+
 fn soap_for(users: &[String]) -> String {
     let users: String = users
         .iter()

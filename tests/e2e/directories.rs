@@ -462,6 +462,75 @@ async fn activesync_that_names_another_server_names_us() {
 }
 
 #[tokio::test]
+async fn a_device_is_sent_to_the_name_of_its_mailbox_server_and_served_there() {
+    let (us, eu) = ("mail.mbx1.contoso.test", "mail.mbx2.contoso.test");
+    let mut plan = two_homes(EXCHANGE).section(
+        "names",
+        &format!("[{{ host: {HOST} }}, {{ host: {us} }}, {{ host: {eu}, internal_url: 'https://{eu}:8443/mapi' }}]"),
+    );
+    plan.more_names = vec![us.to_owned(), eu.to_owned()];
+    plan.server_keys = "url_name: mail.{server}.contoso.test".to_owned();
+    let mut site = start_planned(plan).await;
+    let device = "/Microsoft-Server-ActiveSync?Cmd=Sync";
+    let ask = async |site: &TestSite, number: usize, name: &str, path: &str, args: &[&str]| {
+        let host = format!("Host: {name}");
+        curl(site, number, path, &[&["-H", &host], args].concat()).await
+    };
+    let location = |told: &Told| told.header("x-ms-location").map(str::to_owned);
+
+    for (number, asked, server, at) in [
+        (
+            1,
+            HOST,
+            "",
+            "https://mail.mbx1.contoso.test/Microsoft-Server-ActiveSync",
+        ),
+        (
+            1,
+            eu,
+            "",
+            "https://mail.mbx1.contoso.test/Microsoft-Server-ActiveSync",
+        ),
+        (1, us, "MBX1", ""),
+        (
+            3,
+            us,
+            "",
+            "https://mail.mbx2.contoso.test:8443/Microsoft-Server-ActiveSync",
+        ),
+        (3, eu, "MBX2", ""),
+    ] {
+        for args in [&["--data", "x"][..], &["-X", "OPTIONS"]] {
+            let told = ask(&site, number, asked, device, args).await;
+            let expected = match at {
+                "" => (200, None),
+                at => (451, Some(at.to_owned())),
+            };
+            assert_eq!((told.status, location(&told)), expected, "{number} {asked}");
+            if args.contains(&"--data") {
+                assert_eq!(told.word("server"), server);
+            }
+        }
+    }
+    // Nobody else understands that.
+    for path in ["/ews/exchange.asmx", "/owa/"] {
+        let told = ask(&site, 1, eu, path, &[]).await;
+        assert_eq!((told.status, told.word("server")), (200, "MBX1"), "{path}");
+    }
+    // Who does not say who he is learns nothing of where anybody is.
+    let host = format!("Host: {eu}");
+    let stranger = curl_as_stranger(&site, device, &["--data", "x", "-H", &host]).await;
+    assert_eq!((stranger.status, location(&stranger)), (401, None));
+
+    // A server that is down is no reason to go elsewhere.
+    site.kill_server("MBX1").await.unwrap();
+    eventually("the server counts as down", || async {
+        ask(&site, 1, eu, device, &["--data", "x"]).await.status == 503
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_explicit_logon_chooses_the_server_and_not_the_user() {
     let site = start_two_homes(EXCHANGE).await;
 

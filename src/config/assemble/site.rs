@@ -5,7 +5,7 @@ use crate::config::certificates;
 use crate::config::problem::{Complaint, nearest, quoted};
 use crate::config::section::Section;
 use crate::config::settings::{
-    Access, Authenticates, Database, DirectorySettings, Server, ServerTls,
+    Access, Authenticates, Database, DirectorySettings, PublicName, Server, ServerTls,
 };
 use crate::config::values;
 use crate::ids::{DatabaseName, ServerName};
@@ -17,7 +17,7 @@ pub(super) type Servers = BTreeMap<ServerName, Arc<Server>>;
 type Databases = BTreeMap<DatabaseName, Database>;
 
 /// All servers. One that is written wrong is kept, so that its name is not reported as unknown too.
-pub(super) fn servers(top: &Section<'_>) -> Servers {
+pub(super) fn servers(top: &Section<'_>, names: &[PublicName]) -> Servers {
     let mut servers = Servers::new();
     let mut addresses: BTreeMap<(String, u16), String> = BTreeMap::new();
     let named = top.named("servers");
@@ -27,7 +27,7 @@ pub(super) fn servers(top: &Section<'_>) -> Servers {
         top.desk.error(&top.place("servers"), complaint);
     }
     for ((name, _), section) in named {
-        let server = server(&name, &section);
+        let server = server(&name, &section, names);
         let address = (server.host.clone(), server.port);
         if server.port != 0
             && let Some(other) = addresses.insert(address, name)
@@ -42,7 +42,7 @@ pub(super) fn servers(top: &Section<'_>) -> Servers {
     servers
 }
 
-fn server(name: &str, section: &Section<'_>) -> Server {
+fn server(name: &str, section: &Section<'_>, names: &[PublicName]) -> Server {
     let address = section.read("address", |_, text| values::host_and_port(text));
     let (host, port) = address.unwrap_or_default();
     let flavour = match section.text("flavour").as_deref() {
@@ -69,6 +69,7 @@ fn server(name: &str, section: &Section<'_>) -> Server {
         flavour,
         capable: capable(section, flavour, version),
         version,
+        url_name: url_name(section, names),
         authenticates,
         health_weight: section.small("health_weight"),
         idle_connections_max: section.amount("idle_connections"),
@@ -76,6 +77,25 @@ fn server(name: &str, section: &Section<'_>) -> Server {
         requests_max: section.amount("requests_max"),
         normalize: section.switch("normalize"),
     }
+}
+
+/// One of our names, which clients can then be sent to.
+fn url_name(section: &Section<'_>, names: &[PublicName]) -> Option<String> {
+    let host = section.read("url_name", |_, text| values::host_name(text))?;
+    if !names.iter().any(|name| name.host == host) {
+        let known: Vec<&str> = names.iter().map(|name| name.host.as_str()).collect();
+        let what = format!(
+            "{} is none of `names`: nobody is served there",
+            quoted(&host)
+        );
+        let cure = match nearest(&host, known.iter().copied()) {
+            Some(name) => format!("did you mean {}?", quoted(name)),
+            None => "add it to `names`, or remove this".to_owned(),
+        };
+        let at = section.place("url_name");
+        section.desk.error(&at, Complaint::new(what, cure));
+    }
+    Some(host)
 }
 
 /// What is written goes before what is known of a version; where both are written, they must agree.

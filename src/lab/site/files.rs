@@ -20,7 +20,9 @@ pub(super) fn write(site: &Site) -> Result<()> {
     let folder = site.folder();
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     site.authority().write(folder)?;
-    site.authority().server(&[HOST])?.write(folder, "mail")?;
+    let mut names = vec![HOST];
+    names.extend(site.plan().more_names.iter().map(String::as_str));
+    site.authority().server(&names)?.write(folder, "mail")?;
     if site.plan().back_certificate {
         site.authority()
             .client("mapigate")?
@@ -141,7 +143,8 @@ fn servers(site: &Site) -> String {
             true => format!("{{ ca: ca.pem, name: {} }}", options.host),
             false => "off".to_owned(),
         };
-        let keys = &site.plan().server_keys;
+        let own = server.name().to_string().to_lowercase();
+        let keys = site.plan().server_keys.replace("{server}", &own);
         let capability = match options.mapi_http {
             true => "",
             false => ", capability: [outlook_anywhere]",

@@ -367,6 +367,7 @@ fn reply(
         what,
     };
     let is_back_end = |host: &str| is_back_end(host, &scene.world.settings);
+    let urls = scene.urls(&errand.database);
     match answered.status {
         401 => match &scene.world.settings.backend_identity {
             BackendIdentity::Passthrough => {
@@ -388,7 +389,7 @@ fn reply(
                 .location
                 .ok_or_else(|| nonsense("a redirect to nowhere"))?;
             let location = match is_back_end(host_of(&location)) {
-                true => with_authority(&location, authority_of(scene.urls().internal)),
+                true => with_authority(&location, authority_of(urls.internal)),
                 false => location,
             };
             return Ok(Reply {
@@ -406,7 +407,7 @@ fn reply(
     }
     let with = Filter {
         offer: errand.offer,
-        urls: scene.urls(),
+        urls,
         is_back_end: &is_back_end,
     };
     match filter(&answered.body, &with) {

@@ -297,7 +297,7 @@ impl<'a> Scene<'a> {
                 legacy_dn: profile.legacy_dn,
             },
             offer: self.offer(found, client),
-            urls: self.urls(),
+            urls: self.urls(&found.database),
             services: Services {
                 ews: settings.ews_url.as_deref(),
                 oab: settings.oab_url.as_deref(),
@@ -334,11 +334,17 @@ impl<'a> Scene<'a> {
         self.world.settings.servers.get(server).map(AsRef::as_ref)
     }
 
-    /// What clients are told to call us.
-    pub(super) fn urls(&self) -> Urls<'a> {
+    /// What clients of this database are told to call us: the name of its server, where that has one.
+    pub(super) fn urls(&self, database: &DatabaseName) -> Urls<'a> {
+        let own = self
+            .server(database)
+            .and_then(|server| server.url_name.as_deref());
+        let mut names = self.world.settings.names.iter();
+        let own = own.and_then(|own| names.find(|name| name.host == own));
+        let name = own.unwrap_or(self.name);
         Urls {
-            internal: &self.name.internal_url,
-            external: self.name.external_url.as_deref(),
+            internal: &name.internal_url,
+            external: name.external_url.as_deref(),
         }
     }
 }

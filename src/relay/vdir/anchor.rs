@@ -4,7 +4,7 @@
 //! a client writes names a server; it may name a mailbox, which the directory must know and the user must be
 //! let through to.
 
-use super::{Guard, Scene, stands};
+use super::{Guard, Scene, rules, stands};
 use crate::directory::Whose;
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
 use crate::ldap::{Findings, Lookups};
@@ -66,10 +66,7 @@ impl Scene<'_, '_, '_> {
     /// good as not written.
     fn named(&self, user: &UserName) -> Result<Named<'_>, Refusal> {
         if let Some(logon) = self.head.target.mailbox {
-            if !self.settings.anchor_in_path {
-                return Err(Refusal::Malformed("an explicit logon is not taken here"));
-            }
-            let address = logon.replacen("%40", "@", 1).to_ascii_lowercase();
+            let address = rules::explicit_logon(logon, self.settings)?;
             return Ok(Named {
                 address: Some(Cow::Owned(address)),
                 reason: "explicit_logon",
