@@ -90,8 +90,6 @@ impl Show {
             .each(|server| server.pending_period = Duration::from_secs(1))
             .section("listeners", &listener)
             .section("admin", &format!("{{ address: '127.0.0.1:{admin_port}' }}"))
-            // The simulated servers speak no Outlook Anywhere, and nobody is to be told that they do.
-            .section("autodiscover", "{ outlook_anywhere: false }")
             .section("health", "{ interval: 500ms, timeout: 500ms }");
         plan.back_tls = true;
         plan.users = setting.outlooks;

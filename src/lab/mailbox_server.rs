@@ -45,7 +45,7 @@ pub use journal::{Executed, Journal};
 pub use options::{Authenticate, HealthPage, Mode, Options, Service, Tokens, Told, Users};
 
 use crate::ids::{DatabaseName, ServerName, UserName};
-use crate::lab::identity_provider;
+use crate::lab::{identity_provider, rpc_http};
 use crate::mapi::RequestType;
 use contexts::Contexts;
 use counts::Counts;
@@ -80,6 +80,7 @@ struct Server {
     listening: watch::Sender<bool>,
     frozen: watch::Sender<bool>,
     open: std::sync::atomic::AtomicUsize,
+    rpc: rpc_http::server::Room,
 }
 
 impl MailboxServer {
@@ -104,6 +105,12 @@ impl MailboxServer {
             listening: watch::Sender::new(true),
             frozen: watch::Sender::new(false),
             open: std::sync::atomic::AtomicUsize::new(0),
+            rpc: rpc_http::server::Room::new(rpc_http::server::Options {
+                users: options.users.clone(),
+                wait_limit: options.wait_limit,
+                answer_bytes: options.answer_bytes,
+                ..rpc_http::server::Options::new(options.name.as_str())
+            }),
             options,
         });
         let acceptor = tokio::spawn(accept(Arc::clone(&server), listener, address));

@@ -17,6 +17,7 @@ use super::{HealthPage, Server};
 use crate::ids::UserName;
 use crate::lab::wire::Wire;
 use crate::mapi::{Endpoint, Flavour, RequestType};
+use crate::rpch::Verb;
 
 /// What one connection remembers.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Connection {
     number: u64,
     pub(super) inbound: Inbound,
     pub(super) who: Who,
+    /// A request of Outlook Anywhere that is to be answered next.
+    channel: Option<Box<Head>>,
 }
 
 /// Serves a connection to its end.
@@ -47,8 +50,16 @@ pub(super) async fn serve(server: Arc<Server>, tcp: TcpStream, number: u64) {
         number,
         inbound: Inbound::new(wire),
         who: Who::default(),
+        channel: None,
     };
     loop {
+        if let Some(head) = connection.channel.take() {
+            let spoken = connection.server.rpc.speak(connection.inbound, &head);
+            let Ok(Some(inbound)) = spoken.await else {
+                return;
+            };
+            connection.inbound = inbound;
+        }
         match connection.exchange().await {
             Ok(Then::Go) => {}
             Ok(Then::End(Ending::Close)) | Err(_) => {
@@ -82,6 +93,11 @@ impl Connection {
         };
         server.record(&head);
 
+        let is_channel = Verb::read(head.method.as_bytes()).is_some();
+        if is_channel && server.options.outlook_anywhere {
+            self.channel = Some(Box::new(head));
+            return Ok(Then::Go);
+        }
         if let Some(dialect) = Self::is_autodiscover(&head) {
             return self.autodiscover(&head, dialect).await;
         }

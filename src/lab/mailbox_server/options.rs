@@ -118,6 +118,8 @@ pub struct Options {
     pub flavour: Flavour,
     /// It speaks MAPI over HTTP; else it has no such endpoints, and does not offer them.
     pub mapi_http: bool,
+    /// It speaks Outlook Anywhere, for the same users.
+    pub outlook_anywhere: bool,
     /// What it checks.
     pub mode: Mode,
     /// Who may come in.
@@ -192,6 +194,7 @@ impl Options {
             tls: None,
             flavour,
             mapi_http: true,
+            outlook_anywhere: true,
             mode: Mode::Validating,
             users: Users::Any,
             tokens: Tokens::None,

@@ -27,7 +27,7 @@ enum Place {
     Other,
 }
 
-const PLACES: [(&str, Place); 7] = [
+const PLACES: [(&str, Place); 8] = [
     ("ews", Place::Ews),
     ("owa", Place::Owa),
     ("ecp", Place::Owa),
@@ -35,6 +35,7 @@ const PLACES: [(&str, Place); 7] = [
     ("microsoft-server-activesync", Place::ActiveSync),
     ("powershell", Place::Other),
     ("api", Place::Other),
+    ("rpc", Place::Other),
 ];
 
 /// Bytes of a body.

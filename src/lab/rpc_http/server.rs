@@ -11,6 +11,7 @@ use super::window::WINDOW;
 use crate::ids::{ServerName, UserName};
 use crate::lab::mailbox_server::Users;
 use crate::lab::mailbox_server::connection::read_basic;
+use crate::lab::mailbox_server::http::{Head, Inbound};
 use crate::rpch::Cookie;
 use crate::rpch::verbs::LIFETIME;
 use parking_lot::Mutex;
@@ -103,18 +104,7 @@ impl RpcServer {
     pub async fn spawn(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
-        let server = Arc::new(Server {
-            options,
-            virtuals: Mutex::default(),
-            heads: Mutex::default(),
-            events: watch::Sender::new(0),
-            cut: watch::Sender::new(0),
-            open: AtomicUsize::new(0),
-            sessions: AtomicU64::new(0),
-            executes: AtomicU64::new(0),
-            successors: AtomicU64::new(0),
-            waits: AtomicUsize::new(0),
-        });
+        let server = Arc::new(Server::new(options));
         let acceptor = tokio::spawn(accept(Arc::clone(&server), listener));
         Ok(Self {
             server,
@@ -187,7 +177,41 @@ impl Drop for RpcServer {
     }
 }
 
+/// The protocol without a door of its own, for a server that has one.
+#[derive(Debug)]
+pub(in crate::lab) struct Room(Arc<Server>);
+
+impl Room {
+    pub(in crate::lab) fn new(options: Options) -> Self {
+        Self(Arc::new(Server::new(options)))
+    }
+
+    /// Serves a request of the protocol. The connection comes back where it can carry another.
+    pub(in crate::lab) async fn speak(
+        &self,
+        inbound: Inbound,
+        head: &Head,
+    ) -> io::Result<Option<Inbound>> {
+        channels::speak(&self.0, inbound, head).await
+    }
+}
+
 impl Server {
+    fn new(options: Options) -> Self {
+        Self {
+            options,
+            virtuals: Mutex::default(),
+            heads: Mutex::default(),
+            events: watch::Sender::new(0),
+            cut: watch::Sender::new(0),
+            open: AtomicUsize::new(0),
+            sessions: AtomicU64::new(0),
+            executes: AtomicU64::new(0),
+            successors: AtomicU64::new(0),
+            waits: AtomicUsize::new(0),
+        }
+    }
+
     fn record(&self, head: &[u8]) {
         let mut heads = self.heads.lock();
         if heads.len() >= HEADS_KEPT {

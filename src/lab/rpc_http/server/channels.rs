@@ -37,41 +37,50 @@ pub(super) async fn serve(server: Arc<Server>, tcp: TcpStream) -> io::Result<()>
         let Ok(head) = inbound.head(HEAD_TIMEOUT).await else {
             return Ok(());
         };
-        server.record(&head.raw);
-        let Some((verb, to, opening)) = asked(&head) else {
-            return refuse(&mut inbound.wire, "404 Not Found").await;
-        };
-        let Some(user) = server.user(head.text("authorization")) else {
-            challenge(&mut inbound.wire, &server).await?;
-            continue;
-        };
-        match opening {
-            Opening::Echo => {
-                inbound.body(content_length(&head)).await?;
-                let echo = Rts::echo().encode();
-                inbound.wire.write_all(&success(echo.len())).await?;
-                inbound.wire.write_all(&echo).await?;
-                inbound.wire.flush().await?;
-            }
-            Opening::Channel => {
-                if head.header("expect").is_some() {
-                    let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-                    inbound.wire.write_all(go_on).await?;
-                    inbound.wire.flush().await?;
-                }
-                let first = read_pdu(&mut inbound).await?;
-                let beginning = Rts::decode(&first).ok();
-                let beginning = beginning.and_then(|rts| Beginning::of(&rts));
-                return match (verb, beginning) {
-                    (Verb::Out, Some(beginning)) => out(&server, inbound, &user, beginning).await,
-                    (Verb::In, Some(beginning)) => {
-                        incoming(&server, inbound, &user, &to, beginning).await
-                    }
-                    (_, None) => refuse(&mut inbound.wire, "503 RPC Error: 6c0").await,
-                };
-            }
+        match speak(&server, inbound, &head).await? {
+            Some(again) => inbound = again,
+            None => return Ok(()),
         }
     }
+}
+
+/// Serves one request. The connection comes back where it can carry another.
+pub(super) async fn speak(
+    server: &Arc<Server>,
+    mut inbound: Inbound,
+    head: &Head,
+) -> io::Result<Option<Inbound>> {
+    server.record(&head.raw);
+    let Some((verb, to, opening)) = asked(head) else {
+        refuse(&mut inbound.wire, "404 Not Found").await?;
+        return Ok(None);
+    };
+    let Some(user) = server.user(head.text("authorization")) else {
+        challenge(&mut inbound.wire, server).await?;
+        return Ok(Some(inbound));
+    };
+    if opening == Opening::Echo {
+        inbound.body(content_length(head)).await?;
+        let echo = Rts::echo().encode();
+        inbound.wire.write_all(&success(echo.len())).await?;
+        inbound.wire.write_all(&echo).await?;
+        inbound.wire.flush().await?;
+        return Ok(Some(inbound));
+    }
+    if head.header("expect").is_some() {
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+        inbound.wire.write_all(go_on).await?;
+        inbound.wire.flush().await?;
+    }
+    let first = read_pdu(&mut inbound).await?;
+    let beginning = Rts::decode(&first).ok();
+    let beginning = beginning.and_then(|rts| Beginning::of(&rts));
+    match (verb, beginning) {
+        (Verb::Out, Some(beginning)) => out(server, inbound, &user, beginning).await,
+        (Verb::In, Some(beginning)) => incoming(server, inbound, &user, &to, beginning).await,
+        (_, None) => refuse(&mut inbound.wire, "503 RPC Error: 6c0").await,
+    }?;
+    Ok(None)
 }
 
 /// What a request is about; `None` where it is not of this protocol.
