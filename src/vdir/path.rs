@@ -352,14 +352,11 @@ mod tests {
         let mut kept: Vec<&str> = Vec::new();
         for segment in text.split('/') {
             let segment = segment.split(';').next().unwrap_or_default();
-            let segment = segment.trim_end_matches(['.', ' ']);
-            match segment {
+            match segment.trim_end_matches(['.', ' ']) {
+                // What was trimmed away was a dot segment of two.
+                "" if segment.contains("..") => drop(kept.pop()),
                 "" => {}
-                _ => kept.push(segment),
-            }
-            // What was trimmed away was a dot segment of two.
-            if segment.is_empty() && text.contains("..") {
-                kept.pop();
+                name => kept.push(name),
             }
         }
         kept.join("/").to_ascii_lowercase()
