@@ -50,6 +50,7 @@ fn site(now: Instant) -> (Placement, HealthView, BTreeSet<ServerName>) {
         rise: 2,
         panic_threshold: 50,
         page: None,
+        rpc_page: None,
         probe: None,
     };
     let servers: BTreeSet<ServerName> = (0..24).map(server).collect();

@@ -88,18 +88,19 @@ impl Admin {
             decoded(value)
         };
         let Some(subject) = value("subject") else {
-            let words = "say `subject`: a URL, a user or a MailboxId; name, client, capability and from may be said\n";
+            let words = "say `subject`: a URL, a user or a MailboxId; name, client, capability, from and user may be said\n";
             return answer(400, TEXT, words);
         };
-        let words = ["name", "client", "capability", "from"].map(value);
-        let [name, client, capability, from] = &words;
-        let question = explain::Question::read(
-            &subject,
-            name.as_deref(),
-            client.as_deref(),
-            capability.as_deref(),
-            from.as_deref(),
-        );
+        let words = ["name", "client", "capability", "from", "user"].map(value);
+        let [name, client, capability, from, user] = &words;
+        let question = explain::Question::read(explain::Typed {
+            subject: &subject,
+            name: name.as_deref(),
+            client: client.as_deref(),
+            capability: capability.as_deref(),
+            from: from.as_deref(),
+            user: user.as_deref(),
+        });
         let question = match question {
             Ok(question) => question,
             Err(words) => return answer(400, TEXT, format!("{words}\n")),

@@ -3,12 +3,14 @@
 //! Pure but for what a directory service must be asked first. It decides nothing itself: the gate reads the path,
 //! [`routing`](crate::routing) chooses the server, [`capability`](crate::capability) the offer.
 
+mod directories;
 mod outlook;
 mod protocol;
 mod question;
 mod trail;
+mod whose;
 
-pub use question::{Question, Subject};
+pub use question::{Question, Subject, Typed};
 
 use crate::ldap::{Findings, Lookups, Trouble};
 use crate::prose::wrapped;

@@ -8,7 +8,7 @@ mod view;
 mod wards;
 
 pub use view::{HealthView, ServerHealth};
-pub use wards::Wards;
+pub use wards::{Ward, Wards};
 
 use crate::config::settings::HealthSettings;
 use crate::ids::ServerName;

@@ -25,6 +25,7 @@ pub use crate::accounting::Bytes;
 use crate::accounting::{Kind, Ledger, Phase, Unbilled};
 use crate::autodiscover::Dialect;
 use crate::config::settings::Scheme;
+use crate::health::Ward;
 use crate::ids::{Epoch, Generation, ServerName};
 use crate::mapi::Endpoint;
 use crate::refusal::Refusal;
@@ -367,7 +368,7 @@ impl Metrics {
     }
 
     /// Which servers serve which of the other virtual directories, replacing what was known before.
-    pub fn set_vdirs_up<'a>(&self, all: impl IntoIterator<Item = (&'a ServerName, Vdir, bool)>) {
+    pub fn set_vdirs_up<'a>(&self, all: impl IntoIterator<Item = (&'a ServerName, Ward, bool)>) {
         self.vdirs.set_up(all);
     }
 

@@ -179,7 +179,8 @@ fn route<'a>(
 }
 
 /// Decides about a channel of Outlook Anywhere. `home` is the server that the other channels of its virtual connection
-/// are at; without one, the active copy decides. `capable` says whether a server speaks Outlook Anywhere.
+/// are at; without one, the active copy decides. `wards` is the health of Outlook Anywhere itself; `capable` says whether
+/// a server speaks it.
 ///
 /// # Errors
 /// Nobody has the mailbox, or its virtual connection is at a server that has it no more: a virtual connection
@@ -190,6 +191,7 @@ pub fn channel<'a>(
     tried: &[ServerName],
     placement: &'a Placement,
     health: &HealthView,
+    wards: &HealthView,
     capable: impl Fn(&ServerName) -> bool,
 ) -> Result<(&'a ServerName, RouteReason), Refusal> {
     let nobody = |why| Refusal::NoEligibleCopy {
@@ -206,6 +208,8 @@ pub fn channel<'a>(
         UNREACHABLE
     } else if !health.is_eligible(server) {
         health.reason(server).unwrap_or(DOWN)
+    } else if !wards.is_eligible(server) {
+        OUT_OF_SERVICE
     } else {
         let reason = match (tried, home) {
             ([], Some(_)) => RouteReason::Pinned,

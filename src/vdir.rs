@@ -8,7 +8,7 @@ mod query;
 
 pub use home::other_name;
 pub use path::{VdirPath, read};
-pub use query::clean_query;
+pub use query::{clean_query, parameter};
 
 /// A virtual directory beside MAPI and Autodiscover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -229,5 +229,5 @@ fn the_explanations_that_are_shown_are_those_that_are_given() {
         assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
         shown += 1;
     }
-    assert_eq!(shown, 2);
+    assert_eq!(shown, 3);
 }

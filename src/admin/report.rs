@@ -4,6 +4,7 @@ use super::status::{
     CertificateStatus, DatabaseStatus, DirectoryServer, ProbeStatus, ReloadStatus, ServerStatus,
     Status, date,
 };
+use crate::health::Ward;
 use crate::probe::{Ran, Report};
 use crate::runtime::{Runtime, Snapshot};
 use crate::upkeep::Reloader;
@@ -76,8 +77,10 @@ fn servers(runtime: &Runtime, world: &Snapshot, now: Instant) -> Vec<ServerStatu
                 .settings
                 .vdirs
                 .iter()
-                .filter(|(vdir, _)| !world.wards.of(*vdir).is_up(&server.name))
-                .map(|(vdir, _)| vdir.as_str())
+                .map(|(vdir, _)| Ward::Vdir(vdir))
+                .chain([Ward::Rpc])
+                .filter(|ward| !world.wards.of(*ward).is_up(&server.name))
+                .map(Ward::as_str)
                 .collect(),
             since_seconds: now.saturating_duration_since(since).as_secs(),
             inflight: runtime.metrics.server_inflight(&server.name),

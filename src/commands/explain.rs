@@ -4,7 +4,7 @@ use super::ask::{AdminAddress, ask};
 use super::clock::now_seconds;
 use super::say::Format;
 use crate::config;
-use crate::explain::{Explanation, Health, Question, explain};
+use crate::explain::{Explanation, Health, Question, Typed, explain};
 use crate::runtime::Snapshot;
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::io::Write as _;
@@ -36,6 +36,9 @@ pub struct ExplainArgs {
     /// For a client at this address
     #[arg(long, value_name = "ADDRESS")]
     from: Option<String>,
+    /// For this user, where the subject is a URL that names no mailbox
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// For people or for programs
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -72,13 +75,14 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
 }
 
 fn from_file(args: &ExplainArgs, file: &Path) -> Result<Explanation> {
-    let question = Question::read(
-        &args.subject,
-        args.name.as_deref(),
-        args.client.as_deref(),
-        args.capability.as_deref(),
-        args.from.as_deref(),
-    );
+    let question = Question::read(Typed {
+        subject: &args.subject,
+        name: args.name.as_deref(),
+        client: args.client.as_deref(),
+        capability: args.capability.as_deref(),
+        from: args.from.as_deref(),
+        user: args.user.as_deref(),
+    });
     let question = question.map_err(|words| anyhow!(words))?;
     let (now, seconds) = clocks();
     let loaded = config::load(file, seconds)
@@ -99,6 +103,7 @@ fn from_process(args: &ExplainArgs) -> Result<Explanation> {
         ("client", &args.client),
         ("capability", &args.capability),
         ("from", &args.from),
+        ("user", &args.user),
     ] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", escaped(value)));

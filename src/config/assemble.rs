@@ -158,17 +158,30 @@ fn health(top: &Section<'_>, servers: &site::Servers) -> HealthSettings {
         let complaint = Complaint::new(what, "make `timeout` at most `interval`");
         top.desk.error(&section.place(at), complaint);
     }
-    let page = section.text("page").filter(|page| page != "off");
+    let page = |leaf: &str| section.text(leaf).filter(|page| page != "off");
+    let (page, rpc_page) = (page("page"), page("rpc_page"));
     let lacks = |server: &&std::sync::Arc<super::settings::Server>| {
         server.flavour == crate::mapi::Flavour::Gromox
     };
-    if let (Some(page), Some(server)) = (&page, servers.values().find(lacks))
-        && page.ends_with("healthcheck.htm")
-    {
-        let what = format!("gromox ({}) has no page {}", server.name, quoted(page));
-        let cure = "write `page: off`; a connection is then the check";
-        let complaint = Complaint::new(what, cure);
-        top.desk.warning(&section.place("page"), complaint);
+    for (leaf, page, cure) in [
+        (
+            "page",
+            &page,
+            "write `page: off`; a connection is then the check",
+        ),
+        (
+            "rpc_page",
+            &rpc_page,
+            "write `rpc_page: off`; a server that is up is then taken to serve it",
+        ),
+    ] {
+        if let (Some(page), Some(server)) = (page, servers.values().find(lacks))
+            && page.ends_with("healthcheck.htm")
+        {
+            let what = format!("gromox ({}) has no page {}", server.name, quoted(page));
+            let complaint = Complaint::new(what, cure);
+            top.desk.warning(&section.place(leaf), complaint);
+        }
     }
     HealthSettings {
         interval,
@@ -177,6 +190,7 @@ fn health(top: &Section<'_>, servers: &site::Servers) -> HealthSettings {
         rise: section.small("rise"),
         panic_threshold: section.small("panic_threshold"),
         page,
+        rpc_page,
         probe: section.written_section("probe").and_then(|probe| {
             Some(HealthProbe {
                 user: probe.text("user")?,

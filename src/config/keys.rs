@@ -711,6 +711,8 @@ pub const KEYS: &[Key] = keys! {
         "Percent of weight. When less is healthy, health is disbelieved and everybody counts as up; 0: never.";
     "health.page" PageOrOff, default("off"),
         "A page that must answer 200, on Exchange /mapi/healthcheck.htm; off: a connection must succeed, TLS included.";
+    "health.rpc_page" PageOrOff, default("off"),
+        "A page that must answer 200 for Outlook Anywhere, on Exchange /rpc/healthcheck.htm; a server on which it does not gets no channels. off: nobody looks.";
     "health.probe" Section, optional("", "no login is tried"),
         "A login that is tried with every check: a PING that must be answered.";
     "health.probe.user" Text, required("probe@contoso.com", "only the site knows its users"),

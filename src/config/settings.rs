@@ -532,6 +532,8 @@ pub struct HealthSettings {
     pub panic_threshold: u32,
     /// Page that must answer 200; `None`: a TCP (and TLS) connection must succeed.
     pub page: Option<String>,
+    /// The same page of Outlook Anywhere; `None`: nobody looks.
+    pub rpc_page: Option<String>,
     /// An authenticated PING with these credentials, where configured.
     pub probe: Option<HealthProbe>,
 }

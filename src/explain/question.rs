@@ -17,6 +17,25 @@ pub struct Question {
     pub client_words: String,
     /// Where it is; `None`: nobody knows.
     pub from: Option<IpAddr>,
+    /// Who asks, where the subject is a URL.
+    pub user: Option<String>,
+}
+
+/// A question's words as they are typed or stand in a query.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Typed<'a> {
+    /// A URL, a user or a mailbox.
+    pub subject: &'a str,
+    /// One of the site's names.
+    pub name: Option<&'a str>,
+    /// A version of Outlook.
+    pub client: Option<&'a str>,
+    /// What `X-MapiHttpCapability` says.
+    pub capability: Option<&'a str>,
+    /// An address.
+    pub from: Option<&'a str>,
+    /// Who asks.
+    pub user: Option<&'a str>,
 }
 
 /// What a question is about.
@@ -109,23 +128,19 @@ impl Question {
             client: outlook::TODAYS,
             client_words: "an Outlook of today".to_owned(),
             from: None,
+            user: None,
         }
     }
 
-    /// The same with words as they are typed or stand in a query.
+    /// Reads what somebody has typed.
     ///
     /// # Errors
     /// A sentence about the word that is none.
-    pub fn read(
-        subject: &str,
-        name: Option<&str>,
-        version: Option<&str>,
-        capability: Option<&str>,
-        from: Option<&str>,
-    ) -> Result<Self, String> {
-        let mut question = Self::about(subject);
-        question.name = name.map(str::to_owned);
-        match (version, capability) {
+    pub fn read(typed: Typed<'_>) -> Result<Self, String> {
+        let mut question = Self::about(typed.subject);
+        question.name = typed.name.map(str::to_owned);
+        question.user = typed.user.map(str::to_owned);
+        match (typed.client, typed.capability) {
             (_, Some(number)) => {
                 let number = number.trim();
                 number.parse::<u32>().map_err(|_cause| {
@@ -139,7 +154,8 @@ impl Question {
             }
             (None, None) => {}
         }
-        question.from = from
+        question.from = typed
+            .from
             .map(|from| {
                 from.parse()
                     .map_err(|_cause| format!("{from:?} is no IP address"))
@@ -185,7 +201,15 @@ mod tests {
 
     #[test]
     fn wrong_words_are_told() {
-        let read = |version, capability, from| Question::read("x", None, version, capability, from);
+        let read = |client, capability, from| {
+            Question::read(Typed {
+                subject: "x",
+                client,
+                capability,
+                from,
+                ..Typed::default()
+            })
+        };
 
         assert!(read(Some("15.0.4569.1506"), None, Some("192.0.2.1")).is_ok());
         assert!(read(Some("new"), None, None).is_err());

@@ -4,6 +4,8 @@ use super::*;
 use crate::config;
 use std::path::Path;
 
+mod directories;
+
 const CONFIG: &str = "\
 version: 1
 listeners:
@@ -136,7 +138,10 @@ fn what_is_refused_is_told_with_what_the_client_gets_and_what_to_do() {
         (
             "/owa/../mapi/emsmdb/",
             "path",
-            ["HTTP 404", "/owa/../mapi/emsmdb/"],
+            [
+                "HTTP 404, X-ResponseCode 3",
+                "there is no `virtual_directories`",
+            ],
         ),
         (
             "/mapi/emsmdb/?MailboxId=nonsense",
@@ -176,8 +181,15 @@ fn what_is_refused_is_told_with_what_the_client_gets_and_what_to_do() {
 
 #[test]
 fn every_condition_of_the_offer_is_told() {
-    let ask =
-        |subject, client, from| told(&Question::read(subject, None, client, None, from).unwrap());
+    let ask = |subject, client, from| {
+        let typed = Typed {
+            subject,
+            client,
+            from,
+            ..Typed::default()
+        };
+        told(&Question::read(typed).unwrap())
+    };
     for (subject, client, from, offer) in [
         (
             "alice",

@@ -1,32 +1,35 @@
 //! The way of a request through the house, a fact for each station.
 
+use super::directories::in_words;
 use super::question::{Question, Subject};
+use super::whose::meant;
 use super::{Explanation, Fact, Health, protocol};
-use crate::auth::canonical;
 use crate::autodiscover::Dialect;
 use crate::capability::{From, Rules};
-use crate::config::settings::{Access, AutodiscoverMode, PublicName, Scheme, Server};
-use crate::directory::Whose;
-use crate::ids::{DatabaseName, UserName};
+use crate::config::settings::{AutodiscoverMode, PublicName, Server};
+use crate::ids::DatabaseName;
 use crate::ldap::{Findings, Lookups};
 use crate::mapi::{Endpoint, RequestType};
 use crate::refusal::Refusal;
 use crate::relay::target::{Place, Target};
+use crate::relay::vdir::page;
 use crate::routing::{self, Decision};
 use crate::runtime::Snapshot;
 use std::time::Instant;
 
 /// Where we are on the way.
 pub(super) struct Trail<'a> {
-    world: &'a Snapshot,
-    question: &'a Question,
-    health: Health,
-    now: Instant,
+    pub(super) world: &'a Snapshot,
+    pub(super) question: &'a Question,
+    pub(super) health: Health,
+    pub(super) now: Instant,
+    /// The client reads codes of MAPI.
+    pub(super) speaks_mapi: bool,
     facts: Vec<Fact>,
 }
 
 /// Why the way ends: everything that is to be said has been said.
-enum End {
+pub(super) enum End {
     /// It is answered as it should be.
     Served,
     /// It is refused.
@@ -36,10 +39,10 @@ enum End {
 }
 
 /// A mailbox that was found.
-struct Found {
-    database: DatabaseName,
+pub(super) struct Found {
+    pub(super) database: DatabaseName,
     /// Its own switch for MAPI over HTTP.
-    mapi_http: Option<bool>,
+    pub(super) mapi_http: Option<bool>,
 }
 
 impl<'a> Trail<'a> {
@@ -54,6 +57,7 @@ impl<'a> Trail<'a> {
             question,
             health,
             now,
+            speaks_mapi: true,
             facts: Vec::new(),
         }
     }
@@ -73,11 +77,29 @@ impl<'a> Trail<'a> {
 
     fn walk(&mut self, findings: &Findings) -> Result<(), End> {
         let name = self.name()?;
-        let (place, id) = self.place(name)?;
-        let endpoint = match place {
-            Place::Mapi(endpoint) => Some(endpoint),
-            _ => None,
+        let question = self.question;
+        let Subject::Url { target, .. } = &question.subject else {
+            self.fact("path", "/mapi/emsmdb/: mailboxes", None);
+            return self.session(name, Endpoint::Emsmdb, None, findings);
         };
+        let target = self.target(target)?;
+        match target.place {
+            Place::Mapi(endpoint) => self.session(name, endpoint, target.mailbox, findings),
+            Place::Vdir(vdir) => self.below(name, vdir, &target, findings),
+            Place::Rpc(_) => self.channel(name, target.mailbox, findings),
+            Place::Autodiscover(dialect) => self.discovery(name, dialect),
+            Place::Health(which) => Err(self.page(page(which, self.world, true))),
+        }
+    }
+
+    /// A session of MAPI over HTTP.
+    fn session(
+        &mut self,
+        name: &'a PublicName,
+        endpoint: Endpoint,
+        id: Option<&'a str>,
+        findings: &Findings,
+    ) -> Result<(), End> {
         self.schemes(name, endpoint);
         let found = self.mailbox(id, findings)?;
         let server = self.server(&found.database)?;
@@ -87,16 +109,17 @@ impl<'a> Trail<'a> {
         if name.autodiscover != AutodiscoverMode::Off {
             self.offer(told, &found, server);
         }
-        self.fact(
-            "hand-off",
-            self.world.settings.backend_identity.in_words(),
-            Some("backend_identity.mode".to_owned()),
-        );
+        self.hand_off();
         self.limits(server);
         routed
     }
 
-    fn fact(&mut self, topic: &str, words: impl Into<String>, why: Option<String>) {
+    pub(super) fn hand_off(&mut self) {
+        let words = self.world.settings.backend_identity.in_words();
+        self.fact("hand-off", words, Some("backend_identity.mode".to_owned()));
+    }
+
+    pub(super) fn fact(&mut self, topic: &str, words: impl Into<String>, why: Option<String>) {
         self.facts.push(Fact {
             topic: topic.to_owned(),
             words: words.into(),
@@ -105,9 +128,10 @@ impl<'a> Trail<'a> {
     }
 
     /// The last fact of a way that ends with a refusal.
-    fn refuse(&mut self, topic: &str, refusal: &Refusal, why: impl Into<String>) -> End {
+    pub(super) fn refuse(&mut self, topic: &str, refusal: &Refusal, why: impl Into<String>) -> End {
         let code = refusal
             .code()
+            .filter(|_| self.speaks_mapi)
             .map_or_else(String::new, |code| format!(", X-ResponseCode {}", code.0));
         let words = format!(
             "refused: {refusal}. The client gets HTTP {}{code}: {:?}",
@@ -155,25 +179,13 @@ impl<'a> Trail<'a> {
         }
     }
 
-    /// What is asked for, and the mailbox that the URL names.
-    fn place(&mut self, name: &PublicName) -> Result<(Place, Option<&'a str>), End> {
-        let question = self.question;
-        let Subject::Url { target, .. } = &question.subject else {
-            let place = Place::Mapi(Endpoint::Emsmdb);
-            self.fact("path", "/mapi/emsmdb/: mailboxes", None);
-            return Ok((place, None));
-        };
-        let target = match Target::read(target) {
-            Ok(target) => target,
-            Err(refusal) => {
-                let path = target.split('?').next().unwrap_or_default();
-                return Err(self.refuse(
-                    "path",
-                    &refusal,
-                    format!("the gate opens to no such path as {path}"),
-                ));
-            }
-        };
+    /// What is asked for, as the gate reads it.
+    fn target(&mut self, written: &'a str) -> Result<Target<'a>, End> {
+        let target = Target::read_with(written, !self.world.settings.vdirs.is_empty());
+        let target = target.map_err(|refusal| {
+            let why = self.shut(written, &refusal);
+            self.refuse("path", &refusal, why)
+        })?;
         let mut path = Vec::new();
         target.write(&mut path);
         let path = String::from_utf8_lossy(&path);
@@ -185,66 +197,38 @@ impl<'a> Trail<'a> {
             Place::Autodiscover(Dialect::Soap) => "Autodiscover, as EWS clients ask",
             Place::Autodiscover(Dialect::Json) => "Autodiscover V2, without authentication",
             Place::Rpc(_) => "Outlook Anywhere",
-            Place::Vdir(_) => "another virtual directory",
-            Place::Health | Place::HealthOf(_) => "answered by mapigate itself",
+            Place::Vdir(vdir) => in_words(vdir),
+            Place::Health(_) => "a health page, answered by mapigate itself",
         };
         self.fact("path", format!("{path}: {what}"), None);
-        match target.place {
-            Place::Mapi(_) => Ok((target.place, target.mailbox)),
-            Place::Vdir(vdir) => {
-                let Some(settings) = self.world.settings.vdirs.get(vdir) else {
-                    let why = "no such virtual directory is served here";
-                    return Err(self.refuse("directory", &Refusal::UnknownPath, why));
-                };
-                let words = match settings.inside_only {
-                    true => "served to clients inside the internal networks",
-                    false => "served",
-                };
-                self.fact("directory", words, None);
-                self.fact("next", NEXT_USER, None);
-                Err(End::Served)
-            }
-            Place::Rpc(_) => {
-                self.fact("next", NEXT_USER, None);
-                Err(End::Served)
-            }
-            Place::Autodiscover(_) if name.autodiscover == AutodiscoverMode::Off => Err(self
-                .refuse(
-                    "autodiscover",
-                    &Refusal::UnknownPath,
-                    "autodiscover.mode is off",
-                )),
-            Place::Autodiscover(_) => {
-                if target.place != Place::Autodiscover(Dialect::Json) {
-                    self.schemes(name, None);
-                }
-                self.mode(name);
-                self.fact(
-                    "next",
-                    "whose mailbox is asked for stands in the body: ask about the user",
-                    None,
-                );
-                Err(End::Served)
-            }
-            _ => Err(End::Served),
-        }
+        Ok(target)
     }
 
-    fn schemes(&mut self, name: &PublicName, endpoint: Option<Endpoint>) {
+    fn discovery(&mut self, name: &PublicName, dialect: Dialect) -> Result<(), End> {
+        if name.autodiscover == AutodiscoverMode::Off {
+            let why = "autodiscover.mode is off";
+            return Err(self.refuse("autodiscover", &Refusal::UnknownPath, why));
+        }
+        if dialect != Dialect::Json {
+            self.schemes_of(name, None);
+        }
+        self.mode(name);
+        let words = "whose mailbox is asked for stands in the body: ask about the user";
+        self.fact("next", words, None);
+        Err(End::Served)
+    }
+
+    fn schemes(&mut self, name: &PublicName, endpoint: Endpoint) {
+        self.schemes_of(name, Some(endpoint));
+    }
+
+    fn schemes_of(&mut self, name: &PublicName, endpoint: Option<Endpoint>) {
         let offered = name.offered(endpoint);
-        let words: Vec<_> = offered.iter().map(|scheme| scheme.as_str()).collect();
-        let is_own = endpoint.is_some_and(|endpoint| {
-            name.endpoints
-                .get(endpoint.index())
-                .is_some_and(Option::is_some)
-        });
-        let mut why = match is_own {
+        let own = endpoint.and_then(|endpoint| name.endpoints.get(endpoint.index()));
+        let mut why = match own.is_some_and(Option::is_some) {
             true => "`names[].paths` of this path; challenges in this order".to_owned(),
             false => "`names[].authentication`; challenges in this order".to_owned(),
         };
-        if offered.contains(&Scheme::Certificate) {
-            why.push_str("; a certificate has no challenge");
-        }
         let untouched = self.world.settings.auth.passthrough.as_ref();
         let left: Vec<_> = untouched
             .iter()
@@ -255,164 +239,11 @@ impl<'a> Trail<'a> {
         if !left.is_empty() {
             why.push_str(&format!("; {} left to the mailbox server", left.join(", ")));
         }
-        self.fact("authentication", words.join(", "), Some(why));
-    }
-
-    fn mailbox(&mut self, id: Option<&'a str>, findings: &Findings) -> Result<Found, End> {
-        let question = self.question;
-        match (&question.subject, id) {
-            (Subject::Mailbox(id), _) => self.mailbox_of_id(id, findings),
-            (Subject::Url { .. }, Some(id)) => self.mailbox_of_id(id, findings),
-            (Subject::Url { .. }, None) => {
-                self.fact(
-                    "mailbox",
-                    "the user's own",
-                    Some("the URL has no MailboxId: ask about the user".to_owned()),
-                );
-                Err(End::Served)
-            }
-            (Subject::Person(name), _) => self.person(name, findings),
-        }
-    }
-
-    fn mailbox_of_id(&mut self, id: &str, findings: &Findings) -> Result<Found, End> {
-        let directory = &self.world.directory;
-        if self.world.book.is_some() {
-            let whose = directory.whose(Some(id), None, findings, self.now);
-            return self.in_service(id, whose);
-        }
-        let Some(home) = directory.mailbox(id) else {
-            return Err(self.unknown(id));
-        };
-        self.found(&home)
-    }
-
-    fn found(&mut self, home: &crate::directory::Home<'_>) -> Result<Found, End> {
-        let directory = &self.world.directory;
-        let profile = directory.profile(home);
-        let who = profile.and_then(|profile| profile.display_name.or(profile.address));
-        let who = who.map_or_else(String::new, |who| format!(", {who}"));
-        let settings = &self.world.settings.directory;
-        let why = match (&settings.file, home.is_in_file()) {
-            (Some(file), true) => format!("the mailbox file {}", file.display()),
-            _ => "in no file: the default database of its domain (directory.default_databases)"
-                .to_owned(),
-        };
-        self.fact("mailbox", format!("{}{who}", home.id_text()), Some(why));
-        self.access(profile.map(|profile| profile.access));
-        Ok(Found {
-            database: home.database().clone(),
-            mapi_http: profile.and_then(|profile| profile.mapi_http),
-        })
-    }
-
-    /// `own`: what the mailbox file says of this one.
-    fn access(&mut self, own: Option<Access>) {
-        let words = match own.unwrap_or(self.world.settings.directory.access) {
-            Access::Backend => "the mailbox server decides who may open it",
-            Access::Listed => "its owner and those who are listed may open it",
-        };
-        self.fact(
-            "access",
-            words,
-            Some("directory.access, or the mailbox' own".to_owned()),
-        );
-    }
-
-    fn in_service(&mut self, asked: &str, whose: Whose) -> Result<Found, End> {
-        match whose {
-            Whose::Ask(lookups) => Err(End::Ask(lookups)),
-            Whose::Mailbox(id, database) => {
-                self.fact(
-                    "mailbox",
-                    id.to_string(),
-                    Some(
-                        "the directory service (directory.ldap), or its domain's default database"
-                            .to_owned(),
-                    ),
-                );
-                self.access(None);
-                Ok(Found {
-                    database,
-                    mapi_http: None,
-                })
-            }
-            Whose::Forbidden => {
-                self.fact(
-                    "mailbox",
-                    "there is one; its owner and delegates alone may open it",
-                    Some("directory.access is `listed`: ask about the user".to_owned()),
-                );
-                Err(End::Served)
-            }
-            Whose::Disabled => {
-                self.fact(
-                    "mailbox",
-                    "the account is disabled",
-                    Some("the directory service says so".to_owned()),
-                );
-                Err(End::Refused)
-            }
-            Whose::Unknown => Err(self.unknown(asked)),
-        }
-    }
-
-    fn person(&mut self, name: &str, findings: &Findings) -> Result<Found, End> {
-        let settings = &self.world.settings;
-        let basic = settings.auth.basic.as_ref();
-        let domain = basic.and_then(|basic| basic.default_domain.as_deref());
-        let Some(user) = canonical(name, domain) else {
-            self.fact(
-                "user",
-                "nobody can be called so",
-                Some("write `user`, `user@domain` or `DOMAIN\\user`".to_owned()),
-            );
-            return Err(End::Refused);
-        };
-        let why = match self.world.auth.lists(&user) {
-            true => Some("a password file has the name".to_owned()),
-            false => None,
-        };
-        self.fact("user", user.to_string(), why);
-        if self.world.book.is_some() {
-            let whose = self
-                .world
-                .directory
-                .whose(None, Some(&user), findings, self.now);
-            return self.in_service(user.as_str(), whose);
-        }
-        self.person_in_file(&user)
-    }
-
-    fn person_in_file(&mut self, user: &UserName) -> Result<Found, End> {
-        let world = self.world;
-        if let Some(home) = world.directory.own_mailbox(user) {
-            return self.found(&home);
-        }
-        let Some(database) = world.directory.default_database(user.as_str()) else {
-            return Err(self.unknown(user.as_str()));
-        };
-        self.fact("mailbox", "not known beforehand: the mailbox server tells its id", Some("the name is in no file; its domain has a default database (directory.default_databases)".to_owned()));
-        self.access(None);
-        Ok(Found {
-            database: database.clone(),
-            mapi_http: None,
-        })
-    }
-
-    /// Whoever is in no directory; the administrator is told who was perhaps meant.
-    fn unknown(&mut self, asked: &str) -> End {
-        let asked = asked.to_ascii_lowercase();
-        let hint = match self.world.book {
-            Some(_) => "no entry of the directory service has this name, or it has no mailbox of ours: see directory.ldap.attributes and recipient_types".to_owned(),
-            None => meant(&asked, self.world.directory.names())
-                .unwrap_or_else(|| "add it to the mailbox file, or its domain to directory.default_databases".to_owned()),
-        };
-        self.refuse("mailbox", &Refusal::UnknownMailbox, hint)
+        self.schemes_are(offered, why);
     }
 
     /// The server that holds the active copy.
-    fn server(&mut self, database: &DatabaseName) -> Result<&'a Server, End> {
+    pub(super) fn server(&mut self, database: &DatabaseName) -> Result<&'a Server, End> {
         let world = self.world;
         let Some(home) = world.placement.home(database) else {
             let known = world.placement.iter().map(|(name, _)| name.as_str());
@@ -494,12 +325,12 @@ impl<'a> Trail<'a> {
     }
 
     /// A session that begins now.
-    fn route(&mut self, database: &DatabaseName, endpoint: Option<Endpoint>) -> Result<(), End> {
+    fn route(&mut self, database: &DatabaseName, endpoint: Endpoint) -> Result<(), End> {
         let world = self.world;
         let question = routing::Question {
             request_type: match endpoint {
-                Some(Endpoint::Nspi) => RequestType::Bind,
-                _ => RequestType::Connect,
+                Endpoint::Nspi => RequestType::Bind,
+                Endpoint::Emsmdb => RequestType::Connect,
             },
             carries_context: false,
             session: None,
@@ -571,7 +402,7 @@ impl<'a> Trail<'a> {
         );
     }
 
-    fn limits(&mut self, server: &Server) {
+    pub(super) fn limits(&mut self, server: &Server) {
         let limits = &self.world.settings.limits;
         let words = format!(
             "{} requests of a user at once, {} at {}; bodies of {}; a wait of {}",
@@ -588,36 +419,3 @@ impl<'a> Trail<'a> {
         );
     }
 }
-
-/// Who was perhaps meant: the nearest names, the nearest first.
-fn meant<'n>(asked: &str, names: impl Iterator<Item = &'n str>) -> Option<String> {
-    const SHOWN: usize = 3;
-    const NEAR: f64 = 0.75;
-    let mut near: Vec<(f64, &str)> = names
-        .map(|name| (likeness(asked, name), name))
-        .filter(|(likeness, _)| *likeness >= NEAR)
-        .collect();
-    near.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-    near.dedup_by(|(_, one), (_, other)| one == other);
-    let names: Vec<_> = near.iter().take(SHOWN).map(|(_, name)| *name).collect();
-    (!names.is_empty()).then(|| format!("did you mean {}?", names.join(", ")))
-}
-
-/// From 0 to 1. The same name at another domain is like, however unlike the domains are.
-fn likeness(one: &str, other: &str) -> f64 {
-    const SAME_LOCAL_PART: f64 = 0.9;
-    let local = |name: &str| name.split_once('@').map(|(local, _)| local.len());
-    let is_same = match (local(one), local(other)) {
-        (Some(length), Some(other_length)) if length == other_length => {
-            one.get(..length) == other.get(..length)
-        }
-        _ => false,
-    };
-    let by_letters = strsim::jaro_winkler(one, other);
-    match is_same {
-        true => by_letters.max(SAME_LOCAL_PART),
-        false => by_letters,
-    }
-}
-
-const NEXT_USER: &str = "its server is that of the mailbox: ask about the user or the MailboxId";

@@ -18,6 +18,7 @@ fn settings() -> HealthSettings {
         rise: 2,
         panic_threshold: 0,
         page: None,
+        rpc_page: None,
         probe: None,
     }
 }

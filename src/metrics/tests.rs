@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 fn filled() -> Metrics {
     let metrics = Metrics::new("1.2.3");
-    metrics.set_vdirs_up([(&ServerName::new("MBX1"), Vdir::Ews, true)]);
+    metrics.set_vdirs_up([(&ServerName::new("MBX1"), Vdir::Ews.into(), true)]);
     metrics.started(1.0e9);
     for index in 0..100 {
         let name = ServerName::new(format!("MBX{index}"));

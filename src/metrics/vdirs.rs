@@ -1,6 +1,7 @@
 //! What requests to the other virtual directories add to the families, and how those do on each server.
 
 use super::{Counters, Families, Outcome};
+use crate::health::Ward;
 use crate::ids::ServerName;
 use crate::vdir::Vdir;
 use prometheus::{Histogram, IntGaugeVec};
@@ -49,11 +50,11 @@ impl VdirFamilies {
         }
     }
 
-    pub(super) fn set_up<'a>(&self, all: impl IntoIterator<Item = (&'a ServerName, Vdir, bool)>) {
+    pub(super) fn set_up<'a>(&self, all: impl IntoIterator<Item = (&'a ServerName, Ward, bool)>) {
         self.up.reset();
-        for (server, vdir, is_up) in all {
+        for (server, ward, is_up) in all {
             self.up
-                .with_label_values(&[server.as_str(), vdir.as_str()])
+                .with_label_values(&[server.as_str(), ward.as_str()])
                 .set(i64::from(is_up));
         }
     }

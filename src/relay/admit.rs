@@ -6,7 +6,7 @@ use super::discover::{self, Inquiry};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
 use super::pinned::{self, Pinned};
 use super::slow::{Known, Slow};
-use super::target::{Place, Target, Ward};
+use super::target::{Page, Place, Target};
 use super::vdir::{self, Errand};
 use crate::accounting::meter::enter;
 use crate::accounting::{Kinds, Phase};
@@ -50,10 +50,8 @@ pub(crate) enum Admitted {
 /// What we answer ourselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Local {
-    /// The health page.
-    Health,
-    /// That of another protocol.
-    HealthOf(Ward),
+    /// The health page of a protocol.
+    Health(Page),
     /// Success for a session that ended with its server.
     SessionEnded,
     /// That we are here, to whoever asks before a channel is opened. `[MS-RPCH] 2.1.2.1.5`
@@ -194,8 +192,7 @@ pub(crate) fn admit(
     bill.ledger.client_in = Kinds::of_head(head.bytes);
     let endpoint = match head.target.place {
         Place::Mapi(endpoint) => endpoint,
-        Place::Health => return Ok(Some(Admitted::Local(Local::Health))),
-        Place::HealthOf(ward) => return Ok(Some(Admitted::Local(Local::HealthOf(ward)))),
+        Place::Health(page) => return Ok(Some(Admitted::Local(Local::Health(page)))),
         Place::Vdir(vdir) => {
             return vdir::admit(&head, vdir, name, runtime, world, caller, now, bill, out)
                 .map(Some);

@@ -18,6 +18,7 @@ use crate::accounting::meter::enter;
 use crate::auth::{Asker, Identity};
 use crate::channels::{Claim, NoSeat, Seat};
 use crate::config::settings::Scheme;
+use crate::health::Ward;
 use crate::ids::{DatabaseName, MailboxId, ServerName};
 use crate::mapi::{Endpoint, RequestType};
 use crate::metrics::AuthOutcome;
@@ -250,7 +251,8 @@ impl Opens<'_, '_, '_> {
             known.is_some_and(|server| server.capable.outlook_anywhere)
         };
         let (placement, health) = (&world.placement, &world.health);
-        let chosen = routing::channel(database, home, tried, placement, health, capable)?;
+        let wards = world.wards.of(Ward::Rpc);
+        let chosen = routing::channel(database, home, tried, placement, health, wards, capable)?;
         Ok((chosen.0.clone(), chosen.1))
     }
 

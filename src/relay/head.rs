@@ -171,7 +171,7 @@ pub fn read<'h, 'b>(
     match (parsed.version, target.place) {
         (Some(1), _) => {}
         // Load balancers still ask for health in HTTP/1.0.
-        (Some(0), Place::Health | Place::HealthOf(_)) if facts.body == BodyLength::Counted(0) => {}
+        (Some(0), Place::Health(_)) if facts.body == BodyLength::Counted(0) => {}
         _ => return Err(Refusal::Malformed("not HTTP/1.1")),
     }
     if parsed.version == Some(1) && facts.host.is_none() {
@@ -179,7 +179,7 @@ pub fn read<'h, 'b>(
     }
     match (target.place, method) {
         (Place::Mapi(_), Method::Post)
-        | (Place::Health | Place::HealthOf(_), Method::Get | Method::Head)
+        | (Place::Health(_), Method::Get | Method::Head)
         // Which of them, it says itself: where Outlook Anywhere is off, there is no such path.
         | (Place::Rpc(_), _)
         // Which of them a directory takes is configured.

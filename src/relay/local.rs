@@ -36,25 +36,8 @@ impl<S: Stream> Connection<S> {
         let manner = self.manner(shape, false);
         let mut out = Scratch::new();
         match local {
-            Local::Health => {
-                let some_server = world
-                    .servers
-                    .iter()
-                    .any(|server| world.health.is_eligible(server.name()));
-                let host = world
-                    .settings
-                    .names
-                    .first()
-                    .map_or("", |name| name.host.as_str());
-                bill.status = if some_server && runtime.is_ready() {
-                    200
-                } else {
-                    503
-                };
-                refuse::health(bill.status == 200, host, manner, &mut out.0);
-            }
-            Local::HealthOf(ward) => {
-                let told = vdir::page(ward, world, runtime);
+            Local::Health(page) => {
+                let told = vdir::page(page, world, runtime.is_ready());
                 bill.status = if told.is_ok() { 200 } else { 503 };
                 let host = world
                     .settings

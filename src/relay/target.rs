@@ -21,23 +21,25 @@ const MAILBOX_ID_MAX: usize = 320;
 pub enum Place {
     /// A MAPI endpoint.
     Mapi(Endpoint),
-    /// The health page, answered by us.
-    Health,
     /// Autodiscover.
     Autodiscover(Dialect),
     /// Outlook Anywhere.
     Rpc(Folder),
     /// Another virtual directory.
     Vdir(Vdir),
-    /// The health page of a protocol other than MAPI, answered by us.
-    HealthOf(Ward),
+    /// The health page of a protocol, answered by us.
+    Health(Page),
 }
 
-/// What has a health page of its own beside MAPI.
+/// What has a health page of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ward {
+pub enum Page {
+    /// MAPI over HTTP.
+    Mapi,
     /// Autodiscover.
     Autodiscover,
+    /// Outlook Anywhere.
+    Rpc,
     /// Another virtual directory.
     Vdir(Vdir),
 }
@@ -58,12 +60,13 @@ pub struct Target<'a> {
 
 /// The only paths there are, each in every spelling we accept. Exact but for case: nothing is decoded,
 /// no dot segment is resolved, so nothing can be read twice in two ways.
-const PLACES: [(&str, Place); 5] = [
+const PLACES: [(&str, Place); 6] = [
     ("/mapi/emsmdb/", Place::Mapi(Endpoint::Emsmdb)),
     ("/mapi/emsmdb", Place::Mapi(Endpoint::Emsmdb)),
     ("/mapi/nspi/", Place::Mapi(Endpoint::Nspi)),
     ("/mapi/nspi", Place::Mapi(Endpoint::Nspi)),
-    ("/mapi/healthcheck.htm", Place::Health),
+    ("/mapi/healthcheck.htm", Place::Health(Page::Mapi)),
+    ("/rpc/healthcheck.htm", Place::Health(Page::Rpc)),
 ];
 
 impl<'a> Target<'a> {
@@ -109,6 +112,7 @@ impl<'a> Target<'a> {
             mailbox,
             path: match place {
                 Place::Mapi(endpoint) => endpoint.path(),
+                Place::Health(Page::Rpc) => "/rpc/healthcheck.htm",
                 _ => "/mapi/healthcheck.htm",
             },
         })
@@ -156,7 +160,7 @@ fn channel(folder: Folder, query: Option<&str>) -> Result<Target<'_>, Refusal> {
 fn discovery<'a>(path: &'a str, query: Option<&'a str>) -> Result<Target<'a>, Refusal> {
     if path.eq_ignore_ascii_case(AUTODISCOVER_HEALTH) {
         return Ok(Target {
-            place: Place::HealthOf(Ward::Autodiscover),
+            place: Place::Health(Page::Autodiscover),
             query,
             mailbox: None,
             path: AUTODISCOVER_HEALTH,
@@ -227,7 +231,7 @@ fn below_vdir(target: &str) -> Result<Option<Target<'_>>, Refusal> {
     }
     Ok(Some(Target {
         place: match found.is_health {
-            true => Place::HealthOf(Ward::Vdir(found.vdir)),
+            true => Place::Health(Page::Vdir(found.vdir)),
             false => Place::Vdir(found.vdir),
         },
         query,
@@ -546,7 +550,7 @@ mod tests {
             ),
             (
                 "/oab/HealthCheck.htm",
-                Place::HealthOf(Ward::Vdir(Vdir::Oab)),
+                Place::Health(Page::Vdir(Vdir::Oab)),
                 None,
             ),
         ] {

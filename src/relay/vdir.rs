@@ -15,7 +15,7 @@ mod tunnel;
 
 pub(super) use carry::Carried;
 pub(super) use guards::{Guard, stands};
-pub(super) use health::page;
+pub(crate) use health::page;
 
 use super::admit::{Admitted, By, Caller, Proof, introduce, still_welcome, who};
 use super::bill::{Bill, Routed};

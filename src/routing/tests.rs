@@ -48,6 +48,7 @@ fn health(down: &[&str], panic_threshold: u32) -> HealthView {
         rise: 1,
         panic_threshold,
         page: None,
+        rpc_page: None,
         probe: None,
     };
     let now = Instant::now();
@@ -283,24 +284,25 @@ fn a_channel_goes_to_the_active_copy_or_follows_its_virtual_connection_or_goes_n
     let on_a = placement("A");
     let on_b = placement("B");
 
-    let first = channel(&db1, None, &[], &on_a, &up, all);
+    let first = channel(&db1, None, &[], &on_a, &up, &up, all);
     assert_eq!(first, Ok((&a, RouteReason::ActiveCopy)));
-    let second = channel(&db1, Some(&a), &[], &on_a, &up, all);
+    let second = channel(&db1, Some(&a), &[], &on_a, &up, &up, all);
     assert_eq!(second, Ok((&a, RouteReason::Pinned)));
     let tried = [a.clone()];
-    let retried = channel(&db1, None, &tried, &on_b, &up, all);
+    let retried = channel(&db1, None, &tried, &on_b, &up, &up, all);
     assert_eq!(retried, Ok((&b, RouteReason::Retried)));
 
     // Whatever is healthy: it cannot be moved, and a passive copy serves nobody.
-    let moved = channel(&db1, Some(&a), &[], &on_b, &up, all);
+    let moved = channel(&db1, Some(&a), &[], &on_b, &up, &up, all);
     assert_eq!(moved, Err(Refusal::ChannelGone(MOVED)));
     let unknown = DatabaseName::new("DB9");
     for refused in [
-        channel(&unknown, None, &[], &on_a, &up, all),
-        channel(&db1, None, &tried, &on_a, &up, all),
-        channel(&db1, None, &[], &on_a, &health(&["A"], 0), all),
-        channel(&db1, Some(&a), &[], &on_a, &health(&["A"], 0), all),
-        channel(&db1, None, &[], &on_a, &up, |server| *server != a),
+        channel(&unknown, None, &[], &on_a, &up, &up, all),
+        channel(&db1, None, &tried, &on_a, &up, &up, all),
+        channel(&db1, None, &[], &on_a, &health(&["A"], 0), &up, all),
+        channel(&db1, Some(&a), &[], &on_a, &health(&["A"], 0), &up, all),
+        channel(&db1, None, &[], &on_a, &up, &health(&["A"], 0), all),
+        channel(&db1, None, &[], &on_a, &up, &up, |server| *server != a),
     ] {
         assert!(
             matches!(refused, Err(Refusal::NoEligibleCopy { .. })),

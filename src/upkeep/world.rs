@@ -128,6 +128,7 @@ pub(crate) fn settings() -> Settings {
             rise: 1,
             panic_threshold: 0,
             page: None,
+            rpc_page: None,
             probe: None,
         },
         logging: Logging {

@@ -32,6 +32,15 @@ pub fn clean_query(vdir: Vdir, query: &str, is_claim: impl Fn(&str) -> bool) -> 
     })
 }
 
+/// The value of a query's parameter, its escapes undone, in whatever case the name is; `None` where there is none, or none
+/// that is text. For people to read: nothing is routed by it.
+pub fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, written) = pairs.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+    let mut room = [0; NAME_MAX];
+    undone(written, &mut room).map(str::to_owned)
+}
+
 /// Every `%` begins an escape of a byte that is no control byte.
 fn has_whole_escapes(query: &[u8]) -> bool {
     memchr::memchr_iter(b'%', query).all(|at| {
@@ -123,6 +132,21 @@ mod tests {
             assert!(!is_clean(query), "{query}");
         }
         assert!(!is_clean(&"x".repeat(300)));
+    }
+
+    #[test]
+    fn a_parameter_is_read_for_people() {
+        let query = "Cmd=Ping&user=CONTOSO%5Cuser1%40x&DeviceId=y";
+        assert_eq!(
+            parameter(query, "User").as_deref(),
+            Some("CONTOSO\\user1@x")
+        );
+        assert_eq!(parameter(query, "Use"), None);
+        assert_eq!(parameter("User=%f", "User"), None);
+        assert_eq!(
+            parameter(&format!("User={}", "x".repeat(300)), "User"),
+            None
+        );
     }
 
     proptest! {

@@ -694,6 +694,57 @@ async fn a_directory_that_a_server_takes_out_of_service_gets_no_requests_and_the
 }
 
 #[tokio::test]
+async fn outlook_anywhere_has_a_health_page_and_its_own_looks_at_the_servers() {
+    let site = start_planned(two_homes(EXCHANGE).section(
+        "health",
+        "{ interval: 100ms, timeout: 100ms, rpc_page: /rpc/healthcheck.htm, panic_threshold: 0 }",
+    ))
+    .await;
+    let site = &site;
+    let page = || curl_as_stranger(site, "/rpc/healthcheck.htm", &[]);
+    let echo = async |number: usize| {
+        let path = format!("/rpc/rpcproxy.dll?{}:6001", mailbox(number));
+        let told = curl(
+            site,
+            number,
+            &path,
+            &["-X", "RPC_IN_DATA", "--data", "xxxx"],
+        )
+        .await;
+        told.status
+    };
+    assert_eq!(
+        (page().await.status, echo(1).await, echo(3).await),
+        (200, 200, 200)
+    );
+
+    site.server("MBX1").unwrap().serve("rpc", false);
+    eventually("MBX1 gets no channels", || async { echo(1).await == 503 }).await;
+    assert_eq!((page().await.status, echo(3).await), (200, 200));
+    assert_eq!(curl(site, 1, "/owa/", &[]).await.status, 200);
+    let up = metric(site, "mapigate_vdir_up{server=\"MBX1\",vdir=\"rpc\"}").await;
+    assert_eq!(up.as_deref(), Some("0"));
+
+    site.server("MBX2").unwrap().serve("rpc", false);
+    eventually("the page says so", || async {
+        let told = page().await;
+        told.status == 503 && told.body.contains("no mailbox server serves it")
+    })
+    .await;
+    site.server("MBX1").unwrap().serve("rpc", true);
+    eventually("MBX1 serves it again", || async { echo(1).await == 200 }).await;
+}
+
+#[tokio::test]
+async fn where_outlook_anywhere_is_off_its_health_page_says_so() {
+    let plan = two_homes(EXCHANGE).section("autodiscover", "{ outlook_anywhere: false }");
+    let site = start_planned(plan).await;
+    let told = curl_as_stranger(&site, "/rpc/healthcheck.htm", &[]).await;
+    assert_eq!(told.status, 503);
+    assert!(told.body.contains("not served here"), "{}", told.body);
+}
+
+#[tokio::test]
 async fn a_health_page_needs_a_server_that_is_up_and_a_directory_that_is_served() {
     let mut site = start_planned(two_homes("{ preset: gromox }").section(
         "health",

@@ -61,6 +61,39 @@ async fn a_running_process_explains_by_what_is_so_now_and_a_file_by_what_is_writ
 }
 
 #[tokio::test]
+async fn a_running_process_explains_its_other_directories_by_what_its_servers_serve() {
+    let plan = brisk(Flavour::Exchange).section("virtual_directories", "{ preset: exchange2019 }");
+    let site = start(plan).await;
+    let (site, who) = (&site, user(1));
+    let admin = admin(site);
+    let ask = async |subject: &str| {
+        let args = [
+            subject, "--user", &who, "--admin", &admin, "--format", "json",
+        ];
+        let told = explain(&args).await;
+        serde_json::from_slice::<Explanation>(&told.stdout).unwrap()
+    };
+
+    let good = ask("/ews/exchange.asmx").await;
+    assert_eq!(good.of("route").unwrap().words, "goes to MBX1");
+    let form = ask("/owa/a@b/../x").await;
+    assert!(
+        !form.is_served && form.text().contains("HTTP 400"),
+        "{}",
+        form.text()
+    );
+
+    site.server("MBX1").unwrap().serve("ews", false);
+    eventually("the page is missed", || async {
+        let told = ask("/ews/exchange.asmx").await;
+        let words = "the server of the active copy does not serve this directory";
+        !told.is_served && told.of("route").unwrap().words.contains(words)
+    })
+    .await;
+    assert!(ask("/owa/").await.is_served);
+}
+
+#[tokio::test]
 async fn whoever_is_not_known_is_told_to_the_administrator_with_the_nearest_names() {
     let site = start(brisk(Flavour::Exchange)).await;
     let admin = admin(&site);

@@ -370,6 +370,7 @@ fn judging() -> HealthSettings {
         rise: 2,
         panic_threshold: 30,
         page: None,
+        rpc_page: None,
         probe: None,
     }
 }
