@@ -12,6 +12,7 @@
     reason = "waiting for a process has a deadline"
 )]
 
+mod door;
 mod forms;
 mod hand;
 mod house;

@@ -1,93 +1,23 @@
 //! Hours of a channel's life in simulated time: door, clients and servers in one runtime whose clock jumps.
 
+use crate::door::Door;
 use crate::hand::{ONE, a1, b1};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use mapigate::accounting::Counting;
-use mapigate::auth::Memo;
-use mapigate::channels::ChannelTable;
-use mapigate::config;
 use mapigate::ids::UserName;
-use mapigate::journal::Journal;
 use mapigate::lab::outlook::Target;
 use mapigate::lab::rpc_http::{RpcOutlook, RpcServer, client, server};
 use mapigate::lab::site::{HOST, PASSWORD, mailbox, user};
-use mapigate::metrics::Metrics;
-use mapigate::relay;
 use mapigate::rpch::{Rts, Verb};
-use mapigate::runtime::{Runtime, Snapshot};
-use mapigate::sessions::SessionTable;
-use std::fs;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-use tempfile::TempDir;
+use mapigate::runtime::Snapshot;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant as Clock;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A door in this process.
-struct Door {
-    address: SocketAddr,
-    runtime: Arc<Runtime>,
-    _folder: TempDir,
-}
-
 impl Door {
-    async fn before(server: SocketAddr) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
-        let hash = bcrypt::hash(PASSWORD, 4).unwrap();
-        write("users.htpasswd", format!("{}:{hash}\n", user(1)));
-        write(
-            "mapigate.yaml",
-            format!(
-                "version: 1\n\
-                 listeners: [{{ address: '127.0.0.1:0', plain_http: true }}]\n\
-                 names: [{{ host: {HOST} }}]\n\
-                 servers:\n  MBX1: {{ address: '{server}', tls: off }}\n\
-                 databases: {{ DB1: {{ copies: [MBX1], active: MBX1 }} }}\n\
-                 directory: {{ default_databases: {{ contoso.test: DB1 }} }}\n\
-                 auth: {{ basic: {{ password_file: users.htpasswd }} }}\n\
-                 logging: {{ access: off }}\n"
-            ),
-        );
-        let now = (Instant::now(), SystemTime::now());
-        let loaded = config::load(&folder.path().join("mapigate.yaml"), 0);
-        let settings = loaded
-            .unwrap_or_else(|problems| panic!("{problems:?}"))
-            .settings;
-        let metrics = Metrics::new("test");
-        let journal = Journal::start(&settings.logging, &metrics).unwrap();
-        let tables = (
-            SessionTable::new(10, [1; 16], now.0),
-            ChannelTable::new(10, [1; 16], now.0),
-        );
-        let first = Snapshot::build(settings, None).unwrap();
-        let (runtime, _seen) = Runtime::new(first, tables, metrics, journal, now);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Arc::clone(&runtime);
-        tokio::spawn(async move {
-            loop {
-                let (tcp, peer) = listener.accept().await.unwrap();
-                let (runtime, asks) = (Arc::clone(&shared), shared.asks());
-                let stream = Counting::new(tcp, None);
-                let memo = Memo::default();
-                tokio::spawn(relay::serve(
-                    stream, peer, "http", memo, None, runtime, asks,
-                ));
-            }
-        });
-        Self {
-            address,
-            runtime,
-            _folder: folder,
-        }
-    }
-
     fn options(&self) -> client::Options {
         let target = Target {
             address: self.address,
@@ -119,14 +49,6 @@ impl Door {
             tokio::task::yield_now().await;
         }
     }
-
-    fn sample(&self, sample: &str) -> String {
-        let text = self.runtime.metrics.render();
-        let line = text.lines().find(|line| line.starts_with(sample));
-        line.and_then(|line| line.rsplit(' ').next())
-            .unwrap_or_default()
-            .to_owned()
-    }
 }
 
 async fn lab(change: impl FnOnce(&mut server::Options)) -> RpcServer {
@@ -138,7 +60,7 @@ async fn lab(change: impl FnOnce(&mut server::Options)) -> RpcServer {
 #[tokio::test]
 async fn an_idle_virtual_connection_lives_for_hours_by_its_signs_of_life() {
     let server = lab(|_| ()).await;
-    let door = Door::before(server.address()).await;
+    let door = Door::before(server.address(), "").await;
     door.warm(&server).await;
     let outlook = RpcOutlook::open(door.options()).await.unwrap();
     outlook.log_on().await.unwrap();
@@ -160,7 +82,7 @@ async fn an_idle_virtual_connection_lives_for_hours_by_its_signs_of_life() {
 #[tokio::test]
 async fn a_client_that_says_nothing_for_three_of_its_intervals_is_given_up() {
     let server = lab(|_| ()).await;
-    let door = Door::before(server.address()).await;
+    let door = Door::before(server.address(), "").await;
     door.warm(&server).await;
     let mut out = door.channel(Verb::Out, 76, &a1(ONE)).await;
     let mut head = [0; 64];
@@ -203,7 +125,7 @@ async fn a_server_that_says_nothing_for_three_of_its_intervals_is_given_up() {
         let _end = tcp.read(&mut heard).await;
         drop(partner);
     });
-    let door = Door::before(address).await;
+    let door = Door::before(address, "").await;
     let mut out = door.channel(Verb::Out, 76, &a1(ONE)).await;
     let mut head = [0; 80];
     out.read_exact(&mut head).await.unwrap();
@@ -237,7 +159,7 @@ async fn a_server_that_says_nothing_for_three_of_its_intervals_is_given_up() {
 async fn a_channel_without_a_partner_is_ended_where_its_server_does_not_end_it() {
     let patient = |options: &mut server::Options| options.partner_timeout = 60 * MINUTE;
     let server = lab(patient).await;
-    let door = Door::before(server.address()).await;
+    let door = Door::before(server.address(), "").await;
     door.warm(&server).await;
     let mut out = door.channel(Verb::Out, 76, &a1(ONE)).await;
     let mut head = [0; 64];
@@ -260,7 +182,7 @@ async fn a_channel_without_a_partner_is_ended_where_its_server_does_not_end_it()
 #[tokio::test]
 async fn a_user_who_is_revoked_loses_the_channels_that_are_open_within_five_minutes() {
     let server = lab(|_| ()).await;
-    let door = Door::before(server.address()).await;
+    let door = Door::before(server.address(), "").await;
     door.warm(&server).await;
     let outlook = RpcOutlook::open(door.options()).await.unwrap();
     outlook.log_on().await.unwrap();
@@ -287,7 +209,7 @@ async fn a_user_who_is_revoked_loses_the_channels_that_are_open_within_five_minu
 #[tokio::test]
 async fn channels_that_are_open_end_when_outlook_anywhere_is_switched_off() {
     let server = lab(|_| ()).await;
-    let door = Door::before(server.address()).await;
+    let door = Door::before(server.address(), "").await;
     door.warm(&server).await;
     let outlook = RpcOutlook::open(door.options()).await.unwrap();
     tokio::time::pause();
