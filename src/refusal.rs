@@ -310,7 +310,7 @@ impl Refusal {
             // The directory's answer is not the client's business before the server's is: same words
             // for a mailbox that does not exist and one that is elsewhere.
             Self::UnknownMailbox => 404,
-            // [MS-ASHTTP] 3.2.5.1
+            // [MS-ASHTTP] 3.1.5.2.2
             Self::OtherName { .. } => 451,
             Self::SessionGone(_) | Self::ForeignSession | Self::NotCapable { .. } => 200,
             Self::ServerFailed { .. } | Self::ServerNonsense { .. } => 502,

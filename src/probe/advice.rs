@@ -293,6 +293,10 @@ const OURS: &[(&str, &str)] = &[
         "no server of directory.ldap answers; `mapigate check --directory` says why",
     ),
     (
+        "This mailbox is reached at another address.",
+        "the mailbox' server has a name of its own (`url_name`): probe that name",
+    ),
+    (
         "The mailbox is not available at the moment.",
         "the server of the active copy is down or cannot be reached: see the status page, and activate another copy or repair the server",
     ),
