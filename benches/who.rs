@@ -23,9 +23,9 @@ use mapigate::auth::{
 };
 use mapigate::config::settings::{
     Access, Attributes, AuthSettings, Authenticates, BackendIdentity, BasicAuth, BasicVerify,
-    BearerAuth, BearerChallenge, BindingRule, CertificateName, ClientCertificates, Database,
-    DatabaseForm, DirectorySettings, GuidForm, KeyPlace, KeySource, LdapSettings, NegotiateAuth,
-    NtlmAuth, Secret, TokenIssuer,
+    BearerAuth, BearerChallenge, BindingRule, CertificateName, ClientCertificates, CopyNames,
+    Database, DatabaseForm, DirectorySettings, GuidForm, KeyPlace, KeySource, LdapSettings,
+    NegotiateAuth, NtlmAuth, Secret, TokenIssuer,
 };
 use mapigate::directory::{Directory, Whose};
 use mapigate::ids::{DatabaseName, ServerName, UserName};
@@ -576,6 +576,14 @@ fn ldap_settings() -> LdapSettings {
             legacy_dn: name("legacyExchangeDN"),
             delegates: None,
             changed: None,
+        },
+        copies: CopyNames {
+            base: None,
+            class: String::new(),
+            server: String::new(),
+            preference: None,
+            server_class: None,
+            server_address: None,
         },
         recipient_types: Vec::new(),
         ttl: Duration::from_secs(3600),

@@ -57,7 +57,7 @@ impl Admin {
             Ask::Metrics => answer(200, Metrics::CONTENT_TYPE, self.runtime.metrics.render()),
             Ask::Live => answer(200, TEXT, "alive\n"),
             Ask::Ready if self.runtime.is_ready() => answer(200, TEXT, "ready\n"),
-            Ask::Ready => answer(503, TEXT, format!("{}\n", report::phase(&self.runtime))),
+            Ask::Ready => answer(503, TEXT, format!("{}\n", report::not_ready(&self.runtime))),
             Ask::Status => json(200, &self.status()),
             Ask::Explain => self.explain(uri.query().unwrap_or_default()).await,
             Ask::Probes => json(200, &report::probes(&self.runtime)),

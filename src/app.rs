@@ -10,10 +10,11 @@ use crate::config::{self, Loaded, Problem, Settings, Severity};
 use crate::journal::Journal;
 use crate::listener::Listener;
 use crate::metrics::Metrics;
-use crate::runtime::{Runtime, Sighting, Snapshot};
+use crate::placement::Reading;
+use crate::runtime::{Runtime, Sighting, Snapshot, book};
 use crate::sessions::SessionTable;
-use crate::upkeep::{Loader, Reloader, Upkeep};
-use anyhow::{Context, anyhow};
+use crate::upkeep::{Loader, Reloader, Upkeep, read_copies};
+use anyhow::{Context, anyhow, bail};
 use async_trait::async_trait;
 use departure::Departure;
 use parking_lot::Mutex;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 /// How a process is started.
@@ -139,12 +141,15 @@ fn serve(
     ));
 
     let _pid_file = start.pid_file.as_deref().map(PidFile::write).transpose()?;
+    drop(world);
+    learn_of_copies(&runtime, start.takes_over)?;
+    let world = runtime.snapshot();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         generation = world.generation.0,
         config = %world.settings.source.display(),
         servers = world.settings.servers.len(),
-        databases = world.settings.databases.len(),
+        databases = world.placement.iter().count(),
         mailboxes = world.directory.len(),
         "starting"
     );
@@ -173,6 +178,40 @@ fn serve(
         );
     }
     info!("stopped");
+    Ok(())
+}
+
+/// Asks the directory where databases are before anybody is served, where it is to say so. Who takes over does not
+/// begin without: the running process knows.
+fn learn_of_copies(runtime: &Runtime, must_know: bool) -> anyhow::Result<()> {
+    let world = runtime.snapshot();
+    if !world.placement.homes().is_awaited() {
+        return Ok(());
+    }
+    // Of a book and a reactor of its own: what is begun here ends here.
+    let alone = Snapshot {
+        book: book(&world.settings, None).map_err(|problem| anyhow!(problem))?,
+        ..Snapshot::clone(&world)
+    };
+    let reactor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let told = reactor.block_on(async { timeout(FIRST_WORD, read_copies(&alone)).await });
+    match told {
+        Ok(told) if !told.placement.homes().is_awaited() => {
+            let copies = Reading::clone(&told.copies);
+            runtime.publish(|first| first.told(copies.clone()));
+        }
+        Ok(told) if must_know => {
+            let trouble = told.copies.trouble.as_deref().unwrap_or_default();
+            bail!("databases.copies_from: {trouble}");
+        }
+        Err(_elapsed) if must_know => {
+            bail!("databases.copies_from: the directory did not answer in time")
+        }
+        // It will be asked again.
+        _ => {}
+    }
     Ok(())
 }
 
@@ -292,5 +331,7 @@ fn clocks() -> (Instant, SystemTime) {
     (Instant::now(), SystemTime::now())
 }
 
+/// The directory gets this long to say where databases are before we begin.
+const FIRST_WORD: Duration = Duration::from_secs(3);
 /// The disk gets this long for the last access lines.
 const FLUSH: Duration = Duration::from_secs(5);

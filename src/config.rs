@@ -122,12 +122,22 @@ fn databases_file(desk: &Desk<'_>, main: &Source) -> (Option<std::path::PathBuf>
     if let (Some(source), Some(key)) = (&source, keys::find("", "databases")) {
         grammar::check_included(desk, source, key);
         let inner = Section::top(desk, source).section("databases");
-        if inner.has("file") {
-            let complaint = problem::Complaint::new(
+        for (leaf, what, cure) in [
+            (
+                "file",
                 "this file names another file of databases",
                 "write the databases here",
-            );
-            desk.error(&inner.place("file"), complaint);
+            ),
+            (
+                "copies_from",
+                "`copies_from` does not belong into this file",
+                "write it where `file` names this one",
+            ),
+        ] {
+            if inner.has(leaf) {
+                let complaint = problem::Complaint::new(what, cure);
+                desk.error(&inner.place(leaf), complaint);
+            }
         }
     }
     (Some(path), source)

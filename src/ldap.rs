@@ -9,6 +9,8 @@
 //! renamed, disabled or gets another password is treated so within [`LdapSettings::refresh`]. What was
 //! verified of such a user ends: [`Book::departures`] tells whom that concerns.
 //!
+//! Of databases it knows who holds their copies ([`Book::copies`]).
+//!
 //! Knows nothing of mail beyond databases and GUIDs, and nothing of who may open what.
 //!
 //! [`LdapSettings::refresh`]: crate::config::settings::LdapSettings::refresh
@@ -16,7 +18,11 @@
 mod book;
 mod changes;
 mod client;
+mod copies;
 mod dial;
+mod dn;
+#[cfg(test)]
+pub(crate) mod double;
 mod filter;
 mod line;
 mod mark;

@@ -38,6 +38,8 @@
 //! | lane | which kept legs a request may use: never one that another identity has used |
 //! | mailbox, database, copy, server | a mailbox is in one database; a database has copies on servers; one copy is active |
 //! | placement | which server holds the active copy of each database ([`placement`](crate::placement)) |
+//! | home | where a database is: its copies, and the active one; what the directory tells and the configuration says together make it |
+//! | difference | what these two do not agree upon; said once, and told on the status page |
 //! | epoch | counts the changes of the placement |
 //! | generation | counts the configurations accepted |
 //! | snapshot | the world as one configuration describes it, frozen; a request takes one and keeps it to its end |
@@ -83,8 +85,8 @@
 //! | `relay/bill.rs` | metrics, usage and the access line, on every way out |
 //!
 //! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's
-//! part of the snapshot, one the servers' health, one that of each directory on them, one the keys of identity
-//! providers, one sweeps, one runs the probes. Requests only send observations.
+//! part of the snapshot, one the servers' health, one that of each directory on them, one what the directory service tells
+//! of copies, one the keys of identity providers, one sweeps, one runs the probes. Requests only send observations.
 //!
 //! # Decisions, and why
 //!
@@ -104,6 +106,15 @@
 //! **Placement owns, health vetoes.** A passive copy never gets a request, however healthy it is: two servers
 //! that both believe to own a database are worse than none. So a failover is the site's act, and ours to obey
 //! within one request.
+//!
+//! **The directory knows copies, the site which is active.** Where copies come from Active Directory
+//! (`databases.copies_from`), the placement is a pure function of two words, that of the configuration and the last good
+//! one of the directory: a reload and a reading may come in either order and give the same map
+//! ([`Homes`](crate::placement::Homes)). What the site says of a database goes before what the directory says, even where
+//! that knows no such copy, because replication is slower than a failover. An answer that tells of nothing, or of less than
+//! half of what there was, is taken for somebody's mistake: nobody removes mailboxes' databases by the dozen within
+//! half a minute, and a right that was withdrawn looks just so. Two databases of one name have no home, because a mailbox
+//! names its database by that alone.
 //!
 //! **Moved means code 10.** An old session's request gets 200 with `X-ResponseCode: 10`, a held poll gets it
 //! behind DONE, jittered. It is the protocol's own word for "connect again"; anything else makes Outlook wait for
@@ -210,7 +221,7 @@
 //! | a metric | [`metrics`](crate::metrics) | its row in the README |
 //! | a field of the access log | `journal/line.rs`, and under the same name `journal/proxy_line.rs` | its row in the README |
 //! | an authentication scheme | [`auth`](crate::auth) | a file in `auth/` that implements `Method`, a field of `Schemes`, a [`Scheme`](crate::auth::Scheme); [`handoff`](crate::auth::handoff) for what servers see |
-//! | another source of mailboxes or placement | [`directory`](crate::directory), [`placement`](crate::placement) | a loop in [`upkeep`](crate::upkeep) that is its only writer |
+//! | another source of mailboxes or placement | [`directory`](crate::directory), [`placement`](crate::placement) | a loop in [`upkeep`](crate::upkeep) that is its only writer, as `upkeep/copies.rs` |
 //! | a virtual directory | [`vdir`](crate::vdir) | its habits in `config/presets.rs`, a row in every table of `tests/e2e/directories` |
 //! | a habit of a server family | [`mapi::Flavour`](crate::mapi::Flavour) | data, not an `if` in the relay; the lab's mailbox server |
 //! | a wrong thing a server may do | `lab/mailbox_server/faults.rs` | what Outlook sees of it, in `tests/lab` |

@@ -92,6 +92,9 @@ pub struct Metrics {
     virtual_connections: IntGauge,
     held_polls: IntGauge,
     polls_ended: Counters<PollEnd>,
+    copies_read_time: Gauge,
+    copies_left_out: IntGauge,
+    databases_left_out: IntGauge,
     placement_epoch: IntGauge,
     config_generation: IntGauge,
     reload_successful: IntGauge,
@@ -283,6 +286,18 @@ impl Metrics {
             placement_epoch: families.gauge(
                 "placement_epoch",
                 "Changes of the database map since the start.",
+            ),
+            copies_read_time: families.float(
+                "copies_read_timestamp_seconds",
+                "When the directory service last told of the copies of databases, in seconds since 1970; 0: never.",
+            ),
+            copies_left_out: families.gauge(
+                "copies_left_out",
+                "Copies of databases on servers of the directory that are not in the configuration.",
+            ),
+            databases_left_out: families.gauge(
+                "databases_left_out",
+                "Databases of the directory that have no home here.",
             ),
             config_generation: families
                 .gauge("config_generation", "Configurations accepted since the start."),
@@ -673,6 +688,13 @@ impl Metrics {
     /// The epoch of the database map that new requests see.
     pub fn set_placement_epoch(&self, epoch: Epoch) {
         self.placement_epoch.set(clamp(epoch.0));
+    }
+
+    /// When the directory told of copies last, since 1970, and what of it is left out.
+    pub fn set_copies(&self, read: Duration, copies: usize, databases: usize) {
+        self.copies_read_time.set(read.as_secs_f64());
+        self.copies_left_out.set(clamp(copies as u64));
+        self.databases_left_out.set(clamp(databases as u64));
     }
 
     /// A reload ended; `now` is in seconds since 1970.

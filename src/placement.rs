@@ -1,43 +1,52 @@
 //! Which server holds the active copy of each database.
 //!
-//! The map is immutable: a failover or a reload builds the next one. It alone decides who owns a
-//! database; health may only veto.
+//! The map is immutable: a failover, a reload or another word of the directory builds the next one. It alone
+//! decides who owns a database; health may only veto.
+
+mod copies;
+mod homes;
+
+pub use copies::{Copies, Held, Holder, Reading};
+pub use homes::{Difference, HOMELESS, Homes, Source, server_of};
 
 use crate::config::settings::Database;
 use crate::ids::{DatabaseName, Epoch, ServerName};
-use std::collections::BTreeMap;
 
 /// The map of databases to servers, with an epoch that grows with every difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     epoch: Epoch,
-    databases: BTreeMap<DatabaseName, Database>,
+    homes: Homes,
 }
 
 impl Placement {
     /// The first map of a process: epoch 1.
-    pub fn new(databases: &BTreeMap<DatabaseName, Database>) -> Self {
+    pub fn new(homes: impl Into<Homes>) -> Self {
         Self {
             epoch: Epoch(1),
-            databases: databases.clone(),
+            homes: homes.into(),
         }
     }
 
-    /// The map after this one. Its epoch is one higher when anything differs, and the same otherwise.
+    /// The map after this one. Its epoch is one higher when any database differs, and the same otherwise.
     #[must_use]
-    pub fn next(&self, databases: &BTreeMap<DatabaseName, Database>) -> Self {
-        if self.databases == *databases {
-            return self.clone();
-        }
+    pub fn next(&self, homes: impl Into<Homes>) -> Self {
+        let homes = homes.into();
+        let differs = u64::from(self.homes.databases != homes.databases);
         Self {
-            epoch: Epoch(self.epoch.0.saturating_add(1)),
-            databases: databases.clone(),
+            epoch: Epoch(self.epoch.0.saturating_add(differs)),
+            homes,
         }
     }
 
-    /// All copies of a database and which one is active; `None` for a database nobody configured.
+    /// Who said what, and what is left out.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
+    /// All copies of a database and which one is active; `None` for a database without a home: [`Homes::why_homeless`].
     pub fn home(&self, database: &DatabaseName) -> Option<&Database> {
-        self.databases.get(database)
+        self.homes.databases.get(database)
     }
 
     /// The server that holds the active copy.
@@ -58,13 +67,12 @@ impl Placement {
 
     /// All databases by name.
     pub fn iter(&self) -> impl Iterator<Item = (&DatabaseName, &Database)> {
-        self.databases.iter()
+        self.homes.databases.iter()
     }
 
     /// Databases whose active server is another one in `newer`, or that are missing there.
     pub fn moved_in<'a>(&'a self, newer: &'a Self) -> impl Iterator<Item = &'a DatabaseName> {
-        self.databases
-            .iter()
+        self.iter()
             .filter(|(name, home)| !newer.is_active(name, &home.active))
             .map(|(name, _)| name)
     }
@@ -73,6 +81,7 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn databases(rows: &[(&str, &[&str], &str)]) -> BTreeMap<DatabaseName, Database> {
         let home = |copies: &[&str], active: &str| Database {

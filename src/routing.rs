@@ -124,7 +124,8 @@ pub fn home<'a>(
         database: database.clone(),
         why,
     };
-    let server = placement.active(database).ok_or_else(|| refuse(HOMELESS))?;
+    let homeless = || refuse(placement.homes().why_homeless(database));
+    let server = placement.active(database).ok_or_else(homeless)?;
     if tried.contains(server) {
         return Err(refuse(UNREACHABLE));
     }
@@ -160,7 +161,7 @@ fn route<'a>(
     };
     let server = active.ok_or_else(|| Refusal::NoEligibleCopy {
         database: database.clone(),
-        why: HOMELESS,
+        why: placement.homes().why_homeless(database),
     })?;
     vet(question, server, database, health, capable)?;
 
@@ -198,7 +199,8 @@ pub fn channel<'a>(
         database: database.clone(),
         why,
     };
-    let server = placement.active(database).ok_or_else(|| nobody(HOMELESS))?;
+    let homeless = || nobody(placement.homes().why_homeless(database));
+    let server = placement.active(database).ok_or_else(homeless)?;
     if home.is_some_and(|home| home != server) {
         return Err(Refusal::ChannelGone(MOVED));
     }
@@ -256,7 +258,6 @@ fn is_as_good_as_ended(question: &Question<'_>, refusal: &Refusal) -> bool {
 
 const MOVED: &str = "its database moved";
 const UNCONFIGURED: &str = "its database is no longer configured";
-const HOMELESS: &str = "it is not configured";
 const UNREACHABLE: &str = "the server of the active copy could not be reached";
 const SPEAKS_NO_RPC: &str = "the server of the active copy does not speak Outlook Anywhere";
 const OUT_OF_SERVICE: &str = "the server of the active copy does not serve this directory";

@@ -8,14 +8,14 @@ use crate::backend::Backends;
 use crate::certs;
 use crate::channels::ChannelTable;
 use crate::config::Settings;
-use crate::config::settings::BasicVerify;
+use crate::config::settings::{BasicVerify, CopiesFrom};
 use crate::directory::Directory;
 use crate::health::{HealthView, Observation, Wards};
 use crate::ids::{Generation, RequestId, ServerName};
 use crate::journal::Journal;
 use crate::ldap::Book;
 use crate::metrics::Metrics;
-use crate::placement::Placement;
+use crate::placement::{Homes, Placement, Reading};
 use crate::probe;
 use crate::seal::Sealer;
 use crate::sessions::SessionTable;
@@ -40,7 +40,9 @@ pub struct Snapshot {
     pub book: Option<Arc<Book>>,
     /// Where mailboxes live.
     pub directory: Arc<Directory>,
-    /// Where databases are active.
+    /// What the directory service tells of the copies of databases; upkeep alone replaces it.
+    pub copies: Arc<Reading>,
+    /// Where databases are active: what follows from `settings` and `copies`, and from nothing else.
     pub placement: Arc<Placement>,
     /// Which servers are up; upkeep alone replaces it.
     pub health: Arc<HealthView>,
@@ -97,9 +99,11 @@ impl Snapshot {
         else {
             return Err(problems);
         };
+        let copies = previous.map_or_else(Arc::default, |world| kept(&settings, &world.copies));
+        let homes = Homes::of(&settings, copies.copies.as_deref());
         let placement = match previous {
-            Some(world) => world.placement.next(&settings.databases),
-            None => Placement::new(&settings.databases),
+            Some(world) => world.placement.next(homes),
+            None => Placement::new(homes),
         };
         let generation = previous.map_or(0, |world| world.generation.0) + 1;
         Ok(Self {
@@ -108,6 +112,7 @@ impl Snapshot {
             handoff: Arc::new(handoff),
             book,
             directory: Arc::new(directory),
+            copies,
             placement: Arc::new(placement),
             health: previous.map_or_else(Arc::default, |world| world.health.clone()),
             wards: previous.map_or_else(Arc::default, |world| world.wards.clone()),
@@ -119,6 +124,42 @@ impl Snapshot {
                 .map(|cookie| Arc::new(Sealer::new(cookie))),
             settings: Arc::new(settings),
         })
+    }
+
+    /// The same world after the directory service was read again.
+    #[must_use]
+    pub fn told(&self, copies: Reading) -> Self {
+        let homes = Homes::of(&self.settings, copies.copies.as_deref());
+        Self {
+            placement: Arc::new(self.placement.next(homes)),
+            copies: Arc::new(copies),
+            ..self.clone()
+        }
+    }
+
+    /// This world in place of `now`, which others have written their parts of while this one was being built.
+    #[must_use]
+    pub fn in_place_of(&self, now: &Self) -> Self {
+        let mut copies = kept(&self.settings, &now.copies);
+        if copies.copies.is_none() {
+            copies = Arc::clone(&self.copies);
+        }
+        let homes = Homes::of(&self.settings, copies.copies.as_deref());
+        Self {
+            health: now.health.clone(),
+            wards: now.wards.clone(),
+            placement: Arc::new(now.placement.next(homes)),
+            copies,
+            ..self.clone()
+        }
+    }
+}
+
+/// What a directory told stays after a reload, where copies still come from one.
+fn kept(settings: &Settings, copies: &Arc<Reading>) -> Arc<Reading> {
+    match settings.copies_from {
+        CopiesFrom::Directory { .. } => Arc::clone(copies),
+        CopiesFrom::Configuration => Arc::default(),
     }
 }
 
@@ -143,6 +184,16 @@ pub fn book(settings: &Settings, earlier: Option<&Arc<Book>>) -> Result<Option<A
     let tls = tls.transpose().map_err(|problem| problem.to_string())?;
     let book = Book::new(ldap, login, tls).map_err(|problem| problem.to_string())?;
     Ok(Some(book))
+}
+
+/// What a world is, in figures.
+fn tell(metrics: &Metrics, world: &Snapshot) {
+    metrics.set_generation(world.generation);
+    metrics.set_placement_epoch(world.placement.epoch());
+    let read = world.copies.read_at;
+    let read = read.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let (copies, databases) = world.placement.homes().left_out();
+    metrics.set_copies(read.unwrap_or_default(), copies, databases);
 }
 
 /// Nobody logs on with it where passwords are held against something else.
@@ -200,8 +251,7 @@ impl Runtime {
         started: (Instant, SystemTime),
     ) -> (Arc<Self>, mpsc::Receiver<Sighting>) {
         let (sightings, seen) = mpsc::channel(SIGHTINGS_MAX);
-        metrics.set_generation(first.generation);
-        metrics.set_placement_epoch(first.placement.epoch());
+        tell(&metrics, &first);
         let usage = Usage::new(first.settings.accounting.usage_entries, started.1);
         let runtime = Self {
             current: ArcSwap::from_pointee(first),
@@ -228,12 +278,11 @@ impl Runtime {
     }
 
     /// Replaces the world with one that differs in a part. Writers of different parts do not overwrite
-    /// each other: `change` may be called again on a newer world.
-    pub fn publish(&self, mut change: impl FnMut(&Snapshot) -> Snapshot) {
-        self.current.rcu(|now| change(now));
-        let now = self.current.load();
-        self.metrics.set_generation(now.generation);
-        self.metrics.set_placement_epoch(now.placement.epoch());
+    /// each other: `change` may be called again on a newer world. Gives the world that was replaced.
+    pub fn publish(&self, mut change: impl FnMut(&Snapshot) -> Snapshot) -> Arc<Snapshot> {
+        let before = self.current.rcu(|now| change(now));
+        tell(&self.metrics, &self.current.load());
+        before
     }
 
     /// The number of the next request.
@@ -297,8 +346,13 @@ impl Runtime {
     }
 
     /// True while clients can reach us and we are not going away.
-    pub fn is_ready(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.listening.load(Ordering::Relaxed) && !self.is_leaving()
+    }
+
+    /// True while clients can reach us, we are not going away, and it is known where databases are.
+    pub fn is_ready(&self) -> bool {
+        self.is_open() && !self.current.load().placement.homes().is_awaited()
     }
 
     /// When the process began, by both clocks.

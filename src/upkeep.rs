@@ -1,6 +1,7 @@
 //! Background loops, each the only writer of one part of the world.
 
 mod check;
+mod copies;
 mod documents;
 mod files;
 mod judge;
@@ -12,17 +13,19 @@ mod sweep;
 mod wards;
 mod watch;
 
+pub use copies::read as read_copies;
 pub use judge::appoint_judge;
 pub use providers::fetch_keys;
 pub use reload::{Loader, Reloaded, Reloader};
 
 use crate::certs::FrontTls;
-use crate::runtime::{Runtime, Sighting};
+use crate::runtime::{Runtime, Sighting, Snapshot};
 use reload::ReloadLoop;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch as channel};
+use tracing::info;
 use watch::Watch;
 
 /// The TLS sides of the listeners, by address: their certificates and ticket keys change under way.
@@ -64,6 +67,7 @@ impl Upkeep {
         tokio::select! {
             () = providers::keys(Arc::clone(&self.runtime), generation.clone()) => {}
             () = people::directory(Arc::clone(&self.runtime), generation.clone()) => {}
+            () = copies::copies(Arc::clone(&self.runtime), generation.clone()) => {}
             () = wards::watch(Arc::clone(&self.runtime), generation.clone()) => {}
             () = probes::probes(Arc::clone(&self.runtime), generation.clone()) => {}
             () = self.watch.run(generation) => {}
@@ -71,6 +75,16 @@ impl Upkeep {
             () = sweep::sessions(Arc::clone(&self.runtime)) => {}
             () = sweep::tickets(self.runtime, self.fronts) => {}
         }
+    }
+}
+
+/// Says which databases are elsewhere than in the world `before`, and lets held polls look.
+fn tell_of_moves(runtime: &Runtime, before: &Snapshot) {
+    let now = runtime.snapshot();
+    let moved: Vec<_> = before.placement.moved_in(&now.placement).collect();
+    if !moved.is_empty() {
+        info!(databases = ?moved, epoch = now.placement.epoch().0, "databases moved");
+        runtime.wake_polls();
     }
 }
 

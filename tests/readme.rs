@@ -231,3 +231,46 @@ fn the_explanations_that_are_shown_are_those_that_are_given() {
     }
     assert_eq!(shown, 3);
 }
+
+#[test]
+fn the_databases_that_a_directory_tells_are_good_as_shown() {
+    let blocks = |title: &str| {
+        let section = README.split(title).nth(1).unwrap().to_owned();
+        let blocks = section.split("```yaml\n").skip(1).take(2);
+        let blocks = blocks.map(|rest| rest.split("```").next().unwrap().to_owned());
+        blocks.collect::<Vec<_>>()
+    };
+    let databases = blocks("### Databases from Active Directory\n");
+    let site = blocks("## Active Directory\n");
+    // In a list of steps it stands further to the right.
+    let directory = site.first().unwrap().replace("\n   ", "\n");
+    let whole = format!(
+        "version: 1\nlisteners: [{{ address: 127.0.0.1:8080, plain_http: true }}]\nnames: [{{ host: mail.contoso.com }}]\n\
+         servers: {{ MBX1: {{ address: mbx1.contoso.com:443 }}, MBX2: {{ address: mbx2.contoso.com:443 }} }}\n\
+         {}{}",
+        databases.first().unwrap(),
+        directory.trim_start()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("databases.yaml", databases.get(1).unwrap());
+    write("ad-ca.pem", include_str!("../conf/mail.pem"));
+    write("ldap.password", "secret");
+    write("mapigate.yaml", &whole);
+
+    let loaded = mapigate::config::load(&folder.path().join("mapigate.yaml"), 1_800_000_000);
+
+    let settings = loaded
+        .map_err(|problems| problems.to_string())
+        .unwrap()
+        .settings;
+    assert_eq!(settings.databases.len(), 1);
+    let mapigate::config::settings::CopiesFrom::Directory { active } = settings.copies_from else {
+        panic!("copies do not come from the directory");
+    };
+    let active: Vec<_> = active
+        .iter()
+        .map(|(name, server)| format!("{name} on {server}"))
+        .collect();
+    assert_eq!(active, ["DB07 on MBX2"]);
+}

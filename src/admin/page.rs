@@ -5,9 +5,10 @@ mod usage;
 pub(super) use usage::Heaviest;
 
 use super::status::{
-    CertificateStatus, DatabaseStatus, DirectoryServer, ProbeStatus, ReloadStatus, ServerStatus,
-    Status,
+    CertificateStatus, CopiesStatus, DatabaseStatus, DirectoryServer, ProbeStatus, ReloadStatus,
+    ServerStatus, Status,
 };
+use crate::placement::Source;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ fn write_page(html: &mut String, status: &Status, heaviest: &Heaviest) -> fmt::R
     write_figures(html, status)?;
     write_servers(html, &status.servers, status.health_panics)?;
     write_databases(html, &status.databases)?;
+    write_copies(html, status.copies.as_ref())?;
     write_directory(html, &status.directory, status.directory_entries)?;
     write_probes(html, &status.probes)?;
     usage::write(html, heaviest)?;
@@ -100,15 +102,22 @@ fn write_servers(html: &mut String, servers: &[ServerStatus], panics: bool) -> f
 }
 
 fn write_databases(html: &mut String, databases: &[DatabaseStatus]) -> fmt::Result {
-    html.write_str("<h2>Databases</h2><table><tr><th>Database<th>Active on<th>Copies<th>State")?;
+    html.write_str(
+        "<h2>Databases</h2><table><tr><th>Database<th>Active on<th>Copies<th>By<th>State",
+    )?;
     for database in databases {
         let copies: Vec<&str> = database.copies.iter().map(|copy| copy.as_str()).collect();
         write!(
             html,
-            "<tr><td>{}<td>{}<td>{}<td class=\"{}\">{}",
+            "<tr><td>{}<td>{}<td>{}<td>{}<td class=\"{}\">{}",
             Text(&database.name),
             Text(&database.active),
             Text(copies.join(", ")),
+            match database.source {
+                Source::Configuration => "configuration",
+                Source::Directory => "directory",
+                Source::Both => "directory, active by configuration",
+            },
             if database.is_available { "good" } else { "bad" },
             if database.is_available {
                 "available"
@@ -118,6 +127,36 @@ fn write_databases(html: &mut String, databases: &[DatabaseStatus]) -> fmt::Resu
         )?;
     }
     html.write_str("</table>")
+}
+
+/// Nothing where the configuration lists all copies.
+fn write_copies(html: &mut String, copies: Option<&CopiesStatus>) -> fmt::Result {
+    let Some(copies) = copies else {
+        return Ok(());
+    };
+    match copies.read_seconds_ago {
+        Some(seconds) => write!(
+            html,
+            "<p>The directory told of copies {} ago.</p>",
+            duration(seconds)
+        )?,
+        None => html.write_str("<p class=bad>The directory has not told of copies yet.</p>")?,
+    }
+    if let Some(trouble) = &copies.trouble {
+        write!(html, "<p class=bad>{}</p>", Text(trouble))?;
+    }
+    if !copies.differences.is_empty() {
+        html.write_str("<ul>")?;
+        for difference in copies.differences.iter().take(DIFFERENCES_SHOWN) {
+            write!(html, "<li>{}", Text(difference))?;
+        }
+        let more = copies.differences.len().saturating_sub(DIFFERENCES_SHOWN);
+        if more > 0 {
+            write!(html, "<li>and {more} more, in status.json")?;
+        }
+        html.write_str("</ul>")?;
+    }
+    Ok(())
 }
 
 /// Nothing where mailboxes come from a file.
@@ -235,6 +274,9 @@ impl<T: Display> Display for Text<T> {
 /// A certificate with fewer days left is shown in the colour of trouble.
 const DAYS_WORRYING: i64 = 14;
 
+/// Differences between directory and configuration that the page has room for.
+const DIFFERENCES_SHOWN: usize = 20;
+
 const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>\
 <meta name=viewport content=\"width=device-width\"><title>mapigate</title><style>\
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}\
@@ -280,6 +322,11 @@ mod tests {
             }],
             health_panics: false,
             databases: Vec::new(),
+            copies: Some(CopiesStatus {
+                read_seconds_ago: Some(61),
+                trouble: Some("<script>late</script>".to_owned()),
+                differences: (0..25).map(|n| format!("<img> {n}")).collect(),
+            }),
             placement_epoch: 1,
             mailboxes: 10,
             directory: vec![DirectoryServer {
@@ -314,6 +361,15 @@ mod tests {
 
         assert!(!html.contains("<script") && !html.contains("<img"));
         assert!(html.contains("&lt;script&gt;") && html.contains("&quot;&gt;&lt;img"));
+    }
+
+    #[test]
+    fn the_page_says_what_the_directory_told_and_what_is_left_out() {
+        let html = html();
+
+        assert!(html.contains("told of copies 1m 1s ago"));
+        assert!(html.contains("late") && html.contains("&lt;img&gt; 19"));
+        assert!(html.contains("and 5 more") && !html.contains("&lt;img&gt; 20"));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Gathers the status from the world and its tables.
 
 use super::status::{
-    CertificateStatus, DatabaseStatus, DirectoryServer, ProbeStatus, ReloadStatus, ServerStatus,
-    Status, date,
+    CertificateStatus, CopiesStatus, DatabaseStatus, DirectoryServer, ProbeStatus, ReloadStatus,
+    ServerStatus, Status, date,
 };
+use crate::config::settings::CopiesFrom;
 use crate::health::Ward;
 use crate::probe::{Ran, Report};
 use crate::runtime::{Runtime, Snapshot};
@@ -20,6 +21,18 @@ pub(super) fn phase(runtime: &Runtime) -> &'static str {
         (false, true) => "serving",
         (false, false) => "starting",
     }
+}
+
+/// The phase, and what it waits for.
+pub(super) fn not_ready(runtime: &Runtime) -> String {
+    let world = runtime.snapshot();
+    let phase = phase(runtime);
+    if runtime.is_leaving() || !world.placement.homes().is_awaited() {
+        return phase.to_owned();
+    }
+    let trouble = world.copies.trouble.as_deref();
+    let why = trouble.map_or_else(String::new, |trouble| format!(": {trouble}"));
+    format!("{phase}; the directory has not told yet where databases are{why}")
 }
 
 pub(super) fn status(
@@ -39,6 +52,7 @@ pub(super) fn status(
         servers: servers(runtime, &world, now),
         health_panics: world.health.panics(),
         databases: databases(&world),
+        copies: copies(&world, wall),
         placement_epoch: world.placement.epoch().0,
         mailboxes: world.directory.len(),
         directory: directory(&world),
@@ -103,10 +117,24 @@ fn databases(world: &Snapshot) -> Vec<DatabaseStatus> {
             name: name.clone(),
             copies: home.copies.clone(),
             active: home.active.clone(),
+            source: world.placement.homes().source(name),
             is_available: world.health.is_eligible(&home.active),
         }
     };
     world.placement.iter().map(status).collect()
+}
+
+fn copies(world: &Snapshot, now: SystemTime) -> Option<CopiesStatus> {
+    if world.settings.copies_from == CopiesFrom::Configuration {
+        return None;
+    }
+    let age = |at| now.duration_since(at).unwrap_or_default().as_secs();
+    let differences = world.placement.homes().differences().iter();
+    Some(CopiesStatus {
+        read_seconds_ago: world.copies.read_at.map(age),
+        trouble: world.copies.trouble.clone(),
+        differences: differences.map(ToString::to_string).collect(),
+    })
 }
 
 fn directory(world: &Snapshot) -> Vec<DirectoryServer> {

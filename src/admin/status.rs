@@ -2,6 +2,7 @@
 
 use crate::ids::{DatabaseName, ServerName};
 use crate::mapi::Flavour;
+use crate::placement::Source;
 use serde::Serialize;
 
 /// Everything `/status.json` says.
@@ -21,6 +22,8 @@ pub struct Status {
     pub health_panics: bool,
     /// Databases by name.
     pub databases: Vec<DatabaseStatus>,
+    /// What the directory service tells of copies; `None` where all are in the configuration.
+    pub copies: Option<CopiesStatus>,
     /// Changes of the database map since the start.
     pub placement_epoch: u64,
     /// Mailboxes in the mailbox file.
@@ -81,8 +84,21 @@ pub struct DatabaseStatus {
     pub copies: Vec<ServerName>,
     /// The one that holds the active copy.
     pub active: ServerName,
+    /// Who says so: `configuration`, `directory` or `both` (copies the directory, which is active the configuration).
+    pub source: Source,
     /// Its requests can be served now.
     pub is_available: bool,
+}
+
+/// What the directory service tells of copies of databases.
+#[derive(Clone, Debug, Serialize)]
+pub struct CopiesStatus {
+    /// Seconds since they were last read; `None`: never.
+    pub read_seconds_ago: Option<u64>,
+    /// Why the last attempt to read them came to nothing.
+    pub trouble: Option<String>,
+    /// What is left out, and what does not fit the configuration.
+    pub differences: Vec<String>,
 }
 
 /// A server of the directory service.

@@ -69,14 +69,18 @@ impl ShutdownSignalWatch for Departure {
 impl Departure {
     async fn stay_and_leave(&self, signals: &mut Signals) {
         let mut readiness = interval(READINESS);
-        let mut is_ready = false;
+        let mut is_open = false;
         let mut hand_over = None;
         loop {
             tokio::select! {
-                _ = readiness.tick(), if !is_ready => {
-                    is_ready = self.runtime.is_ready();
-                    if is_ready {
-                        info!("ready");
+                _ = readiness.tick(), if !is_open => {
+                    is_open = self.runtime.is_open();
+                    if is_open {
+                        // Who waits for the directory serves what needs no directory.
+                        match self.runtime.is_ready() {
+                            true => info!("ready"),
+                            false => info!("open, and not ready: the directory has not told yet where databases are"),
+                        }
                         // A process that took over is not the one the service manager started.
                         tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
                     }

@@ -8,7 +8,7 @@ use super::clock::now_seconds;
 use super::secret::{first_line, typed};
 use crate::config;
 use crate::runtime::Snapshot;
-use crate::upkeep::appoint_judge;
+use crate::upkeep::{appoint_judge, read_copies};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use report::Report;
@@ -124,7 +124,10 @@ fn reports(args: &TestArgs) -> Result<Vec<Report>> {
     let shown = shown(args)?;
     let world = Snapshot::build(loaded.settings, None)
         .map_err(|problems| anyhow!("{}", problems.join("; ")))?;
-    let world = Arc::new(world);
+    let reactor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let world = Arc::new(reactor.block_on(read_copies(&world)));
     appoint_judge(&world);
     let names = &world.settings.names;
     let name = match &args.name {
@@ -143,9 +146,6 @@ fn reports(args: &TestArgs) -> Result<Vec<Report>> {
         name,
         endpoint,
     };
-    let reactor = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     Ok(reactor.block_on(async {
         let mut reports = Vec::new();
         for one in &shown {

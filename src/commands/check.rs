@@ -4,6 +4,7 @@ mod survey;
 
 use super::clock::now_seconds;
 use super::say::Format;
+use crate::config::settings::CopiesFrom;
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::directory::Directory;
 use std::io::Write as _;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 pub struct CheckArgs {
     /// The configuration file
     pub file: PathBuf,
-    /// Ask the directory service too: whether it answers, whom it knows, whether its databases are those of the file
+    /// Ask the directory service too: whether it answers, whom it knows, whether its databases are those of the file, or what of them would be left out
     #[arg(long)]
     pub directory: bool,
     /// For people, or an array of problems for programs
@@ -71,8 +72,12 @@ fn in_words(file: &Path, result: &Result<Loaded, Problems>) -> String {
         Err(problems) => return format!("{problems} in {file}\n"),
     };
     let settings = &loaded.settings;
+    let others = match settings.copies_from {
+        CopiesFrom::Configuration => "",
+        CopiesFrom::Directory { .. } => ", and those of the directory",
+    };
     let good = format!(
-        "{file} is good: {}, {}, {}, {}",
+        "{file} is good: {}, {}, {}, {}{others}",
         counted(settings.listeners.len(), "listener"),
         counted(settings.names.len(), "name"),
         counted(settings.servers.len(), "server"),

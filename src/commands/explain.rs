@@ -6,6 +6,7 @@ use super::say::Format;
 use crate::config;
 use crate::explain::{Explanation, Health, Question, Typed, explain};
 use crate::runtime::Snapshot;
+use crate::upkeep::read_copies;
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -92,7 +93,10 @@ fn from_file(args: &ExplainArgs, file: &Path) -> Result<Explanation> {
     let reactor = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let explained = reactor.block_on(explain(&world, &question, Health::Unknown, now));
+    let explained = reactor.block_on(async {
+        let world = read_copies(&world).await;
+        explain(&world, &question, Health::Unknown, now).await
+    });
     explained.context("directory")
 }
 

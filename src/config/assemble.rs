@@ -52,8 +52,12 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
     let servers = site::servers(top, &names);
     let own_file = databases.map(|source| Section::top(top.desk, source));
     let holder = own_file.as_ref().unwrap_or(top);
-    let (databases, database_names_known) = site::databases(holder, &servers);
-    let known = database_names_known.then_some(&databases);
+    let site::Databases {
+        listed: databases,
+        copies_from,
+        are_all_known,
+    } = site::databases(top, holder, &servers);
+    let known = are_all_known.then_some(&databases);
     let health = health(top, &servers);
     let backend_identity = handoff::backend_identity(top, &servers);
     let mut auth = people::auth(top);
@@ -82,6 +86,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         databases_file: own_file.map(|section| section.source.path.clone()),
         servers,
         databases,
+        copies_from,
         files: Vec::new(),
     }
 }

@@ -115,8 +115,12 @@ impl Grammar<'_, '_> {
 
     fn named(&self, item: &Kind, entry: &Entry, pattern: &str, path: &str, takes_file: bool) {
         let path = joined(path, &entry.key);
-        let is_scalar = matches!(entry.node.value, Value::Scalar(_));
-        if takes_file && entry.key == "file" && is_scalar {
+        // A name has a section; a single value is that of a key that stands among the names.
+        if takes_file
+            && matches!(entry.node.value, Value::Scalar(_))
+            && let Some(key) = keys::find(pattern, &entry.key)
+        {
+            self.value(&key.kind, &entry.node, key.path, &path, entry.key_span);
             return;
         }
         if let Err(complaint) = values::name(&entry.key) {

@@ -307,7 +307,9 @@ pub const KEYS: &[Key] = keys! {
         "Mailbox databases.";
     "databases.file" File, optional("databases.yaml", "the databases stand here"),
         "A file with the key `databases` and nothing else, so that a failover script rewrites one small file. Instead of names, not beside them.";
-    "databases.*.copies" List(&Name), required("[MBX1]", "only the site knows where they are"),
+    "databases.copies_from" Choice(&["configuration", "directory"]), default("configuration"),
+        "configuration: every database is listed with its copies. directory: `directory.ldap` knows them, and the order of their activation; what is listed here goes before.";
+    "databases.*.copies" List(&Name), usual("[MBX1]", "the directory knows them (`copies_from: directory`); else it must be written"),
         "Servers that hold a copy, in activation order.";
     "databases.*.active" Name, optional("MBX1", "it is the first of `copies`"),
         "The server that holds the active copy; it alone gets the requests.";
@@ -321,7 +323,7 @@ pub const KEYS: &[Key] = keys! {
     "directory.access" Choice(&["backend", "listed"]), default("backend"),
         "Who decides whether a user may open another's mailbox: the mailbox server, under the user's own identity, or the list: `users` in the mailbox file, `ldap.attributes.delegates` in the directory service.";
     "directory.ldap" Section, optional("", "mailboxes come from the file"),
-        "Active Directory or another LDAP service, instead of a mailbox file. It says who lives in which database; where a database is active, `databases` says.";
+        "Active Directory or another LDAP service, instead of a mailbox file. It says who lives in which database, and with `databases.copies_from` which servers have copies; where a database is active, `databases` says.";
     "directory.ldap.urls" List(&Text), required("[\"ldaps://dc1.contoso.com\", \"ldaps://dc2.contoso.com\"]", "only the site knows it"),
         "Its servers, the one to prefer first: `ldaps://HOST`, or `ldap://HOST` with `starttls: true`. Port 3269 is the global catalog of a forest.";
     "directory.ldap.starttls" Switch, default("false"),
@@ -382,6 +384,20 @@ pub const KEYS: &[Key] = keys! {
         "DNs of those who may open the mailbox too, for `access: listed`. Exchange writes it with full access.";
     "directory.ldap.attributes.changed" Text, default("uSNChanged"),
         "Grows with every change. With `off` changes are seen when `ttl` is over.";
+    "directory.ldap.copies" Section, section(),
+        "Copies of databases, for `databases.copies_from` and for `mapigate check --directory`: each is an entry below that of its database. The defaults are Exchange's.";
+    "directory.ldap.copies.base" Text, optional("CN=Microsoft Exchange,CN=Services,CN=Configuration,DC=contoso,DC=com", "it is the configuration partition of the server that is asked"),
+        "The DN below which databases and servers are.";
+    "directory.ldap.copies.class" Text, default("msExchMDBCopy"),
+        "The class of a copy.";
+    "directory.ldap.copies.server" Text, default("msExchHostServerLink"),
+        "The DN of the server that holds the copy.";
+    "directory.ldap.copies.preference" Text, default("msExchActivationPreference"),
+        "The copy's place in the order of activation, from 1. off: the order is that of the servers' names.";
+    "directory.ldap.copies.server_class" Text, default("msExchExchangeServer"),
+        "The class of servers. off: a server is one of `servers` by its name alone.";
+    "directory.ldap.copies.server_address" Text, default("networkAddress"),
+        "Host names of a server, as `ncacn_ip_tcp:mbx1.contoso.com`: the one of `servers` with this address, or with this name in its certificate, is meant where none has its name. off: they do not count.";
     "directory.ldap.recipient_types" List(&Count(0, 0x8000_0000_0000)), default("[1, 2, 4, 16, 32]"),
         "Kinds of recipients whose mailboxes are here: user 1, linked 2, shared 4, room 16, equipment 32. Mailboxes in Exchange Online are 2147483648.";
     "directory.ldap.cache" Section, section(),
@@ -807,7 +823,7 @@ mod tests {
                 Section | SectionOrOff => parent == section,
                 List(Section) => parent.ends_with("[]"),
                 Named(Section, _) => parent.ends_with(".*"),
-                NamedOrFile(..) => parent.ends_with(".*") || key.leaf() == "file",
+                NamedOrFile(..) => parent.ends_with(".*") || parent == section,
                 _ => false,
             });
             assert!(holds, "{} has no section", key.path);

@@ -87,11 +87,13 @@ fn of_kind(kind: &Kind, path: &str) -> Value {
             json!({ "type": "object", "minProperties": 1, "additionalProperties": item })
         }
         Kind::NamedOrFile(item, _) => {
-            let names = of_kind(item, &format!("{path}.*"));
-            json!({ "anyOf": [
-                { "type": "object", "minProperties": 1, "additionalProperties": names },
-                section(path),
-            ] })
+            let mut schema = section(path);
+            if let Some(object) = schema.as_object_mut() {
+                object.insert("minProperties".to_owned(), json!(1));
+                let names = of_kind(item, &format!("{path}.*"));
+                object.insert("additionalProperties".to_owned(), names);
+            }
+            schema
         }
         Kind::List(item) => {
             json!({ "type": "array", "items": of_kind(item, &format!("{path}[]")) })

@@ -5,7 +5,7 @@
 
 use super::desk::{Desk, Place, Source, joined};
 use super::keys::{self, Given, Key, Kind};
-use super::problem::Complaint;
+use super::problem::{Complaint, nearest};
 use super::values;
 use super::yaml::{self, Entry, Node, Span, Value};
 use std::path::PathBuf;
@@ -60,6 +60,17 @@ impl<'a> Section<'a> {
     pub(super) fn has(&self, leaf: &str) -> bool {
         self.entry(leaf)
             .is_some_and(|entry| !matches!(entry.node.value, Value::Nothing))
+    }
+
+    /// True where the key is not written, and no misspelt one stands for it.
+    pub(super) fn lacks(&self, leaf: &str) -> bool {
+        let known = keys::children(&self.pattern);
+        let is_meant = |entry: &Entry| {
+            let is_known = known.iter().any(|key| key.leaf() == entry.key);
+            let near = nearest(&entry.key, known.iter().map(|key| key.leaf()));
+            !is_known && near == Some(leaf)
+        };
+        self.entry(leaf).is_none() && !self.entries.iter().any(is_meant)
     }
 
     /// True where this word, which is no key here, is written as one.

@@ -14,7 +14,7 @@ pub use auth::{
     NegotiateAuth, NtlmAuth, RequiredClaim, SourceGuard, TokenIssuer, Untouched,
 };
 pub use backend_identity::{AssertionHandOff, BackendIdentity, KerberosHandOff};
-pub use ldap::{Attributes, DatabaseForm, GuidForm, LdapServer, LdapSettings};
+pub use ldap::{Attributes, CopyNames, DatabaseForm, GuidForm, LdapServer, LdapSettings};
 pub use vdirs::{VdirLogon, VdirPage, VdirSettings, Vdirs};
 
 use crate::ids::{DatabaseName, ServerName};
@@ -65,8 +65,10 @@ pub struct Settings {
     pub names: Vec<PublicName>,
     /// Mailbox servers by name.
     pub servers: BTreeMap<ServerName, Arc<Server>>,
-    /// Databases by name.
+    /// Databases that are listed with their copies, by name.
     pub databases: BTreeMap<DatabaseName, Database>,
+    /// Where the copies of all others come from.
+    pub copies_from: CopiesFrom,
     /// The file `databases` came from, where it has one of its own.
     pub databases_file: Option<PathBuf>,
     /// Who lives where.
@@ -418,6 +420,18 @@ pub struct Database {
     pub copies: Vec<ServerName>,
     /// The one that holds the active copy; default: the first.
     pub active: ServerName,
+}
+
+/// Where the copies of databases come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopiesFrom {
+    /// Every database is listed with its copies.
+    Configuration,
+    /// The directory service.
+    Directory {
+        /// Where databases are active, as far as that is written; of the others the first copy is.
+        active: BTreeMap<DatabaseName, ServerName>,
+    },
 }
 
 /// Who lives where.

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::config;
+use crate::ids::DatabaseName;
+use crate::ldap::{Asked, people_of_tests};
+use crate::placement::{Copies, Held, Holder, Reading};
 use std::path::Path;
+use std::time::SystemTime;
 
 mod directories;
 
@@ -279,4 +283,89 @@ fn the_text_has_every_fact_and_no_line_is_too_long() {
         assert!(text.contains(&format!("\n  {:<15}", fact.topic)), "{text}");
     }
     assert!(text.lines().all(|line| line.len() <= 110), "{text}");
+}
+
+/// alice, whose mailbox a directory service has in `database`, where it tells of these copies.
+fn told_by_directory(database: &str, copies: &[(&str, &[&str])]) -> Explanation {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, rest) = CONFIG.split_once("databases:").unwrap();
+    let (_, after) = rest.split_once("autodiscover:").unwrap();
+    let ldap =
+        "{ urls: ['ldap://127.0.0.1:1'], bind_name: svc, bind_password: secret, base: DC=x }";
+    let config = format!(
+        "{before}databases:\n  copies_from: directory\n  DB2: {{ active: MBX2 }}\n\
+         directory: {{ ldap: {ldap} }}\nautodiscover:{after}"
+    );
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("users.htpasswd", &format!("alice@contoso.test:{hash}\n"));
+    write("mapigate.yaml", &config);
+    let loaded = config::load(&folder.path().join("mapigate.yaml"), 1_800_000_000);
+    let loaded = loaded.map_err(|problems| problems.to_string()).unwrap();
+    let holder = |name: &&str| Holder {
+        name: (*name).to_owned(),
+        host: None,
+    };
+    let row = |(name, holders): &(&str, &[&str])| {
+        let holders = holders.iter().map(holder).collect();
+        (DatabaseName::new(*name), Held::By(holders))
+    };
+    let copies = Copies(copies.iter().map(row).collect());
+    let reading = Reading::default().after(Ok(copies), SystemTime::UNIX_EPOCH);
+    let world = Snapshot::build(loaded.settings, None)
+        .unwrap()
+        .told(reading);
+    let alice = people_of_tests::entry(&[
+        ("userPrincipalName", "alice@contoso.test"),
+        ("objectGUID", "object-of-alice!"),
+        ("msExchMailboxGuid", "0123456789abcdef"),
+        ("homeMDB", &format!("CN={database},CN=Databases")),
+        ("msExchRecipientTypeDetails", "1"),
+    ]);
+    let now = Instant::now();
+    let book = world.book.as_ref().unwrap();
+    assert!(book.told(Asked::User("alice@contoso.test"), &[alice], now));
+    let (question, findings) = (Question::about("alice"), Findings::default());
+    explained(&world, &question, Health::Watched, &findings, now).unwrap()
+}
+
+#[test]
+fn who_says_where_copies_are_and_which_is_active_is_told() {
+    let copies: &[(&str, &[&str])] = &[("DB1", &["MBX1", "MBX2"]), ("DB2", &["MBX1", "MBX2"])];
+
+    let told = told_by_directory("DB1", copies);
+    assert_eq!(
+        fact(&told, "copies"),
+        "on MBX1, MBX2; active on MBX1 | the directory says so (databases.copies_from), and nobody which is active: \
+         the first is taken to be; placement epoch 2"
+    );
+    let told = told_by_directory("DB2", copies);
+    assert_eq!(
+        fact(&told, "copies"),
+        "on MBX1, MBX2; active on MBX2 | the directory says so (databases.copies_from), and `databases` which is \
+         active; placement epoch 2"
+    );
+}
+
+#[test]
+fn why_a_database_of_the_directory_has_no_home_is_told() {
+    let nothing: &[(&str, &[&str])] = &[("DB9", &["MBX1"])];
+    for (copies, words) in [
+        (
+            &[("DB1", &["EX8"][..])][..],
+            "none of its copies is on a server of the configuration",
+        ),
+        (nothing, "neither the directory nor the configuration knows"),
+        (&[], "the directory has not told yet where its copies are"),
+    ] {
+        let told = told_by_directory("DB1", copies);
+
+        assert!(!told.is_served);
+        let fact = fact(&told, "database");
+        assert!(fact.contains(words), "{fact}");
+    }
+    let elsewhere = told_by_directory("DB1", &[("DB1", &["EX8"])]);
+    let fact = fact(&elsewhere, "database");
+    let difference = "a copy of DB1 is on EX8, which is not in `servers`; no copy of DB1 is on";
+    assert!(fact.contains(difference), "{fact}");
 }

@@ -10,6 +10,7 @@ use crate::config::settings::{AutodiscoverMode, PublicName, Server};
 use crate::ids::DatabaseName;
 use crate::ldap::{Findings, Lookups};
 use crate::mapi::{Endpoint, RequestType};
+use crate::placement::{Difference, Source};
 use crate::refusal::Refusal;
 use crate::relay::target::{Place, Target};
 use crate::relay::vdir::page;
@@ -247,11 +248,18 @@ impl<'a> Trail<'a> {
         let world = self.world;
         let Some(home) = world.placement.home(database) else {
             let known = world.placement.iter().map(|(name, _)| name.as_str());
-            let why = meant(database.as_str(), known)
-                .unwrap_or_else(|| "add it to `databases`".to_owned());
+            let about = |difference: &&Difference| difference.database() == database;
+            let differences = world.placement.homes().differences().iter().filter(about);
+            let differences: Vec<_> = differences.map(ToString::to_string).collect();
+            let why = match (&world.copies.trouble, differences.as_slice()) {
+                (Some(trouble), []) => trouble.clone(),
+                (None, []) => meant(database.as_str(), known)
+                    .unwrap_or_else(|| "add it to `databases`".to_owned()),
+                (_, differences) => differences.join("; "),
+            };
             let refusal = Refusal::NoEligibleCopy {
                 database: database.clone(),
-                why: "it is not configured",
+                why: world.placement.homes().why_homeless(database),
             };
             return Err(self.refuse("database", &refusal, why));
         };
@@ -261,10 +269,17 @@ impl<'a> Trail<'a> {
             None => "`databases`".to_owned(),
         };
         self.fact("database", database.to_string(), None);
-        let why = format!(
-            "{source} says so; placement epoch {}",
-            world.placement.epoch().0
-        );
+        let says = match world.placement.homes().source(database) {
+            Source::Configuration => format!("{source} says so"),
+            Source::Directory => {
+                "the directory says so (databases.copies_from), and nobody which is active: the first is taken to be"
+                    .to_owned()
+            }
+            Source::Both => format!(
+                "the directory says so (databases.copies_from), and {source} which is active"
+            ),
+        };
+        let why = format!("{says}; placement epoch {}", world.placement.epoch().0);
         self.fact(
             "copies",
             format!("on {}; active on {}", copies.join(", "), home.active),

@@ -100,7 +100,8 @@ impl Client {
             filter: &filter,
             attributes,
         };
-        self.asked(LdapOperation::Search, line, &query, false).await
+        self.asked(LdapOperation::Search, line, &query, Reach::One)
+            .await
     }
 
     /// The attributes of the server itself, as the line for changes sees it. RFC 4512 5.1
@@ -114,7 +115,7 @@ impl Client {
             filter: "(objectClass=*)",
             attributes,
         };
-        let found = self.asked(LdapOperation::Changes, &self.changes, &query, false);
+        let found = self.asked(LdapOperation::Changes, &self.changes, &query, Reach::One);
         Ok(found.await?.pop())
     }
 
@@ -130,13 +131,19 @@ impl Client {
             filter,
             attributes,
         };
-        self.found(&query).await
+        self.asked(LdapOperation::Changes, &self.changes, &query, Reach::Many)
+            .await
     }
 
-    /// Everything that a query finds, in pages, on the line for changes; [`CHANGES_MAX`] at most.
-    pub(super) async fn found(&self, query: &Query<'_>) -> Result<Vec<SearchEntry>, Trouble> {
-        self.asked(LdapOperation::Changes, &self.changes, query, true)
-            .await
+    /// Everything that a query finds, in pages, on the line for changes. A part of it is an error, and so are
+    /// [`CHANGES_MAX`] entries.
+    pub(super) async fn whole(&self, query: &Query<'_>) -> Result<Vec<SearchEntry>, Trouble> {
+        let found = self.asked(LdapOperation::Changes, &self.changes, query, Reach::Whole);
+        let found = found.await?;
+        match found.len() < CHANGES_MAX {
+            true => Ok(found),
+            false => Err(Trouble::Answer),
+        }
     }
 
     async fn asked(
@@ -144,7 +151,7 @@ impl Client {
         operation: LdapOperation,
         line: &Line,
         query: &Query<'_>,
-        in_pages: bool,
+        reach: Reach,
     ) -> Result<Vec<SearchEntry>, Trouble> {
         let mut trouble = Trouble::Broken;
         for _ in 0..ATTEMPTS {
@@ -152,18 +159,17 @@ impl Client {
             let timer = self.meters().map(|meters| meters.begin(operation));
             let limit = self.settings.operation_timeout;
             let answer = async {
-                match in_pages {
-                    true => query.pages(&connection).await,
-                    false => query.once(&connection).await,
+                match reach {
+                    Reach::One => query.once(&connection).await,
+                    Reach::Many | Reach::Whole => query.pages(&connection).await,
                 }
             };
-            let limit = if in_pages {
-                limit * PAGES_PATIENCE
-            } else {
-                limit
+            let limit = match reach {
+                Reach::One => limit,
+                Reach::Many | Reach::Whole => limit * PAGES_PATIENCE,
             };
             let answer = match timeout(limit, answer).await {
-                Ok(Ok((entries, result))) => read(result).map(|()| entries),
+                Ok(Ok((entries, result))) => read(result, reach).map(|()| entries),
                 Ok(Err(error)) => Err(Failure::of(&error, &connection.fault)),
                 Err(_elapsed) => Err(Failure::late()),
             };
@@ -348,6 +354,17 @@ impl Client {
     }
 }
 
+/// How much of what there is is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// One entry; a few more are no harm.
+    One,
+    /// All of them, and what can be had where not all can.
+    Many,
+    /// All of them or none.
+    Whole,
+}
+
 /// What is searched for, and where.
 pub(super) struct Query<'q> {
     pub(super) base: &'q str,
@@ -443,10 +460,11 @@ impl Failure {
 }
 
 /// The result of a search. RFC 4511 4.1.9
-fn read(result: LdapResult) -> Result<(), Failure> {
+fn read(result: LdapResult, reach: Reach) -> Result<(), Failure> {
     match result.rc {
-        // Success; more than asked for, which is too many anyway; some of it is elsewhere.
-        0 | 4 | 10 => Ok(()),
+        0 => Ok(()),
+        // More than asked for, which is too many anyway; some of it is elsewhere.
+        4 | 10 if reach != Reach::Whole => Ok(()),
         // Not bound any more, too busy, going away: another connection may do better.
         rc @ (1 | 8 | 51 | 52 | 80) => Err(Failure {
             trouble: Trouble::Answer,
@@ -545,6 +563,16 @@ mod tests {
             assert_ne!(judged(&result(rc, "")).ok(), Some(Verdict::Good), "{rc}");
         }
         assert_eq!(judged(&result(0, "")).ok(), Some(Verdict::Good));
+    }
+
+    #[test]
+    fn a_part_is_an_answer_only_where_the_whole_is_not_wanted() {
+        for (rc, is_part) in [(0, true), (4, true), (10, true), (32, false), (50, false)] {
+            for reach in [Reach::One, Reach::Many] {
+                assert_eq!(read(result(rc, ""), reach).is_ok(), is_part, "{rc}");
+            }
+            assert_eq!(read(result(rc, ""), Reach::Whole).is_ok(), rc == 0, "{rc}");
+        }
     }
 
     #[tokio::test]

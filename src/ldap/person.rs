@@ -1,5 +1,6 @@
 //! Somebody in the directory service, made of the attributes of an entry.
 
+use super::dn::name_in;
 use super::filter::{Asked, guid_of, swapped};
 use super::mark::{Mark, Marker, Of};
 use crate::config::settings::{Attributes, DatabaseForm, GuidForm, LdapSettings};
@@ -465,32 +466,6 @@ fn sid_text(value: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// The value of the first part of a DN: `DB07` of `CN=DB07,CN=Databases,…`. RFC 4514 2.4
-pub(super) fn name_in(dn: &str) -> Option<String> {
-    let (_, rest) = dn.split_once('=')?;
-    let mut name = Vec::new();
-    let mut bytes = rest.bytes().peekable();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b',' | b'+' => break,
-            b'\\' => {
-                let next = bytes.next()?;
-                let low = bytes.peek().and_then(|low| char::from(*low).to_digit(16));
-                match (char::from(next).to_digit(16), low) {
-                    (Some(high), Some(low)) => {
-                        bytes.next();
-                        name.push(u8::try_from((high << 4) | low).ok()?);
-                    }
-                    _ => name.push(next),
-                }
-            }
-            byte => name.push(byte),
-        }
-    }
-    let name = String::from_utf8(name).ok()?;
-    (!name.is_empty() && !name.contains(char::is_control)).then_some(name)
-}
-
 /// A line of text that is told is not longer.
 const LINE_BYTES_MAX: usize = 512;
 /// Every move between organisations leaves one.
@@ -499,7 +474,7 @@ const OTHER_DNS_MAX: usize = 32;
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::config::settings::{LdapServer, Secret};
+    use crate::config::settings::{CopyNames, LdapServer, Secret};
     use proptest::prelude::*;
     use std::collections::HashMap;
     use std::time::Duration;
@@ -540,6 +515,14 @@ pub(crate) mod tests {
                 legacy_dn: name("legacyExchangeDN"),
                 delegates: name("msExchDelegateListLink"),
                 changed: name("uSNChanged"),
+            },
+            copies: CopyNames {
+                base: None,
+                class: "msExchMDBCopy".to_owned(),
+                server: "msExchHostServerLink".to_owned(),
+                preference: name("msExchActivationPreference"),
+                server_class: name("msExchExchangeServer"),
+                server_address: name("networkAddress"),
             },
             recipient_types: vec![1, 2, 4, 16, 32],
             ttl: Duration::from_secs(900),
@@ -797,15 +780,6 @@ pub(crate) mod tests {
         assert_eq!(sid_text(b""), None);
     }
 
-    #[test]
-    fn the_first_part_of_a_dn_is_unescaped() {
-        assert_eq!(name_in("CN=DB01,CN=x").unwrap(), "DB01");
-        assert_eq!(name_in(r"CN=a\2Cb\+c\\d,CN=x").unwrap(), r"a,b+c\d");
-        assert_eq!(name_in("CN=DB\\0ADEL:1,CN=x"), None);
-        assert_eq!(name_in("DB01"), None);
-        assert_eq!(name_in("CN=,x"), None);
-    }
-
     proptest! {
         #[test]
         fn any_values_do_not_panic(values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..12)) {
@@ -817,11 +791,6 @@ pub(crate) mod tests {
             prop_assert!(person.names().all(|name| !name.contains(char::is_control)));
             let told = [person.address(), person.display_name(), person.legacy_dn()];
             prop_assert!(told.into_iter().flatten().all(|line| !line.contains(char::is_control)));
-        }
-
-        #[test]
-        fn any_dn_does_not_panic(dn in "\\PC{0,40}") {
-            let _ = name_in(&dn);
         }
     }
 }

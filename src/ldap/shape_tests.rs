@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 /// One element with its length in as few bytes as it takes.
-pub(super) fn element_of(tag: u8, contents: &[u8]) -> Vec<u8> {
+pub(in crate::ldap) fn element_of(tag: u8, contents: &[u8]) -> Vec<u8> {
     let mut bytes = vec![tag];
     match u8::try_from(contents.len()) {
         Ok(short @ ..=0x7f) => bytes.push(short),

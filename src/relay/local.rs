@@ -37,7 +37,7 @@ impl<S: Stream> Connection<S> {
         let mut out = Scratch::new();
         match local {
             Local::Health(page) => {
-                let told = vdir::page(page, world, runtime.is_ready());
+                let told = vdir::page(page, world, runtime.is_open());
                 bill.status = if told.is_ok() { 200 } else { 503 };
                 let host = world
                     .settings

@@ -5,6 +5,7 @@ mod failover;
 use super::*;
 use crate::config::settings::{Database, HealthSettings};
 use crate::health::{HealthTable, Observation};
+use crate::placement::HOMELESS;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

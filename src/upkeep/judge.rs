@@ -209,7 +209,7 @@ fn server(world: &Snapshot, database: Option<&DatabaseName>) -> Option<Arc<BackS
     };
     match database {
         Some(database) => of(database),
-        None => world.settings.databases.keys().find_map(of),
+        None => world.placement.iter().find_map(|(name, _)| of(name)),
     }
 }
 

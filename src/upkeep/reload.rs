@@ -1,9 +1,9 @@
 //! The one writer of the configuration's part of the world: read, build, swap or keep.
 
-use super::Fronts;
 use super::files::FileWatch;
+use super::{Fronts, copies, tell_of_moves};
 use crate::config::Settings;
-use crate::ids::{DatabaseName, Generation};
+use crate::ids::Generation;
 use crate::metrics::ReloadEnd;
 use crate::runtime::{Runtime, Snapshot};
 use arc_swap::ArcSwap;
@@ -144,6 +144,12 @@ impl ReloadLoop {
         // Password and mailbox files may be large: not on a thread that others wait for.
         let built = tokio::task::spawn_blocking(move || build(&load, &world)).await;
         let built = built.unwrap_or_else(|error| Err(vec![format!("reading failed: {error}")]));
+        let built = match built {
+            Ok((next, warnings)) => first_told(next, &previous)
+                .await
+                .map(|next| (next, warnings)),
+            Err(problems) => Err(problems),
+        };
         let outcome = built.and_then(|(next, warnings)| self.swap(&previous, next, warnings));
         let (is_ok, mut problems) = match outcome {
             Ok(warnings) => (true, warnings),
@@ -190,11 +196,6 @@ impl ReloadLoop {
                 .map_err(|error| vec![format!("listeners: {address}: {error}")])?;
         }
         warnings.extend(needs_restart(&previous.settings, &next.settings));
-        let moved: Vec<DatabaseName> = previous
-            .placement
-            .moved_in(&next.placement)
-            .cloned()
-            .collect();
         self.runtime
             .sessions
             .set_capacity(next.settings.sessions.capacity);
@@ -203,16 +204,9 @@ impl ReloadLoop {
         self.runtime
             .usage
             .set_entries(next.settings.accounting.usage_entries, clock());
-        // Health has another writer; its newest verdicts stay.
-        self.runtime.publish(|world| Snapshot {
-            health: world.health.clone(),
-            ..next.clone()
-        });
+        let before = self.runtime.publish(|world| next.in_place_of(world));
         announce_certificates(&self.runtime);
-        if !moved.is_empty() {
-            info!(databases = ?moved, epoch = next.placement.epoch().0, "databases moved");
-            self.runtime.wake_polls();
-        }
+        tell_of_moves(&self.runtime, &before);
         Ok(warnings)
     }
 
@@ -261,6 +255,20 @@ impl ReloadLoop {
 fn build(load: &Loader, previous: &Snapshot) -> Result<(Snapshot, Vec<String>), Vec<String>> {
     let (settings, warnings) = load()?;
     Ok((Snapshot::build(settings, Some(previous))?, warnings))
+}
+
+/// The next world, after the directory has told where databases are that `previous` knew without it: none of them
+/// is to be without a home meanwhile.
+async fn first_told(next: Snapshot, previous: &Snapshot) -> Result<Snapshot, Vec<String>> {
+    let is_awaited = |world: &Snapshot| world.placement.homes().is_awaited();
+    if !is_awaited(&next) || is_awaited(previous) {
+        return Ok(next);
+    }
+    let next = copies::read(&next).await;
+    match &next.copies.trouble {
+        None => Ok(next),
+        Some(trouble) => Err(vec![format!("databases.copies_from: {trouble}")]),
+    }
 }
 
 /// What is fixed when the process starts.

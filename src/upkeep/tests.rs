@@ -3,10 +3,12 @@
 use super::world::{runtime, server, settings};
 use super::*;
 use crate::config::Settings;
-use crate::config::settings::{AccessLog, HealthProbe, Secret};
+use crate::config::settings::{AccessLog, CopiesFrom, HealthProbe, Secret};
 use crate::health::Observation;
 use crate::ids::{DatabaseName, Epoch, Generation, ServerName};
+use crate::ldap::double::{self, Double, Says};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -103,6 +105,121 @@ async fn a_moved_database_wakes_held_polls_and_an_unmoved_one_does_not() {
     *house.next.lock() = Ok(moved(unchecked()));
     house.reloader.request().await;
     assert!(asks.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_reload_to_copies_of_a_directory_that_is_silent_is_refused() {
+    let house = House::with(settings());
+    let mut next = settings();
+    next.copies_from = CopiesFrom::Directory {
+        active: BTreeMap::new(),
+    };
+    next.directory.ldap = Some(Arc::new(crate::ldap::people_of_tests::settings()));
+    next.databases.clear();
+    *house.next.lock() = Ok(next.clone());
+
+    let reloaded = house.reloader.request().await;
+
+    let words = "databases.copies_from: no server of the directory can be used";
+    assert_eq!(reloaded.problems, [words]);
+    let world = house.runtime.snapshot();
+    assert!(world.placement.home(&DatabaseName::new("DB1")).is_some());
+
+    // At a start there is nothing to lose.
+    let house = House::with(next.clone());
+    assert!(house.runtime.snapshot().placement.homes().is_awaited());
+    assert!(house.reloader.request().await.is_ok);
+}
+
+/// Databases are where this directory says; `DB2` has its first copy on `first`.
+fn told_by(directory: &Double) -> Settings {
+    let mut settings = unchecked();
+    settings.servers = world::settings().servers;
+    settings.databases.clear();
+    settings.copies_from = CopiesFrom::Directory {
+        active: BTreeMap::new(),
+    };
+    settings.directory.ldap = Some(directory.settings());
+    settings
+}
+
+fn says(first: &str, second: &str) -> Says {
+    Says {
+        copies: vec![
+            double::copy("DB2", first, 1),
+            double::copy("DB2", second, 2),
+        ],
+        ..Says::default()
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_answers_again_is_followed_and_one_that_does_not_changes_nothing() {
+    let silent = Says {
+        is_silent: true,
+        ..Says::default()
+    };
+    let directory = Double::start(silent.clone()).await;
+    let house = House::with(told_by(&directory));
+    let active = |runtime: &Runtime| {
+        let world = runtime.snapshot();
+        let active = world.placement.active(&DatabaseName::new("DB2"));
+        active.map(ToString::to_string)
+    };
+    let trouble = |runtime: &Runtime| runtime.snapshot().copies.trouble.is_some();
+    house.eventually(trouble).await;
+    assert_eq!(active(&house.runtime), None);
+
+    directory.say(says("MBX1", "MBX2"));
+    house
+        .eventually(|runtime| active(runtime).as_deref() == Some("MBX1"))
+        .await;
+    let asks = house.runtime.asks();
+    for odd in [
+        Says::default(),
+        Says {
+            code: 4,
+            ..says("MBX2", "MBX1")
+        },
+        silent,
+    ] {
+        directory.say(odd);
+        house.eventually(trouble).await;
+        assert_eq!(active(&house.runtime).as_deref(), Some("MBX1"));
+        directory.say(says("MBX1", "MBX2"));
+        house.eventually(|runtime| !trouble(runtime)).await;
+    }
+    assert!(!asks.has_changed().unwrap());
+
+    directory.say(says("MBX2", "MBX1"));
+    house
+        .eventually(|runtime| active(runtime).as_deref() == Some("MBX2"))
+        .await;
+    house.eventually(|_| asks.has_changed().unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_reload_to_another_directory_is_followed() {
+    let directory = Double::start(says("MBX1", "MBX2")).await;
+    let other = Double::start(says("MBX2", "MBX1")).await;
+    let house = House::with(settings());
+    let active = |runtime: &Runtime| {
+        let world = runtime.snapshot();
+        let active = world.placement.active(&DatabaseName::new("DB2"));
+        active.map(ToString::to_string)
+    };
+    *house.next.lock() = Ok(told_by(&directory));
+
+    assert!(house.reloader.request().await.is_ok);
+    // Whoever asks afterwards finds every database.
+    assert_eq!(active(&house.runtime).as_deref(), Some("MBX1"));
+
+    *house.next.lock() = Ok(told_by(&other));
+    assert!(house.reloader.request().await.is_ok);
+    assert!(active(&house.runtime).is_some());
+    house
+        .eventually(|runtime| active(runtime).as_deref() == Some("MBX2"))
+        .await;
 }
 
 #[tokio::test]

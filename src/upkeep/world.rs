@@ -6,8 +6,8 @@ use crate::channels::ChannelTable;
 use crate::config::Settings;
 use crate::config::settings::{
     Access, AccessLog, Accounting, Admin, AuthSettings, Authenticates, Autodiscover,
-    BackendIdentity, Database, DirectorySettings, HealthSettings, Limits, Logging, Server,
-    SessionSettings, Tls, Vdirs,
+    BackendIdentity, CopiesFrom, Database, DirectorySettings, HealthSettings, Limits, Logging,
+    Server, SessionSettings, Tls, Vdirs,
 };
 use crate::ids::{DatabaseName, ServerName};
 use crate::journal::Journal;
@@ -76,6 +76,7 @@ pub(crate) fn settings() -> Settings {
             .map(|server| (server.name.clone(), server))
             .collect(),
         databases: BTreeMap::from([(DatabaseName::new("DB1"), database)]),
+        copies_from: CopiesFrom::Configuration,
         databases_file: None,
         directory: DirectorySettings {
             file: None,

@@ -21,8 +21,8 @@ pub(crate) const SECRET: &str = "a Secret of 1 test";
 
 /// A site whose users and mailboxes are those of the lab's directory.
 pub(crate) struct Directory {
-    site: Site,
-    folder: TempDir,
+    pub(crate) site: Site,
+    pub(crate) folder: TempDir,
 }
 
 /// The settings of `directory.ldap` that the lab needs. `refresh` is short, so that tests are.
@@ -80,9 +80,9 @@ pub(crate) fn plan(access: &str, ldap: &str) -> Plan {
 
 /// What curl got.
 #[derive(Debug)]
-struct Got {
-    status: u16,
-    text: String,
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) text: String,
     took: Duration,
 }
 
@@ -96,7 +96,7 @@ impl Got {
 
 impl Directory {
     /// A PING of this user for this mailbox, or for the user's own, by curl.
-    async fn ping(&self, credentials: &str, mailbox: Option<&str>) -> Got {
+    pub(crate) async fn ping(&self, credentials: &str, mailbox: Option<&str>) -> Got {
         let address = self.site.gate().unwrap().address();
         let query = mailbox.map_or_else(String::new, |id| format!("?MailboxId={id}"));
         let url = format!("https://{HOST}:{}/mapi/emsmdb/{query}", address.port());
@@ -181,7 +181,7 @@ impl Directory {
         .await;
     }
 
-    async fn metric(&self, sample: &str) -> f64 {
+    pub(crate) async fn metric(&self, sample: &str) -> f64 {
         let admin = self.site.gate().unwrap().admin();
         admin.metric(&format!("mapigate_{sample}")).await.unwrap()
     }
@@ -202,7 +202,10 @@ impl Directory {
     }
 
     /// The last lines of the access log, once there is one that `is_it`.
-    async fn line(&self, is_it: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    pub(crate) async fn line(
+        &self,
+        is_it: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
         let mut found = None;
         eventually("a line of the access log", || {
             let lines = self.site.access_lines().unwrap();
@@ -271,20 +274,27 @@ impl<'a> Mailbox<'a> {
     }
 
     pub(crate) fn modify(&self, changes: &str) {
-        let mut child = std::process::Command::new("ldapmodify")
-            .env("LDAPTLS_REQCERT", "never")
-            .args(["-x", "-H", "ldaps://127.0.0.1:636"])
-            .args(["-D", "administrator@contoso.test", "-w", "Adm1n.P@ss"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("ldapmodify is needed");
-        let text = format!("dn: {}\nchangetype: modify\n{changes}\n", self.dn());
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(text.as_bytes()).unwrap();
-        drop(stdin);
-        assert!(child.wait().unwrap().success(), "{text}");
+        ldif(&format!(
+            "dn: {}\nchangetype: modify\n{changes}\n",
+            self.dn()
+        ));
     }
+}
+
+/// Changes the directory as its administrator.
+pub(crate) fn ldif(text: &str) {
+    let mut child = std::process::Command::new("ldapmodify")
+        .env("LDAPTLS_REQCERT", "never")
+        .args(["-x", "-H", "ldaps://127.0.0.1:636"])
+        .args(["-D", "administrator@contoso.test", "-w", "Adm1n.P@ss"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("ldapmodify is needed");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success(), "{text}");
 }
 
 fn database_dn(name: &str) -> String {

@@ -17,6 +17,7 @@ mod client;
 mod command;
 mod controller;
 mod curl;
+mod databases;
 mod evidence;
 mod directories;
 mod discover;

@@ -327,8 +327,9 @@ impl Trial<'_> {
         match self.world.placement.active(&database) {
             Some(server) => report.step("server", format!("{server}, which holds the active copy")),
             None => {
-                report.step("server", "none holds an active copy");
-                return report.fail("name the database under `databases`");
+                let why = self.world.placement.homes().why_homeless(&database);
+                report.step("server", why);
+                return report.fail("see what `mapigate check` says of `databases`");
             }
         }
         let handed = self.world.settings.backend_identity.in_words();

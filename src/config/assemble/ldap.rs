@@ -4,13 +4,15 @@ use crate::config::certificates;
 use crate::config::problem::{Complaint, quoted};
 use crate::config::secrets;
 use crate::config::section::Section;
-use crate::config::settings::{Attributes, DatabaseForm, GuidForm, LdapServer, LdapSettings};
+use crate::config::settings::{
+    Attributes, CopyNames, DatabaseForm, GuidForm, LdapServer, LdapSettings,
+};
 use crate::config::values;
 
 /// Everything about the directory service, whose section this is. `None`: reported.
 pub(super) fn ldap(section: &Section<'_>) -> Option<LdapSettings> {
     let (starttls, servers) = (section.switch("starttls"), servers(section));
-    judge_base(section);
+    judge_dn(section, "base");
     judge_people(section);
     let attributes = attributes(&section.section("attributes"));
     let cache = section.section("cache");
@@ -27,6 +29,7 @@ pub(super) fn ldap(section: &Section<'_>) -> Option<LdapSettings> {
             .text("netbios_domain")
             .map(|domain| domain.to_ascii_lowercase()),
         attributes,
+        copies: copies(&section.section("copies")),
         recipient_types: types.filter_map(|(text, _)| text.parse().ok()).collect(),
         ttl: cache.duration("ttl"),
         negative_ttl: cache.duration("negative_ttl"),
@@ -110,15 +113,15 @@ fn parts(url: &str) -> Result<(bool, String, u16), Complaint> {
     Ok((tls, host, port))
 }
 
-fn judge_base(section: &Section<'_>) {
-    let base = section.text("base").unwrap_or_default();
-    let is_dn = base.split(',').all(|part| part.contains('='));
-    if section.has("base") && !is_dn {
-        let what = format!("{} is not a DN", quoted(&base));
+fn judge_dn(section: &Section<'_>, leaf: &str) {
+    let dn = section.text(leaf).unwrap_or_default();
+    let is_dn = dn.split(',').all(|part| part.contains('='));
+    if section.has(leaf) && !is_dn {
+        let what = format!("{} is not a DN", quoted(&dn));
         let cure = "write it as in `DC=contoso,DC=com`";
         section
             .desk
-            .error(&section.place("base"), Complaint::new(what, cure));
+            .error(&section.place(leaf), Complaint::new(what, cure));
     }
 }
 
@@ -133,21 +136,44 @@ fn judge_people(section: &Section<'_>) {
     }
 }
 
-fn attributes(section: &Section<'_>) -> Attributes {
-    let name = |leaf: &str| {
-        let name = section.text(leaf).filter(|name| name != "off")?;
-        let is_name = name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
-        if !is_name {
-            let what = format!("{} is not the name of an attribute", quoted(&name));
-            let cure = "write letters, digits and dashes, as in `proxyAddresses`, or `off`";
-            section
-                .desk
-                .error(&section.place(leaf), Complaint::new(what, cure));
-        }
-        Some(name)
+/// The name of an attribute or class; `None`: it is switched off.
+fn name(section: &Section<'_>, leaf: &str) -> Option<String> {
+    let name = section.text(leaf).filter(|name| name != "off")?;
+    let is_name = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    if !is_name {
+        let what = format!("{} is not the name of an attribute", quoted(&name));
+        let cure = "write letters, digits and dashes, as in `proxyAddresses`, or `off`";
+        section
+            .desk
+            .error(&section.place(leaf), Complaint::new(what, cure));
+    }
+    Some(name)
+}
+
+fn copies(section: &Section<'_>) -> CopyNames {
+    judge_dn(section, "base");
+    let needed = |leaf: &str| {
+        name(section, leaf).unwrap_or_else(|| {
+            let what = format!("without `{leaf}` no copy of a database would be found");
+            let complaint = Complaint::new(what, "write its name, or remove the line");
+            section.desk.error(&section.place(leaf), complaint);
+            String::new()
+        })
     };
+    CopyNames {
+        base: section.text("base"),
+        class: needed("class"),
+        server: needed("server"),
+        preference: name(section, "preference"),
+        server_class: name(section, "server_class"),
+        server_address: name(section, "server_address"),
+    }
+}
+
+fn attributes(section: &Section<'_>) -> Attributes {
+    let name = |leaf: &str| name(section, leaf);
     let found = Attributes {
         upn: name("upn"),
         account: name("account"),

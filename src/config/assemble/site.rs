@@ -5,7 +5,7 @@ use crate::config::certificates;
 use crate::config::problem::{Complaint, nearest, quoted};
 use crate::config::section::Section;
 use crate::config::settings::{
-    Access, Authenticates, Database, DirectorySettings, PublicName, Server, ServerTls,
+    Access, Authenticates, CopiesFrom, Database, DirectorySettings, PublicName, Server, ServerTls,
 };
 use crate::config::values;
 use crate::ids::{DatabaseName, ServerName};
@@ -14,7 +14,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) type Servers = BTreeMap<ServerName, Arc<Server>>;
-type Databases = BTreeMap<DatabaseName, Database>;
+type Listed = BTreeMap<DatabaseName, Database>;
+
+/// What the configuration says of databases.
+pub(super) struct Databases {
+    /// Those with their copies.
+    pub(super) listed: Listed,
+    /// Where all others come from.
+    pub(super) copies_from: CopiesFrom,
+    /// There are no others than those listed.
+    pub(super) are_all_known: bool,
+}
 
 /// All servers. One that is written wrong is kept, so that its name is not reported as unknown too.
 pub(super) fn servers(top: &Section<'_>, names: &[PublicName]) -> Servers {
@@ -150,17 +160,22 @@ fn server_tls(section: &Section<'_>, host: &str) -> Option<ServerTls> {
     })
 }
 
-/// All databases of the file that holds them, and whether the list of names is whole.
-pub(super) fn databases(holder: &Section<'_>, servers: &Servers) -> (Databases, bool) {
-    let mut databases = Databases::new();
+/// All databases of the file that holds them; `top` is the file that says where copies come from.
+pub(super) fn databases(top: &Section<'_>, holder: &Section<'_>, servers: &Servers) -> Databases {
+    let from_directory = are_copies_of_directory(top);
+    let (mut databases, mut active) = (Listed::new(), BTreeMap::new());
     let desk = holder.desk;
     let named = holder.named("databases");
-    if holder.is_empty_map("databases") {
+    if holder.is_empty_map("databases") && !from_directory {
         let cure = "add one: `DB07: { copies: [MBX1] }`";
         let complaint = Complaint::new("there is no database: mailboxes live in databases", cure);
         desk.error(&holder.place("databases"), complaint);
     }
     for ((name, _), section) in named {
+        if from_directory && !section.has("copies") {
+            active.extend(active_alone(&name, &section, servers));
+            continue;
+        }
         if let Some(database) = database(&section, servers) {
             databases.insert(DatabaseName::new(name), database);
         } else {
@@ -173,8 +188,43 @@ pub(super) fn databases(holder: &Section<'_>, servers: &Servers) -> (Databases, 
             databases.insert(DatabaseName::new(name), database);
         }
     }
-    let whole = !databases.is_empty();
-    (databases, whole)
+    Databases {
+        are_all_known: !databases.is_empty() && !from_directory,
+        listed: databases,
+        copies_from: match from_directory {
+            true => CopiesFrom::Directory { active },
+            false => CopiesFrom::Configuration,
+        },
+    }
+}
+
+fn are_copies_of_directory(top: &Section<'_>) -> bool {
+    let section = top.section("databases");
+    if section.text("copies_from").as_deref() != Some("directory") {
+        return false;
+    }
+    if !top.section("directory").has("ldap") {
+        let what = "there is no directory service to take them from";
+        let cure = "add `ldap` to `directory`, or list the copies of every database here";
+        let complaint = Complaint::new(what, cure);
+        top.desk.error(&section.place("copies_from"), complaint);
+    }
+    true
+}
+
+/// Where a database is active whose copies the directory knows.
+fn active_alone(
+    name: &str,
+    section: &Section<'_>,
+    servers: &Servers,
+) -> Option<(DatabaseName, ServerName)> {
+    let active = section.text("active")?;
+    // With no server at all every name would be unknown; that has been reported.
+    if !servers.contains_key(active.as_str()) && !servers.is_empty() {
+        let complaint = unknown_server(&active, servers);
+        section.desk.error(&section.place("active"), complaint);
+    }
+    Some((DatabaseName::new(name), ServerName::new(active)))
 }
 
 fn database(section: &Section<'_>, servers: &Servers) -> Option<Database> {
@@ -197,6 +247,11 @@ fn database(section: &Section<'_>, servers: &Servers) -> Option<Database> {
     }
     judge_capability(section, servers, &copies);
     if copies.is_empty() {
+        if section.lacks("copies") {
+            let what = "the key `copies` is missing; it has no default: only the site knows where they are";
+            let complaint = Complaint::new(what, "add `copies: [MBX1]`");
+            desk.error(&section.place("copies"), complaint);
+        }
         if section.is_empty_list("copies") {
             let what = "a database without copies: its mailboxes can never be reached";
             let complaint = Complaint::new(what, "name a server, as in `copies: [MBX1]`");
@@ -270,7 +325,7 @@ fn list(names: &[ServerName]) -> String {
 }
 
 /// The directory; `known` are the databases, where their names are known.
-pub(super) fn directory(top: &Section<'_>, known: Option<&Databases>) -> DirectorySettings {
+pub(super) fn directory(top: &Section<'_>, known: Option<&Listed>) -> DirectorySettings {
     let section = top.section("directory");
     let desk = top.desk;
     let sources = ["file", "ldap", "default_databases"];

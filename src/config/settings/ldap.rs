@@ -24,6 +24,8 @@ pub struct LdapSettings {
     pub netbios_domain: Option<String>,
     /// What the attributes are called.
     pub attributes: Attributes,
+    /// Where copies of databases are, and what their attributes are called.
+    pub copies: CopyNames,
     /// Kinds of recipients whose mailboxes are ours.
     pub recipient_types: Vec<u64>,
     /// An entry is asked for again after this.
@@ -112,6 +114,23 @@ pub struct Attributes {
     pub delegates: Option<String>,
     /// Grows with every change of an entry, on each server by itself.
     pub changed: Option<String>,
+}
+
+/// Copies of databases in the directory: each is an entry below that of its database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyNames {
+    /// The DN below which databases and servers are; `None`: the configuration partition of Active Directory.
+    pub base: Option<String>,
+    /// The class of a copy.
+    pub class: String,
+    /// The DN of the server that holds it.
+    pub server: String,
+    /// Its place in the order of activation, from 1; `None`: by the names of the servers.
+    pub preference: Option<String>,
+    /// The class of servers; `None`: they are known by name only.
+    pub server_class: Option<String>,
+    /// Host names of a server, with or without `ncacn_ip_tcp:` before them.
+    pub server_address: Option<String>,
 }
 
 /// How GUIDs are written.

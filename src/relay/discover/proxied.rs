@@ -160,7 +160,8 @@ fn eligible<'a>(scene: &Scene<'a>, errand: &Errand) -> Result<&'a Arc<BackServer
     };
     let world = scene.world;
     let active = world.placement.active(&errand.database);
-    let active = active.ok_or_else(|| refused("it is not configured"))?;
+    let why = || world.placement.homes().why_homeless(&errand.database);
+    let active = active.ok_or_else(|| refused(why()))?;
     if !world.health.is_eligible(active) {
         let why = world.health.reason(active);
         return Err(refused(

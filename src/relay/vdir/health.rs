@@ -6,13 +6,16 @@ use crate::ids::ServerName;
 use crate::relay::target::Page;
 use crate::runtime::Snapshot;
 
-/// What a page says. `is_ready`: this process takes requests.
+/// What a page says. `is_open`: this process takes requests.
 ///
 /// # Errors
 /// Why the protocol cannot be used here.
-pub(crate) fn page(page: Page, world: &Snapshot, is_ready: bool) -> Result<(), &'static str> {
-    if !is_ready {
+pub(crate) fn page(page: Page, world: &Snapshot, is_open: bool) -> Result<(), &'static str> {
+    if !is_open {
         return Err("this front end is going away");
+    }
+    if world.placement.homes().is_awaited() {
+        return Err("it is not known yet where databases are");
     }
     let names = &world.settings.names;
     match page {
