@@ -308,9 +308,9 @@ impl Schemes {
 impl Authenticator {
     /// Prepares the configured schemes and reads their files. Blocks on the disk.
     ///
-    /// `keep` is the authenticator of the running configuration. Its memory goes on in the new one,
-    /// unless the settings that shaped it changed (lifetimes, capacity, the guard's terms). Either of the two may go on
-    /// being used, whichever gets published.
+    /// `keep` is the authenticator of the running configuration. Each part of its memory goes on in the new one,
+    /// unless the settings that shaped it changed (lifetimes, capacity, the guard's terms); who can be revoked goes on
+    /// always. Either of the two may go on being used, whichever gets published.
     pub fn new(settings: &AuthSettings, keep: Option<&Self>) -> Result<Self, AuthError> {
         Self::with_directory(settings, None, keep)
     }
@@ -321,7 +321,6 @@ impl Authenticator {
         book: Option<&Arc<Book>>,
         keep: Option<&Self>,
     ) -> Result<Self, AuthError> {
-        let kept = keep.filter(|earlier| earlier.memory.terms.remembers_like(settings));
         let none = Schemes::default();
         let bench = keep.map_or_else(Bench::default, |earlier| Arc::clone(&earlier.bench));
         let schemes = Schemes::new(
@@ -345,7 +344,7 @@ impl Authenticator {
                 .basic
                 .as_ref()
                 .and_then(|basic| basic.default_domain.as_deref().map(Arc::from)),
-            memory: Memory::new(settings, kept.map(|earlier| &earlier.memory))?,
+            memory: Memory::new(settings, keep.map(|earlier| &earlier.memory))?,
         })
     }
 
@@ -652,12 +651,15 @@ impl Memory {
             verifications_max: settings.verifications_max,
         };
         let beliefs = match earlier {
-            Some(earlier) => Arc::clone(&earlier.beliefs),
-            None => Arc::new(
+            Some(earlier) if earlier.terms.remembers_like(settings) => Arc::clone(&earlier.beliefs),
+            _ => Arc::new(
                 Beliefs::new(
                     settings.cache_capacity,
                     settings.cache_ttl,
                     settings.negative_ttl,
+                    // Who signed on before can be revoked for as long as the connection lives.
+                    earlier
+                        .map_or_else(Arc::default, |earlier| Arc::clone(earlier.beliefs.people())),
                 )
                 .map_err(|_unspecified| AuthError::Randomness)?,
             ),

@@ -14,7 +14,6 @@ use siphasher::sip128::SipHasher24;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use subtle::ConstantTimeEq;
 
@@ -27,7 +26,6 @@ pub(super) struct Beliefs {
     /// Those that were right within [`VOUCHED_FOR`] and that the lockout guard counts.
     vouched: Cache<Digest, (), ByOwnBytes>,
     people: Arc<People>,
-    epoch: AtomicU64,
     believed_for: Duration,
     disbelieved_for: Duration,
 }
@@ -36,11 +34,12 @@ impl Beliefs {
     /// Remembers `capacity` good and as many bad credentials, the least recently used making room:
     /// a new one always gets in, or a full cache would hash every request of a newcomer.
     ///
-    /// The key is new each time, and so nothing in memory lets a password be guessed elsewhere.
+    /// `people`: those of the memory before this one, where there was one. The key is new each time, and so nothing in memory lets a password be guessed elsewhere.
     pub(super) fn new(
         capacity: usize,
         believed_for: Duration,
         disbelieved_for: Duration,
+        people: Arc<People>,
     ) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let random = aws_lc_rs::rand::SystemRandom::new();
         let mut memo_key = [0; 16];
@@ -52,8 +51,7 @@ impl Beliefs {
             good: cache(capacity, believed_for),
             bad: cache(capacity, disbelieved_for),
             vouched: cache(capacity, VOUCHED_FOR),
-            people: Arc::default(),
-            epoch: AtomicU64::new(0),
+            people,
             believed_for,
             disbelieved_for,
         })
@@ -82,12 +80,12 @@ impl Beliefs {
 
     /// The number of times everything was forgotten.
     pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.people.epoch()
     }
 
     /// Forgets everything, and makes connections forget.
     pub(super) fn forget_all(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.people.revoke_all();
         self.good.invalidate_all();
         self.bad.invalidate_all();
         self.vouched.invalidate_all();

@@ -1,8 +1,7 @@
 //! That somebody who was let in may stay, for what lasts longer than a request.
 
 use super::Authenticator;
-use super::cache::Beliefs;
-use super::people::Standing;
+use super::people::{People, Standing};
 use crate::ids::UserName;
 use std::sync::Arc;
 
@@ -10,14 +9,14 @@ use std::sync::Arc;
 /// when it is asked.
 pub struct Lasting {
     standing: Standing,
-    beliefs: Arc<Beliefs>,
+    people: Arc<People>,
     epoch: u64,
 }
 
 impl Lasting {
     /// Neither this user nor everybody has been revoked since.
     pub fn stands(&self) -> bool {
-        self.standing.stands() && self.beliefs.epoch() == self.epoch
+        self.standing.stands() && self.people.epoch() == self.epoch
     }
 }
 
@@ -28,14 +27,13 @@ impl std::fmt::Debug for Lasting {
 }
 
 impl Authenticator {
-    /// Notes that this user is let in, for something that lasts. A configuration that remembers otherwise begins to
-    /// remember anew: whoever keeps this takes another one from it then.
+    /// Notes that this user is let in, for something that lasts. Good under every later configuration.
     pub fn lasting(&self, user: &UserName) -> Lasting {
-        let beliefs = &self.memory.beliefs;
+        let people = self.memory.beliefs.people();
         Lasting {
-            standing: beliefs.people().standing(user),
-            epoch: beliefs.epoch(),
-            beliefs: Arc::clone(beliefs),
+            standing: people.standing(user),
+            epoch: people.epoch(),
+            people: Arc::clone(people),
         }
     }
 }

@@ -12,8 +12,14 @@ use std::sync::{Arc, Weak};
 ///
 /// Bounded by the cache of beliefs, the connections and the verifications under way, and up to as many
 /// again that are not swept out yet.
+///
+/// There is one for as long as the process lives: what was believed under an earlier configuration can be taken
+/// back under every later one.
 #[derive(Default)]
-pub(super) struct People(Mutex<Table>);
+pub(super) struct People {
+    table: Mutex<Table>,
+    epoch: AtomicU64,
+}
 
 #[derive(Default)]
 struct Table {
@@ -35,7 +41,7 @@ pub(super) struct Standing {
 impl People {
     /// The user's standing from now on. Takes a lock: for verifications, not for requests.
     pub(super) fn standing(&self, user: &UserName) -> Standing {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         let person = match table.known.get(user).and_then(Weak::upgrade) {
             Some(person) => person,
             None => table.enter(user),
@@ -47,9 +53,19 @@ impl People {
         }
     }
 
+    /// The number of times everybody was revoked at once.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Ends what is believed of everybody.
+    pub(super) fn revoke_all(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Ends every standing of this user; false where there was none.
     pub(super) fn revoke(&self, user: &UserName) -> bool {
-        let person = self.0.lock().known.get(user).and_then(Weak::upgrade);
+        let person = self.table.lock().known.get(user).and_then(Weak::upgrade);
         person
             .inspect(|person| _ = person.revocations.fetch_add(1, Ordering::AcqRel))
             .is_some()
@@ -79,7 +95,7 @@ impl Standing {
 
 impl fmt::Debug for People {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "People({})", self.0.lock().known.len())
+        write!(f, "People({})", self.table.lock().known.len())
     }
 }
 
@@ -113,7 +129,7 @@ mod tests {
             people.standing(&UserName::new(format!("user{number}")));
         }
 
-        assert!(people.0.lock().known.len() <= SWEEP_AT_LEAST);
+        assert!(people.table.lock().known.len() <= SWEEP_AT_LEAST);
         assert!(people.revoke(&UserName::new("kept")));
         assert!(!kept.stands());
     }

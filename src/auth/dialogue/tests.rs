@@ -271,6 +271,28 @@ async fn a_reload_keeps_who_is_proven_until_the_rules_change() {
 }
 
 #[tokio::test]
+async fn a_revocation_reaches_who_was_proven_before_a_reload_that_remembers_otherwise() {
+    for everybody in [false, true] {
+        let (first, mut memo) = (auth(), Memo::over_tls(None));
+        let user = UserName::new(sign_on(&first, &mut memo, ALICE).await.unwrap());
+        let lasting = first.lasting(&user);
+        let mut changed = settings();
+        changed.cache_ttl *= 2;
+        let changed = Authenticator::new(&changed, Some(&first)).unwrap();
+        assert!(ask(&changed, &mut memo, None, Duration::ZERO).await.is_ok());
+
+        match everybody {
+            false => assert!(changed.revoke(&user)),
+            true => changed.revoke_all(),
+        }
+
+        let asked = ask(&changed, &mut memo, None, Duration::ZERO).await;
+        assert!(asked.is_err(), "everybody: {everybody}");
+        assert!(!lasting.stands(), "everybody: {everybody}");
+    }
+}
+
+#[tokio::test]
 async fn connections_that_may_be_anybodys_are_never_proven() {
     let auth = auth();
     let mut plain = Memo::default();
