@@ -228,3 +228,44 @@ async fn channels_that_are_open_end_when_outlook_anywhere_is_switched_off() {
     }
     assert!(outlook.log_on().await.is_err());
 }
+
+#[tokio::test]
+async fn an_echo_is_over_in_its_time_however_slowly_its_sides_go_on() {
+    // A server that waits for the whole body, for as long as it takes.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        let _end = tcp.read_to_end(&mut heard).await;
+    });
+    let door = Door::before(address, "limits: { first_byte_timeout: 8m }\n").await;
+    let echo = door.channel(Verb::In, 16, b"x").await;
+    let (mut from, mut to) = echo.into_split();
+    while door.sample("mapigate_requests_in_flight") != "1" {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    let began = Clock::now();
+    let talks = tokio::spawn(async move {
+        for _ in 0..12 {
+            tokio::time::sleep(MINUTE).await;
+            if to.write_all(b"x").await.is_err() {
+                return;
+            }
+        }
+    });
+
+    let mut text = Vec::new();
+    let _broken = from.read_to_end(&mut text).await;
+
+    let took = began.elapsed();
+    assert!(7 * MINUTE < took && took <= 9 * MINUTE, "{took:?}");
+    assert!(
+        text.starts_with(b"HTTP/1.1 408 "),
+        "{}",
+        String::from_utf8_lossy(&text)
+    );
+    server.await.unwrap();
+    talks.abort();
+}

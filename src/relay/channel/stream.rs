@@ -128,7 +128,14 @@ impl Scene<'_> {
             };
             // Whose move it was that both channels end together: the server and the client see the other go first.
             let reason = watch.moved().unwrap_or(reason);
-            return (reason, self.ended(reason, &answer, bill));
+            let outcome = match reason {
+                // It is not the server's fault.
+                ChannelEnd::Silent if self.is_in() || exchange.waits_for_client() => {
+                    Err(after_head(Stop::Refuse(Refusal::BodyTimeout), &answer))
+                }
+                _ => self.ended(reason, &answer, bill),
+            };
+            return (reason, outcome);
         }
     }
 
@@ -187,7 +194,6 @@ impl Scene<'_> {
             ChannelEnd::ServerLost => Refusal::ChannelGone("its server is down"),
             ChannelEnd::NoPartner => Refusal::BadChannel("the other direction did not come"),
             ChannelEnd::Drain => Refusal::ShuttingDown,
-            ChannelEnd::Silent if self.is_in() => Refusal::BodyTimeout,
             ChannelEnd::Silent => {
                 if answer.is_none() {
                     self.runtime.observe(&server, Observation::Deadline);
@@ -217,11 +223,12 @@ impl Scene<'_> {
         }
         let pin = &self.plan.pin;
         let user = watch.channel.is_known.then_some(&pin.user);
-        if let Some(lasting) = &watch.lasting {
-            if !lasting.stands() {
-                return Err(Refusal::Unauthenticated("revoked"));
-            }
-            watch.lasting = user.map(|user| world.auth.lasting(user));
+        if watch
+            .lasting
+            .as_ref()
+            .is_some_and(|lasting| !lasting.stands())
+        {
+            return Err(Refusal::Unauthenticated("revoked"));
         }
         let mut findings = Findings::default();
         for _ in 0..LOOKS_MAX {
@@ -376,8 +383,10 @@ struct Watch<'a> {
     ending: Option<(Instant, ChannelEnd)>,
     /// The other direction is to be there by then.
     partner_by: Option<Instant>,
-    /// When it is judged again.
+    /// When a channel's rights are looked at again.
     judged_at: Instant,
+    /// What is no channel, as an echo, is over by then, however slowly either side goes on.
+    over_by: Option<Instant>,
     lasting: Option<Lasting>,
     /// The last sign of life.
     heard: Instant,
@@ -397,6 +406,7 @@ impl<'a> Watch<'a> {
             ending: None,
             partner_by: channel.seat.is_some().then(|| now + PARTNER),
             judged_at: now + RIGHTS,
+            over_by: channel.seat.is_none().then(|| now + first_byte),
             lasting: channel
                 .is_known
                 .then(|| scene.world.auth.lasting(&scene.plan.pin.user)),
@@ -457,7 +467,8 @@ impl<'a> Watch<'a> {
 
     fn deadline(&self) -> Instant {
         let ending = self.ending.map(|(at, _)| at);
-        [ending, self.partner_by, Some(self.judged_at)]
+        let judged_at = self.channel.seat.is_some().then_some(self.judged_at);
+        [ending, self.partner_by, judged_at, self.over_by]
             .into_iter()
             .flatten()
             .fold(self.heard + self.silence, Instant::min)
@@ -479,6 +490,9 @@ impl<'a> Watch<'a> {
         if has_moved && self.channel.is_in() {
             // When exactly, nobody noted: from now on counts what comes now.
             self.heard = now;
+        }
+        if self.over_by.is_some_and(|by| now >= by) {
+            return Some(ChannelEnd::Silent);
         }
         if self.partner_by.is_some_and(|by| now >= by) {
             self.partner_by = None;
