@@ -376,7 +376,7 @@ fn certificates(criterion: &mut Criterion) {
     let trust = mapigate::certs::trust(&clients).unwrap();
     let trusts = Arc::new(ArcSwap::from_pointee(Some(Arc::new(trust))));
     let chain = [der(&credential.certificate)];
-    let shown = Presented::new(&chain, &trusts, None).unwrap();
+    let shown = Presented::new(&chain, &trusts, None);
     let mut settings = AuthSettings::closed();
     settings.certificate.map = CertificateName::ALL.to_vec();
     let auth = Authenticator::new(&settings, None).unwrap();

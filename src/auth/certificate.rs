@@ -59,7 +59,8 @@ impl Trust {
 /// A listener's trust as it changes under way; `None` inside where it asks for no certificates.
 pub type Trusts = Arc<ArcSwap<Option<Arc<Trust>>>>;
 
-/// The certificate that a connection's client showed. As large as the certificate and its chain.
+/// What a connection's client showed in its handshake: a certificate, or nothing that could be read. As large as the
+/// certificate and its chain.
 pub struct Presented {
     chain: Box<[CertificateDer<'static>]>,
     not_after: SystemTime,
@@ -70,26 +71,24 @@ pub struct Presented {
 
 impl Presented {
     /// What a client showed: its own certificate first. `verified_by` is the trust that the handshake
-    /// asked; `None` where it asked none, because the session was resumed. `None` for what is no
-    /// certificate.
+    /// asked; `None` where it asked none, because the session was resumed. What is no certificate is nothing.
     pub fn new(
         chain: &[CertificateDer<'static>],
         trusts: &Trusts,
         verified_by: Option<&Trust>,
-    ) -> Option<Self> {
-        let mut not_after = None;
-        for der in chain {
-            let (_, certificate) = X509Certificate::from_der(der).ok()?;
-            let seconds = certificate.validity().not_after.timestamp();
-            let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-            not_after = Some(not_after.map_or(end, |earlier: SystemTime| earlier.min(end)));
-        }
-        Some(Self {
-            not_after: not_after?,
-            chain: chain.into(),
+    ) -> Self {
+        let not_after = first_end(chain);
+        Self {
+            not_after: not_after.unwrap_or(UNIX_EPOCH),
+            chain: not_after.map(|_end| chain.into()).unwrap_or_default(),
             trusts: Arc::clone(trusts),
             found_good_by: AtomicU64::new(verified_by.map_or(0, |trust| trust.serial)),
-        })
+        }
+    }
+
+    /// True where no certificate was shown. It is kept what the listener demands all the same: that may come later.
+    pub fn is_nothing(&self) -> bool {
+        self.chain.is_empty()
     }
 
     /// Whether it is still good: not over, and trusted by the authorities and lists in force. Costs a
@@ -98,6 +97,9 @@ impl Presented {
     /// # Errors
     /// Why not.
     pub fn stands(&self, now: SystemTime) -> Result<(), &'static str> {
+        if self.is_nothing() {
+            return Err("client certificate missing");
+        }
         if now > self.not_after {
             return Err("client certificate expired");
         }
@@ -138,6 +140,18 @@ impl Presented {
             Err(_) => Err("client certificate not trusted"),
         }
     }
+}
+
+/// When the first certificate of a chain ends; `None` where there is none, or one that is none.
+fn first_end(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
+    let mut first = None;
+    for der in chain {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let seconds = certificate.validity().not_after.timestamp();
+        let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        first = Some(first.map_or(end, |earlier: SystemTime| earlier.min(end)));
+    }
+    first
 }
 
 impl fmt::Debug for Presented {

@@ -104,7 +104,16 @@ async fn connection(
     match front_stream {
         Arrived::Tls(accepted, shown) => {
             let memo = Memo::over_tls(accepted.binding);
-            relay::serve(accepted.stream, client, "https", memo, shown, runtime, asks).await;
+            relay::serve(
+                accepted.stream,
+                client,
+                "https",
+                memo,
+                Some(shown),
+                runtime,
+                asks,
+            )
+            .await;
         }
         Arrived::Plain(stream) => {
             let memo = Memo::default();
@@ -114,7 +123,7 @@ async fn connection(
 }
 
 enum Arrived {
-    Tls(Accepted<Counting<TcpStream>>, Option<Box<Presented>>),
+    Tls(Accepted<Counting<TcpStream>>, Box<Presented>),
     Plain(Counting<TcpStream>),
 }
 
@@ -149,10 +158,10 @@ async fn arrive(
         // A resumed handshake asks nobody: the certificate is looked at before it counts.
         let asked = by.trust.as_deref().filter(|_| !accepted.resumed);
         let shown = Presented::new(&accepted.certificates, tls.trusts(), asked);
-        if shown.is_none() && by.trust.as_deref().is_some_and(Trust::is_required) {
+        if shown.is_nothing() && by.trust.as_deref().is_some_and(Trust::is_required) {
             return Err(io::Error::other(rustls::Error::NoCertificatesPresented));
         }
-        Ok((Arrived::Tls(accepted, shown.map(Box::new)), client))
+        Ok((Arrived::Tls(accepted, Box::new(shown)), client))
     })
     .await;
     let took = began.elapsed();

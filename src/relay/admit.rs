@@ -331,7 +331,7 @@ fn by_certificate(
         true => Refusal::Certificate(why),
         false => Refusal::Unauthenticated(why),
     };
-    let Some(shown) = caller.shown else {
+    let Some(shown) = caller.shown.filter(|shown| !shown.is_nothing()) else {
         metrics.auth(None, AuthOutcome::Challenged);
         return Err(refusal(NO_CREDENTIALS));
     };

@@ -350,6 +350,8 @@ async fn where_a_certificate_is_required_nobody_comes_without_not_even_with_an_o
     std::fs::write(&file, text.replace("mode: request", "mode: require")).unwrap();
     site.site.gate().unwrap().admin().reload().await.unwrap();
 
+    // Nor goes the connection on that was opened before it was required.
+    assert_eq!(ask(&mut early, &with_password(1, PASSWORD)).await, 403);
     let late = match Line::connect(&site.target(&without)).await {
         Ok(mut line) => line.ask(&with_password(1, PASSWORD)).await.is_ok(),
         Err(_) => false,

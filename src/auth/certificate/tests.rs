@@ -121,7 +121,7 @@ fn trusts(trust: Arc<Trust>) -> Trusts {
 
 /// What was shown, as after a resumed handshake: nobody has looked at it.
 fn shown(certificate: CertificateDer<'static>, trusts: &Trusts) -> Presented {
-    Presented::new(&[certificate], trusts, None).unwrap()
+    Presented::new(&[certificate], trusts, None)
 }
 
 /// Names and whose they are; a mailbox of the same number each.
@@ -295,7 +295,7 @@ fn a_certificate_that_is_revoked_under_way_stands_no_longer() {
     let first = trust(&[&users], &[list(&users, &[])]);
     let trusts = trusts(Arc::clone(&first));
     let own = certificate(&users, &[Name::Upn("user1@contoso.test")]);
-    let shown = Presented::new(&[own], &trusts, Some(&first)).unwrap();
+    let shown = Presented::new(&[own], &trusts, Some(&first));
     assert_eq!(shown.stands(now()), Ok(()));
 
     trusts.store(Arc::new(Some(trust(&[&users], &[list(&users, &[7])]))));

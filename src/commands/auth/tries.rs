@@ -253,9 +253,10 @@ impl Trial<'_> {
                 continue;
             };
             let trusts = Arc::new(ArcSwap::from_pointee(Some(Arc::new(trust))));
-            let Some(shown) = Presented::new(&chain, &trusts, None) else {
+            let shown = Presented::new(&chain, &trusts, None);
+            if shown.is_nothing() {
                 return Err(Denied::Credentials("the file holds no certificate"));
-            };
+            }
             outcome = self.holder(&shown, now).await;
             if outcome.is_ok() {
                 break;
