@@ -76,14 +76,18 @@ fn ready_socket(tcp: &TcpStream) -> io::Result<()> {
 }
 
 impl Leg {
-    /// True while nothing has arrived on it: no close, no unasked-for answer. Answers from tokio's
-    /// readiness cache; a system call only where something did arrive.
+    /// True while nothing has arrived on it: no close, no unasked-for answer, neither in the socket nor in what TLS has
+    /// opened already. Answers from tokio's readiness cache; a system call only where something did arrive.
     pub fn is_quiet(&self) -> bool {
         let waits = |outcome: io::Result<usize>| matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         match &self.stream {
             Stream::Plain(tcp) => waits(tcp.inner().try_read(&mut [0; 1])),
             // A TLS ticket that arrives late reads as noise here and costs a reconnect; that is cheap.
-            Stream::Tls(session) => waits(session.get_ref().0.inner().try_read(&mut [0; 1])),
+            Stream::Tls(session) => {
+                let (tcp, tls) = session.get_ref();
+                // TLS wants more unless plaintext waits in it, or the server has said farewell.
+                tls.wants_read() && waits(tcp.inner().try_read(&mut [0; 1]))
+            }
         }
     }
 
@@ -176,5 +180,81 @@ impl AsyncWrite for Leg {
             Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Stream::Tls(session) => Pin::new(session).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    type Server = tokio_rustls::server::TlsStream<TcpStream>;
+
+    /// A leg under TLS, and its server.
+    async fn pair() -> (Leg, Server) {
+        let made = rcgen::generate_simple_self_signed(["mbx.test".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap());
+        let (tcp, accepted) = tokio::join!(tcp, listener.accept());
+        let connector = TlsConnector::from(Arc::new(client));
+        let name = TlsName::try_from("mbx.test").unwrap();
+        let (ours, theirs) = tokio::join!(
+            connector.connect(name, Counting::new(tcp.unwrap(), None)),
+            TlsAcceptor::from(Arc::new(server)).accept(accepted.unwrap().0),
+        );
+        let leg = Leg {
+            stream: Stream::Tls(Box::new(ours.unwrap())),
+            carried: None,
+            used: true,
+        };
+        (leg, theirs.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_tls_has_opened_and_nobody_read_is_no_quiet() {
+        let (mut leg, mut server) = pair().await;
+        server.write_all(b"answer, and more").await.unwrap();
+        server.flush().await.unwrap();
+
+        let mut answer = [0; 6];
+        leg.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"answer");
+        assert!(!leg.is_quiet());
+
+        let mut more = [0; 10];
+        leg.read_exact(&mut more).await.unwrap();
+        assert!(leg.is_quiet());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_said_farewell_is_not_asked_again_though_its_socket_is_open() {
+        let (mut leg, mut server) = pair().await;
+        // One flight: the answer's end and the farewell.
+        server.get_mut().1.send_close_notify();
+        server.flush().await.unwrap();
+
+        assert_eq!(leg.read(&mut [0; 10]).await.unwrap(), 0);
+
+        assert!(!leg.is_quiet());
+        drop(server);
     }
 }

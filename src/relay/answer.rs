@@ -183,6 +183,13 @@ pub(crate) struct Echo<'a> {
 }
 
 impl AnswerHead<'_, '_> {
+    /// True where the next request on the connection may be anybody's, as far as the head tells. A server that refuses
+    /// a request before it has all of it may not read the rest, and one that refuses somebody may count that against
+    /// whoever comes next.
+    pub(crate) fn leaves_it_to_others(&self, request_is_done: bool) -> bool {
+        self.reusable && self.status != 401 && (request_is_done || self.status < 400)
+    }
+
     /// A field that is not among the facts; the first of several. Looks through all of them.
     pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
         let mut fields = self.fields.iter();

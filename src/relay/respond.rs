@@ -304,7 +304,10 @@ impl Scene<'_> {
             .unwrap_or(world.settings.limits.default_pending_period);
         Ok(Under {
             body: head.body,
-            reusable: head.reusable,
+            reusable: match self.is_own() {
+                true => head.reusable,
+                false => head.leaves_it_to_others(request_is_done),
+            },
             code,
             session,
             expiration: head.expiration,

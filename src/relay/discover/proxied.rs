@@ -321,7 +321,7 @@ impl Asked<'_> {
             if !left.is_done() {
                 return Ok(None);
             }
-            let is_clean = head.reusable && taken.wire == rest.len();
+            let is_clean = head.leaves_it_to_others(true) && taken.wire == rest.len();
             return Ok(Some((answered(&head, body), is_clean)));
         }
     }

@@ -358,7 +358,7 @@ impl Passing<'_> {
         bill.ledger.client_out.add_head(written);
         Ok(Under {
             body,
-            reusable: head.reusable && !is_tunnel,
+            reusable: !is_tunnel && !is_head && head.leaves_it_to_others(request_is_done),
             closes: !keep || is_tunnel || body == Body::UntilClose,
             is_tunnel,
         })

@@ -219,3 +219,28 @@ async fn chunks_that_come_late_count_against_the_same_limit_as_the_first() {
     assert!(asked.body.ends_with(b"y\r\n"));
     asked.closed().await;
 }
+
+#[tokio::test]
+async fn a_connection_on_which_somebody_was_refused_serves_nobody_else() {
+    let puppet = Puppet::new().await;
+    let site = site(&puppet).await;
+    let mut raw = Raw::open(&site).await;
+    raw.send(&request(GET, "")).await;
+    let mut refuses = puppet.asked().await;
+    refuses
+        .say(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"mbx\"\r\nContent-Length: 2\r\n\r\nno")
+        .await;
+    raw.until("401").await;
+    refuses.closed().await;
+
+    // One that was answered well serves the next.
+    let mut again = Raw::open(&site).await;
+    again.send(&request(GET, "")).await;
+    let mut asked = puppet.asked().await;
+    asked
+        .say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
+    again.until("ok").await;
+    again.send(&request(GET, "")).await;
+    asked.next().await.unwrap();
+}
