@@ -207,8 +207,9 @@ impl HandOff {
     ///
     /// Where a server takes a credential to prove the whole connection, one that has carried one
     /// identity may carry no other. Tickets prove connections everywhere; so does Negotiate with
-    /// gromox, whatever else proves there. Connections of a service account, or under our certificate,
-    /// carry everybody, with the name said in each request.
+    /// gromox, whatever else proves there: only requests with Basic share connections to a server that takes
+    /// each for itself. Connections of a service account, or under our certificate, carry everybody, with the
+    /// name said in each request.
     ///
     /// A keyed digest; the key lives as long as the process, so that a reload keeps connections warm.
     pub fn lane(
@@ -220,7 +221,7 @@ impl HandOff {
         let each = authenticates == Authenticates::Requests;
         let original = match &self.0 {
             Way::BasicService { .. } | Way::TrustedHeader { .. } => return None,
-            Way::Passthrough if each => return None,
+            Way::Passthrough if each && original.is_some_and(is_basic) => return None,
             Way::Assertion { settings, .. } if each && !settings.as_negotiate => return None,
             Way::Passthrough => original.unwrap_or_default(),
             Way::Kerberos { .. } | Way::Assertion { .. } => &[],
@@ -250,6 +251,13 @@ impl fmt::Debug for HandOff {
     }
 }
 
+fn is_basic(value: &[u8]) -> bool {
+    let (word, _) = value.split_at_checked(BASIC.len()).unwrap_or_default();
+    word.eq_ignore_ascii_case(BASIC)
+}
+
+const BASIC: &[u8] = b"Basic ";
+
 fn basic_service(user: &str, password: &str, user_header: &str) -> Result<Way, HandOffError> {
     if user.is_empty() || user.contains(':') || user.chars().any(char::is_control) {
         return Err(HandOffError::ServiceUser);
@@ -276,10 +284,14 @@ fn delegation(settings: &KerberosHandOff) -> Delegation {
     Delegation::new(names, users, ttl, settings.timeout)
 }
 
-/// A header of ours, unless it means something else already.
+/// A header of ours, unless it means something else already. One with `_` is for some servers the same as with `-`,
+/// and what a client says under that name passes.
 fn header(name: &str, but: &[&str]) -> Result<String, HandOffError> {
     let means = |known: &&str| known.eq_ignore_ascii_case(name);
-    match is_token(name) && (!RESERVED.iter().any(&means) || but.iter().any(means)) {
+    match is_token(name)
+        && !name.contains('_')
+        && (!RESERVED.iter().any(&means) || but.iter().any(means))
+    {
         true => Ok(name.to_owned()),
         false => Err(HandOffError::UserHeader(name.to_owned())),
     }
@@ -504,7 +516,14 @@ mod tests {
             service("a", "p\r\n", "X-U").unwrap_err(),
             HandOffError::ServicePassword
         );
-        for header in ["", "X U", "authorization", "COOKIE", &"X".repeat(64)] {
+        for header in [
+            "",
+            "X U",
+            "X_User",
+            "authorization",
+            "COOKIE",
+            &"X".repeat(64),
+        ] {
             assert!(service("a", "p", header).is_err(), "{header}");
         }
     }
@@ -541,6 +560,25 @@ mod tests {
         assert_ne!(lane(&bearer, whole, "user1"), lane(&bearer, whole, "user2"));
         for shared in [&service("svc", "p", "X-Remote-User").unwrap(), &trusted()] {
             assert_eq!(lane(shared, whole, "user1"), None);
+        }
+    }
+
+    #[test]
+    fn only_basic_shares_connections_to_a_server_that_takes_each_request_for_itself() {
+        let handoff = passthrough();
+        let lane = |original| handoff.lane(Authenticates::Requests, &identity("user1"), original);
+
+        assert_eq!(lane(Some(b"Basic a")), None);
+        assert_eq!(lane(Some(b"basic b")), None);
+        let others = [
+            None,
+            Some(&b"Negotiate a"[..]),
+            Some(b"Bearer a"),
+            Some(b"NTLM a"),
+            Some(b"Basic"),
+        ];
+        for original in others {
+            assert!(lane(original).is_some(), "{original:?}");
         }
     }
 

@@ -144,7 +144,7 @@ pub(super) fn judge_offers(top: &Section<'_>, auth: &Section<'_>) {
     }
 }
 
-/// What proves a connection here is of no use to a server behind us.
+/// What proves a connection here is of no use to a server behind us, or proves a connection there that others share.
 fn judge_handing_on(top: &Section<'_>, name: &Section<'_>) {
     let identity = top.section("backend_identity");
     if identity.text("mode").as_deref() != Some("passthrough") {
@@ -154,9 +154,9 @@ fn judge_handing_on(top: &Section<'_>, name: &Section<'_>) {
         "{} offers negotiate or ntlm, and `backend_identity` passes on a proof that is good only here",
         quoted(&name.text("host").unwrap_or_default())
     );
-    let cure = "write `backend_identity: { mode: basic_service, … }`";
+    let cure = "write `backend_identity: { mode: kerberos, … }` or another mode, or leave the logon to the servers: `auth.passthrough`";
     let at = name.place("authentication");
-    top.desk.warning(&at, Complaint::new(what, cure));
+    top.desk.error(&at, Complaint::new(what, cure));
 }
 
 /// NTLM by itself cannot be bound to a certificate, so that offering it undoes what requiring it of others gives.

@@ -65,6 +65,15 @@ fn own_header(section: &Section<'_>, leaf: &str, but: &[&str]) -> String {
         let complaint = Complaint::new(what, "choose another name, as in `X-Remote-User`");
         section.desk.error(&section.place(leaf), complaint);
     }
+    if header.contains('_') {
+        let what = format!(
+            "{} may be read with `-` for `_`: a client could say it that way",
+            quoted(&header)
+        );
+        let cure = format!("write it as in `{}`", header.replace('_', "-"));
+        let complaint = Complaint::new(what, &cure);
+        section.desk.error(&section.place(leaf), complaint);
+    }
     header
 }
 
