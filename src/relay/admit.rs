@@ -216,36 +216,13 @@ pub(crate) fn admit(
     let offered = name
         .and_then(|name| world.settings.names.get(name))
         .ok_or(Refusal::UnknownHost)?;
-    let asker = Asker {
-        authorization: head.authorization,
-        offered: offered.offered(Some(endpoint)),
-        source: caller.source,
-        now: (now, bill.time),
+    let offered = offered.offered(Some(endpoint));
+    let asker = caller.asker(&head, offered, (now, bill.time))?;
+    let (identity, left) = match pinned::who(&head, &asker, world, &mut caller, runtime, bill)? {
+        Ok(known) => known,
+        Err(slow) => return Ok(Some(Admitted::Wait(slow))),
     };
-    still_welcome(&asker, &caller)?;
-    let left = pinned::left_to_server(
-        head.authorization,
-        caller.pinned,
-        asker.offered,
-        world.settings.auth.passthrough.as_ref(),
-    );
-    let identity = match left {
-        Some(scheme) => match &caller.known.identity {
-            Some(identity) => Arc::clone(identity),
-            None => {
-                runtime.metrics.auth(left, AuthOutcome::Passed);
-                pinned::stranger(&head, scheme)?
-            }
-        },
-        None => match who(&asker, world, &mut caller, runtime)? {
-            Ok(identity) => identity,
-            Err(slow) => return Ok(Some(Admitted::Wait(slow))),
-        },
-    };
-    // Of a stranger we know no name, and tell none.
-    bill.user = left.is_none().then(|| identity.user.clone());
     enter(Phase::Route);
-    bill.scheme = Some(identity.scheme);
     let mut admitted = route(
         &head, endpoint, runtime, world, &identity, left, &caller, now, bill, out,
     )?;
@@ -273,12 +250,27 @@ fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
     ]);
 }
 
-/// Where nobody is served without a certificate, nothing makes up for one that is revoked, whoever judges
-/// what else is shown.
-pub(super) fn still_welcome(asker: &Asker<'_>, caller: &Caller<'_>) -> Result<(), Refusal> {
-    match caller.shown.filter(|shown| shown.is_required()) {
-        Some(shown) => shown.stands(asker.now.1).map_err(Refusal::Certificate),
-        None => Ok(()),
+impl Caller<'_> {
+    /// What a request shows of its sender.
+    ///
+    /// # Errors
+    /// Nobody is served here without a certificate, and that of its handshake does not stand any more: whoever judges
+    /// what else is shown, nothing makes up for it.
+    pub(super) fn asker<'q>(
+        &self,
+        head: &RequestHead<'_, 'q>,
+        offered: &'q [Scheme],
+        now: (Instant, SystemTime),
+    ) -> Result<Asker<'q>, Refusal> {
+        if let Some(shown) = self.shown.filter(|shown| shown.is_required()) {
+            shown.stands(now.1).map_err(Refusal::Certificate)?;
+        }
+        Ok(Asker {
+            authorization: head.authorization,
+            offered,
+            source: self.source,
+            now,
+        })
     }
 }
 

@@ -6,22 +6,19 @@
 
 mod stream;
 
-use super::admit::{
-    Admitted, By, Caller, Chosen, Local, Pinning, Proof, asked_for, ready, still_welcome, who,
-};
+use super::admit::{Admitted, By, Caller, Chosen, Local, Pinning, Proof, asked_for, ready};
 use super::bill::Bill;
 use super::head::{BodyLength, Method, RequestHead};
 use super::pinned;
 use super::slow::Slow;
 use crate::accounting::Phase;
 use crate::accounting::meter::enter;
-use crate::auth::{Asker, Identity};
+use crate::auth::Identity;
 use crate::channels::{Claim, NoSeat, Seat};
 use crate::config::settings::Scheme;
 use crate::health::Ward;
 use crate::ids::{DatabaseName, MailboxId, ServerName};
 use crate::mapi::{Endpoint, RequestType};
-use crate::metrics::AuthOutcome;
 use crate::refusal::Refusal;
 use crate::routing::{self, RouteReason};
 use crate::rpch::rts::{Beginning, First, first};
@@ -73,32 +70,12 @@ pub(super) fn admit(
     let opening = opening.ok_or(Refusal::Malformed("length of a channel"))?;
     enter(Phase::Auth);
     let offered = name.and_then(|name| world.settings.names.get(name));
-    let asker = Asker {
-        authorization: head.authorization,
-        offered: offered.ok_or(Refusal::UnknownHost)?.offered_to_channels(),
-        source: caller.source,
-        now: (now, bill.time),
+    let offered = offered.ok_or(Refusal::UnknownHost)?.offered_to_channels();
+    let asker = caller.asker(head, offered, (now, bill.time))?;
+    let (identity, left) = match pinned::who(head, &asker, world, &mut caller, runtime, bill)? {
+        Ok(known) => known,
+        Err(slow) => return Ok(Admitted::Wait(slow)),
     };
-    still_welcome(&asker, &caller)?;
-    let left = pinned::left_to_server(
-        head.authorization,
-        caller.pinned,
-        asker.offered,
-        world.settings.auth.passthrough.as_ref(),
-    );
-    let identity = match (left, &caller.known.identity) {
-        (Some(_), Some(identity)) => Arc::clone(identity),
-        (Some(scheme), None) => {
-            runtime.metrics.auth(left, AuthOutcome::Passed);
-            pinned::stranger(head, scheme)?
-        }
-        (None, _) => match who(&asker, world, &mut caller, runtime)? {
-            Ok(identity) => identity,
-            Err(slow) => return Ok(Admitted::Wait(slow)),
-        },
-    };
-    bill.user = left.is_none().then(|| identity.user.clone());
-    bill.scheme = Some(identity.scheme);
     enter(Phase::Route);
     if head.target.mailbox.is_none() {
         return match opening {

@@ -7,7 +7,7 @@
 mod proxied;
 mod whose;
 
-use super::admit::{Admitted, Caller, Shape, still_welcome, who};
+use super::admit::{Admitted, Caller, Shape, who};
 use super::bill::Bill;
 use super::connection::{Connection, Next, Stop, Stream, after};
 use super::head::{BodyLength, Method, RequestHead, line};
@@ -16,7 +16,7 @@ use super::refuse::{Manner, end, status_line};
 use crate::accounting::Phase;
 use crate::accounting::meter::enter;
 use crate::admission::{Permit, Quota};
-use crate::auth::{Asker, Identity};
+use crate::auth::Identity;
 use crate::autodiscover::json::{JsonRequest, Services};
 use crate::autodiscover::{Client, Dialect, REQUEST_MAX, Wrong};
 use crate::autodiscover::{pox, soap};
@@ -142,13 +142,7 @@ pub(super) fn admit(
         }));
     }
     enter(Phase::Auth);
-    let asker = Asker {
-        authorization: head.authorization,
-        offered: &public.authentication,
-        source: caller.source,
-        now: (now, bill.time),
-    };
-    still_welcome(&asker, &caller)?;
+    let asker = caller.asker(head, &public.authentication, (now, bill.time))?;
     let identity = match who(&asker, world, &mut caller, runtime)? {
         Ok(identity) => identity,
         Err(slow) => return Ok(Admitted::Wait(slow)),

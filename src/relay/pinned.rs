@@ -9,13 +9,17 @@
 //! Sessions and quotas are filed under the mailbox, because Outlook shares a session between connections;
 //! a context cookie leads to its server and opens nothing there.
 
+use super::admit::{self, Caller};
+use super::bill::Bill;
 use super::head::RequestHead;
-use crate::auth::{Identity, Scheme};
+use super::slow::Slow;
+use crate::auth::{Asker, Identity, Scheme};
 use crate::backend::{BackServer, Leg};
 use crate::config::settings::Untouched;
 use crate::ids::UserName;
-use crate::metrics::Counted;
+use crate::metrics::{AuthOutcome, Counted};
 use crate::refusal::Refusal;
+use crate::runtime::{Runtime, Snapshot};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -64,9 +68,44 @@ impl Pinned {
     }
 }
 
+/// Who asks, and the scheme by which only its server finds out, where that is left to it.
+type Who = (Arc<Identity>, Option<Scheme>);
+
+/// Who asks for a mailbox, and the scheme by which only its server finds out, where that is left to it.
+/// `Ok(Err(_))`: only slow work can tell.
+///
+/// # Errors
+/// Nobody who may.
+pub(super) fn who(
+    head: &RequestHead<'_, '_>,
+    asker: &Asker<'_>,
+    world: &Snapshot,
+    caller: &mut Caller<'_>,
+    runtime: &Runtime,
+    bill: &mut Bill<'_>,
+) -> Result<Result<Who, Slow>, Refusal> {
+    let untouched = world.settings.auth.passthrough.as_ref();
+    let left = left_to_server(head.authorization, caller.pinned, asker.offered, untouched);
+    let identity = match (left, &caller.known.identity) {
+        (Some(_), Some(identity)) => Arc::clone(identity),
+        (Some(scheme), None) => {
+            runtime.metrics.auth(left, AuthOutcome::Passed);
+            stranger(head, scheme)?
+        }
+        (None, _) => match admit::who(asker, world, caller, runtime)? {
+            Ok(identity) => identity,
+            Err(slow) => return Ok(Err(slow)),
+        },
+    };
+    // Of a stranger we know no name, and tell none.
+    bill.user = left.is_none().then(|| identity.user.clone());
+    bill.scheme = Some(identity.scheme);
+    Ok(Ok((identity, left)))
+}
+
 /// The scheme a request is left to its server with: the one it shows, or the one its connection has shown,
 /// where the name offers it and nobody here judges it.
-pub(super) fn left_to_server(
+fn left_to_server(
     authorization: Option<&[u8]>,
     pinned: Option<&Pinned>,
     offered: &[Scheme],
@@ -89,10 +128,7 @@ pub(super) fn left_to_server(
 ///
 /// # Errors
 /// The request names no mailbox: then nobody knows where it goes.
-pub(super) fn stranger(
-    head: &RequestHead<'_, '_>,
-    scheme: Scheme,
-) -> Result<Arc<Identity>, Refusal> {
+fn stranger(head: &RequestHead<'_, '_>, scheme: Scheme) -> Result<Arc<Identity>, Refusal> {
     let mailbox = head.target.mailbox.ok_or(Refusal::BadMailboxId)?;
     Ok(Arc::new(Identity {
         user: filed_under(scheme, mailbox),

@@ -17,7 +17,7 @@ pub(super) use carry::Carried;
 pub(super) use guards::{Guard, stands};
 pub(crate) use health::page;
 
-use super::admit::{Admitted, By, Caller, Proof, introduce, still_welcome, who};
+use super::admit::{Admitted, By, Caller, Proof, introduce, who};
 use super::bill::{Bill, Routed};
 use super::forward::Carriage;
 use super::head::{BodyLength, RequestHead};
@@ -26,7 +26,7 @@ use super::slow::Slow;
 use crate::accounting::meter::enter;
 use crate::accounting::{Kinds, Phase};
 use crate::admission::{Permit, Quota};
-use crate::auth::{Asker, Scheme};
+use crate::auth::Scheme;
 use crate::backend::BackServer;
 use crate::config::settings::{PublicName, VdirLogon, VdirSettings};
 use crate::ids::{DatabaseName, MailboxId, ServerName, UserName};
@@ -121,13 +121,7 @@ pub(super) fn admit(
     };
     enter(Phase::Auth);
     let offered = rules::offered(settings, public, &world.settings);
-    let asker = Asker {
-        authorization: head.authorization,
-        offered: &offered,
-        source: caller.source,
-        now: (now, bill.time),
-    };
-    still_welcome(&asker, &caller)?;
+    let asker = caller.asker(head, &offered, (now, bill.time))?;
     if settings.logon == VdirLogon::Server || !stands(Guard::Logon) {
         enter(Phase::Route);
         return guest::route(&scene, &caller, bill, out);
