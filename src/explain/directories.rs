@@ -263,7 +263,7 @@ impl<'a> Trail<'a> {
                 let why = "directory.access, or the mailbox' own, is `listed`, and this user is not on the list";
                 Err(self.refuse("mailbox", &Refusal::MailboxForbidden, why))
             }
-            whose if self.world.book.is_some() => self.in_service(address, whose),
+            whose if self.world.book.is_some() => self.in_service(address, whose, findings),
             Whose::Mailbox(_, database) => {
                 let home = directory.mailbox_of(address);
                 match home.or_else(|| directory.mailbox(address)) {

@@ -16,6 +16,7 @@ use crate::relay::target::{Place, Target};
 use crate::relay::vdir::page;
 use crate::routing::{self, Decision};
 use crate::runtime::Snapshot;
+use crate::vdir::Vdir;
 use std::time::Instant;
 
 /// Where we are on the way.
@@ -330,10 +331,13 @@ impl<'a> Trail<'a> {
         let Some(other) = own.filter(|own| own.host != name.host) else {
             return name;
         };
-        let words = format!(
-            "{}: Autodiscover tells its URLs, and devices that come to {} are sent there with HTTP 451",
-            other.host, name.host
-        );
+        let mut words = format!("{}: Autodiscover tells its URLs", other.host);
+        if self.world.settings.vdirs.get(Vdir::ActiveSync).is_some() {
+            words.push_str(&format!(
+                ", and devices that come to {} are sent there with HTTP 451",
+                name.host
+            ));
+        }
         let why = format!("servers.{}.url_name", server.name);
         self.fact("other name", words, Some(why));
         other

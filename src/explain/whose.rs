@@ -6,7 +6,7 @@ use crate::auth::canonical;
 use crate::config::settings::Access;
 use crate::directory::Whose;
 use crate::ids::{DatabaseName, UserName};
-use crate::ldap::Findings;
+use crate::ldap::{Asked, Findings, Look, guid_of};
 use crate::refusal::Refusal;
 
 impl<'a> Trail<'a> {
@@ -35,7 +35,7 @@ impl<'a> Trail<'a> {
         let directory = &self.world.directory;
         if self.world.book.is_some() {
             let whose = directory.whose(Some(id), None, findings, self.now);
-            return self.in_service(id, whose);
+            return self.in_service(id, whose, findings);
         }
         let Some(home) = directory.mailbox(id) else {
             return Err(self.unknown(id));
@@ -75,18 +75,19 @@ impl<'a> Trail<'a> {
         );
     }
 
-    pub(super) fn in_service(&mut self, asked: &str, whose: Whose) -> Result<Found, End> {
+    pub(super) fn in_service(
+        &mut self,
+        asked: &str,
+        whose: Whose,
+        findings: &Findings,
+    ) -> Result<Found, End> {
         match whose {
             Whose::Ask(lookups) => Err(End::Ask(lookups)),
             Whose::Mailbox(id, database) => {
-                self.fact(
-                    "mailbox",
-                    id.to_string(),
-                    Some(
-                        "the directory service (directory.ldap), or its domain's default database"
-                            .to_owned(),
-                    ),
-                );
+                let who = self.called(asked, findings);
+                let why =
+                    "the directory service (directory.ldap), or its domain's default database";
+                self.fact("mailbox", format!("{id}{who}"), Some(why.to_owned()));
                 self.access(None);
                 Ok(Found {
                     database,
@@ -130,9 +131,23 @@ impl<'a> Trail<'a> {
                 .world
                 .directory
                 .whose(None, Some(&user), findings, self.now);
-            return self.in_service(user.as_str(), whose);
+            return self.in_service(user.as_str(), whose, findings);
         }
         self.person_in_file(&user)
+    }
+
+    /// What whoever was asked for is called, where the directory service has just said it.
+    fn called(&self, asked: &str, findings: &Findings) -> String {
+        let guid = asked.split_once('@').and_then(|(guid, _)| guid_of(guid));
+        let asked = guid.map_or(Asked::User(asked), Asked::Mailbox);
+        let book = self.world.book.as_ref();
+        match book.map(|book| book.look(asked, findings, self.now)) {
+            Some(Look::Person(person)) => {
+                let who = person.display_name().or(person.address());
+                who.map_or_else(String::new, |who| format!(", {who}"))
+            }
+            _ => String::new(),
+        }
     }
 
     fn person_in_file(&mut self, user: &UserName) -> Result<Found, End> {

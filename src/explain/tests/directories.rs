@@ -310,6 +310,16 @@ fn a_device_is_told_where_it_is_sent() {
 }
 
 #[test]
+fn of_a_user_it_is_told_under_which_name_clients_and_devices_are() {
+    let bob = of("bob");
+    let words = "eu.contoso.test: Autodiscover tells its URLs, and devices that come to mail.contoso.test are sent there with HTTP 451";
+    assert_eq!(
+        fact(&bob, "other name"),
+        format!("{words} | servers.MBX2.url_name")
+    );
+}
+
+#[test]
 fn a_channel_of_outlook_anywhere_is_followed_to_its_server() {
     let url = |number: usize| {
         format!("/rpc/rpcproxy.dll?00000000-0000-4000-8000-{number:012x}@contoso.test:6001")

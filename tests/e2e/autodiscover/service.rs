@@ -10,14 +10,12 @@ const DN: &str =
 fn person(number: usize, delegate: Option<usize>) -> Person {
     let name = user(number);
     let alias = format!("alias{number}@{DOMAIN}");
+    let guid = mailbox(number).split_once('@').unwrap().0.to_owned();
     let mut attributes = vec![
         ("userPrincipalName", name.clone()),
         ("proxyAddresses", format!("SMTP:{alias}")),
         ("objectGUID", format!("object {number}")),
-        (
-            "msExchMailboxGuid",
-            mailbox(number).split_once('@').unwrap().0.to_owned(),
-        ),
+        ("msExchMailboxGuid", guid.clone()),
         ("homeMDB", "DB07".to_owned()),
         ("msExchRecipientTypeDetails", "1".to_owned()),
         ("displayName", format!("User & {number}")),
@@ -28,7 +26,7 @@ fn person(number: usize, delegate: Option<usize>) -> Person {
         ("delegate", format!("cn={other},dc=contoso,dc=test"))
     }));
     Person {
-        names: vec![name, alias],
+        names: vec![name, alias, guid],
         attributes,
     }
 }
@@ -96,6 +94,27 @@ async fn outlook_is_answered_by_its_own_name_in_the_address_book_and_by_no_other
     says_mapi_http(&text(&answer(&site, &by_dn("1")).await));
     let other = text(&answer(&site, &by_dn("2")).await);
     assert!(other.contains("<ErrorCode>500</ErrorCode>"), "{other}");
+}
+
+#[tokio::test]
+async fn what_the_directory_service_knows_is_explained() {
+    let (_service, site) = site("listed").await;
+    let admin = site.gate().unwrap().admin().address().to_string();
+    for subject in [user(1), format!("alias1@{DOMAIN}"), mailbox(1)] {
+        let told = tokio::process::Command::new(crate::support::PROGRAM)
+            .args(["explain", &subject, "--admin", &admin])
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8(told.stdout).unwrap();
+        let is_owner_known = !subject.starts_with("0000");
+        let words = match is_owner_known {
+            true => format!("{}, User & 1", mailbox(1)),
+            false => "there is one; its owner and delegates alone may open it".to_owned(),
+        };
+        assert!(text.contains(&words), "{subject}: {text}");
+        assert!(told.status.success(), "{text}");
+    }
 }
 
 #[tokio::test]
