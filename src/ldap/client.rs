@@ -13,6 +13,7 @@ use ldap3::adapters::{Adapter, EntriesOnly, PagedResults};
 use ldap3::{Ldap, LdapError, LdapResult, Scope, SearchEntry, SearchOptions, SearchResult};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -403,15 +404,29 @@ impl Query<'_> {
         let mut stream = ldap
             .streaming_search_with(adapters, self.base, self.scope, self.filter, attributes)
             .await?;
-        let mut entries = Vec::new();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
         while let Some(entry) = stream.next().await? {
-            entries.push(SearchEntry::construct(entry));
+            let entry = SearchEntry::construct(entry);
+            bytes += size(&entry);
+            if bytes > PAGES_BYTES_MAX {
+                return Err(io::Error::other("more than a directory has to say").into());
+            }
+            entries.push(entry);
             if entries.len() >= CHANGES_MAX {
                 break;
             }
         }
         Ok((entries, stream.finish().await))
     }
+}
+
+/// About so many bytes of memory.
+fn size(entry: &SearchEntry) -> usize {
+    const EACH: usize = 64;
+    let texts = entry.attrs.values().flatten().map(String::len);
+    let values = entry.bin_attrs.values().flatten().map(Vec::len);
+    let values: usize = texts.chain(values).map(|length| length + EACH).sum();
+    entry.dn.len() + values + EACH
 }
 
 /// Why a conversation failed.
@@ -522,6 +537,8 @@ const ATTEMPTS: usize = 2;
 const ENTRIES_MAX: i32 = 16;
 /// Entries of a page of changes.
 const PAGE: i32 = 500;
+/// All pages of an answer: 3 KB for each entry of the most that are looked at.
+const PAGES_BYTES_MAX: usize = 64 << 20;
 /// More changes than these are not looked at one by one.
 pub(super) const CHANGES_MAX: usize = 20_000;
 /// Many pages may take longer than one answer.

@@ -8,7 +8,11 @@
 use std::collections::HashMap;
 
 /// The longest message that is waited for, in bytes. An entry with 10,000 addresses has half of it.
-pub(super) const MESSAGE_MAX: usize = 4 << 20;
+pub(super) const MESSAGE_MAX: usize = 1 << 20;
+/// All of an answer to one question, in bytes: whoever asks wants one entry, or a page of 500.
+const ANSWER_MAX: usize = 8 << 20;
+/// The entries and references of one, whatever few bytes each has.
+const ENTRIES_MAX: usize = 5_000;
 /// Questions that may be open on one connection.
 const OPEN_MAX: usize = 4096;
 
@@ -29,10 +33,14 @@ pub(super) enum Sight {
 #[derive(Debug, Default)]
 pub(super) struct Questions(HashMap<u32, Question>);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Question {
     Bind,
-    Search,
+    /// What of the answer is here: messages, and their bytes.
+    Search {
+        entries: usize,
+        bytes: usize,
+    },
 }
 
 impl Questions {
@@ -44,7 +52,10 @@ impl Questions {
         let (id, operation, _) = envelope(message)?;
         let question = match operation.tag {
             BIND_REQUEST => Question::Bind,
-            SEARCH_REQUEST => Question::Search,
+            SEARCH_REQUEST => Question::Search {
+                entries: 0,
+                bytes: 0,
+            },
             // A farewell, or a question given up: neither is answered. RFC 4511 4.3, 4.11
             _ => return Ok(()),
         };
@@ -61,17 +72,23 @@ impl Questions {
     /// It is no LDAP message, or no answer to its question.
     pub(super) fn look(&mut self, message: &[u8]) -> Result<Sight, Nonsense> {
         let (id, operation, controls) = envelope(message)?;
-        let Some(question) = self.0.get(&id) else {
+        let Some(question) = self.0.get_mut(&id) else {
             return Ok(Sight::Drop);
         };
+        if let Question::Search { entries, bytes } = question {
+            (*entries, *bytes) = (*entries + 1, *bytes + message.len());
+            if *entries > ENTRIES_MAX || *bytes > ANSWER_MAX {
+                return Err(Nonsense("its answer does not end"));
+            }
+        }
         match (question, operation.tag) {
-            (Question::Bind, BIND_RESPONSE) | (Question::Search, SEARCH_DONE) => {
+            (Question::Bind, BIND_RESPONSE) | (Question::Search { .. }, SEARCH_DONE) => {
                 result(operation.contents)?;
                 self.0.remove(&id);
             }
-            (Question::Search, SEARCH_ENTRY) => entry(operation.contents)?,
-            (Question::Search, SEARCH_REFERENCE) => all(operation.contents, text)?,
-            (Question::Search, INTERMEDIATE) => return Ok(Sight::Drop),
+            (Question::Search { .. }, SEARCH_ENTRY) => entry(operation.contents)?,
+            (Question::Search { .. }, SEARCH_REFERENCE) => all(operation.contents, text)?,
+            (Question::Search { .. }, INTERMEDIATE) => return Ok(Sight::Drop),
             _ => return Err(Nonsense("it answers something else than was asked")),
         }
         all(controls, control)?;

@@ -121,6 +121,20 @@ fn what_nobody_asked_for_is_dropped() {
 }
 
 #[test]
+fn an_answer_that_does_not_end_is_refused_by_its_entries_or_its_bytes() {
+    let endless = |entry: &[u8]| {
+        let mut questions = asked();
+        (1..).find(|_| questions.look(entry).is_err()).unwrap()
+    };
+
+    assert_eq!(endless(&search_entry(b"CN=a", &[])), ENTRIES_MAX + 1);
+    let large = search_entry(b"CN=a", &attribute(b"jpegPhoto", &vec![0; 1 << 19]));
+    assert_eq!(endless(&large), ANSWER_MAX.div_ceil(large.len()));
+    let intermediate = message(2, &element_of(INTERMEDIATE, b""), &[]);
+    assert_eq!(endless(&intermediate), ENTRIES_MAX + 1);
+}
+
+#[test]
 fn nonsense_is_refused() {
     let done = |inside: &[u8]| message(2, &element_of(SEARCH_DONE, inside), &[]);
     let nested = (0..1000).fold(vec![], |inside, _| element_of(SEQUENCE, &inside));
