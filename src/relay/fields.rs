@@ -30,7 +30,10 @@ const HOP_BY_HOP: [&str; 12] = [
 
 /// Claims of identity, origin or route that only a front end may make. Exchange's own front end was
 /// talked into other people's mailboxes by some of these.
-const CLAIMS: [&str; 31] = [
+const CLAIMS: [&str; 33] = [
+    // CGI makes HTTP_PROXY of it, which libraries take for where to go.
+    "proxy",
+    "x-forwarded",
     "forwarded",
     "via",
     "x-real-ip",
@@ -66,7 +69,12 @@ const CLAIMS: [&str; 31] = [
 ];
 
 /// Whole families of claims, by how they begin.
-const CLAIM_FAMILIES: [&str; 15] = [
+const CLAIM_FAMILIES: [&str; 20] = [
+    "ssl-client",
+    "x-ssl-client",
+    "x-client-cert",
+    "x-authenticated",
+    "x-originalrequesthost",
     "x-forwarded-",
     "x-wlid-",
     "x-auth-",
@@ -260,6 +268,13 @@ mod tests {
             "X-Mapigate-User",
             "X-Remote-User",
             "Remote-User",
+            "Proxy",
+            "X-Forwarded",
+            "X-SSL-Client-CN",
+            "SSL-Client-Verify",
+            "X-Client-Cert",
+            "X-Authenticated-UserId",
+            "X-OriginalRequestHostSchemePort",
         ] {
             assert_eq!(of_request(name, None), Fate::Drop, "{name}");
         }

@@ -845,6 +845,16 @@ async fn a_websocket_is_carried_where_the_directory_has_them() {
     raw.send(&[0x88, 0x80, 1, 2, 3, 4]).await;
     raw.rest().await;
 
+    // Who is revoked is not heard any more on a tunnel that is open.
+    let mut raw = Raw::open(&site).await;
+    raw.send(ask("/owa/ws", "websocket").as_bytes()).await;
+    raw.until("\r\n\r\n").await;
+    let admin = site.gate().unwrap().admin();
+    let revoked = admin.post(&format!("/revoke?user={}", user(3))).await;
+    assert_eq!(revoked.unwrap().status, 200);
+    raw.send(&frame("late")).await;
+    raw.rest().await;
+
     // Another protocol, and a directory without: an ordinary request.
     for (path, upgrade) in [("/owa/ws", "h2c"), ("/ews/ws", "websocket")] {
         let mut raw = Raw::open(&site).await;

@@ -9,6 +9,7 @@ use super::tunnel::Tunnel;
 use super::{Errand, challenges};
 use crate::accounting::meter::enter;
 use crate::accounting::{Kind, Phase, Wire};
+use crate::auth::Lasting;
 use crate::buffers::Scratch;
 use crate::config::settings::{BackendIdentity, Limits};
 use crate::ids::ServerName;
@@ -25,7 +26,7 @@ use crate::relay::head::{BodyLength, Fields, finish};
 use crate::relay::public::is_back_end;
 use crate::runtime::{Runtime, Snapshot};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A request that is with its server.
 pub(crate) struct Carried {
@@ -461,13 +462,24 @@ impl Passing<'_> {
         exchange.late.set(after(self.errand.silence));
     }
 
-    /// Both sides at once, until one of them ends.
+    /// Both sides at once, until one of them ends, or who opened it may not be here any more.
     async fn tunnel<S: Stream>(&self, exchange: &mut Exchange<'_, S>, bill: &mut Bill<'_>) {
         let mut tunnel = Tunnel::default();
+        let user = self.errand.user.as_ref();
+        let lasting = user.map(|user| self.world.auth.lasting(user));
+        let mut looks = tokio::time::interval(RIGHTS);
+        self.extend(exchange);
         loop {
-            self.extend(exchange);
-            let goes_on = tunnel.carry(exchange).await;
-            if !goes_on || exchange.asks.now().leaving || self.has_moved().is_some() {
+            let goes_on = tokio::select! {
+                goes_on = tunnel.carry(exchange) => {
+                    self.extend(exchange);
+                    goes_on
+                }
+                _ = looks.tick() => true,
+            };
+            let is_welcome = lasting.as_ref().is_none_or(Lasting::stands);
+            let leaves = exchange.asks.now().leaving || self.has_moved().is_some();
+            if !goes_on || !is_welcome || leaves {
                 break;
             }
         }
@@ -513,6 +525,9 @@ impl Passing<'_> {
         }
     }
 }
+
+/// How often it is looked whether who opened a tunnel may still be here; each message is a look as well.
+const RIGHTS: Duration = Duration::from_secs(30);
 
 #[expect(
     clippy::disallowed_methods,
