@@ -7,6 +7,7 @@ mod client;
 pub mod credential;
 mod delegation;
 mod evidence;
+mod lanes;
 mod names;
 mod ticket;
 

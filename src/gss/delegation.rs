@@ -7,8 +7,9 @@
 
 use super::credential;
 use super::evidence::{Brought, Evidence, Hearing, Lack, MARGIN};
+use super::lanes::Lanes;
 use super::names::Names;
-use super::ticket::{Ticket, TicketError, judged, token, unavailable};
+use super::ticket::{Acting, Ticket, TicketError, judged, unavailable};
 use crate::ids::UserName;
 use libgssapi::credential::{Cred, CredUsage};
 use libgssapi::error::Error;
@@ -29,7 +30,7 @@ pub struct Delegation {
     timeout: Duration,
     ticket_ttl: Duration,
     users: Cache<UserName, Arc<Mutex<Slot>>>,
-    permits: Arc<Semaphore>,
+    lanes: Lanes,
     /// For the tickets that clients brought.
     places: Arc<Semaphore>,
 }
@@ -38,7 +39,7 @@ pub struct Delegation {
 #[derive(Default)]
 struct Slot {
     /// The user's ticket to us, with those to servers, and until when it is used.
-    held: Option<(Cred, Instant)>,
+    held: Option<(Acting, Instant)>,
     /// The newest ticket that the user brought, for as long as a connection has it.
     brought: Weak<Brought>,
     /// What the KDC refused to us, and what with the ticket the user brought.
@@ -48,6 +49,21 @@ struct Slot {
 
 /// A server that the KDC refused a ticket for, why, and until when that is believed.
 struct Refused(String, Arc<str>, Instant);
+
+impl Slot {
+    /// True where a token for this server takes no KDC.
+    fn has(&self, evidence: Option<&Evidence>, principal: &str, now: Instant) -> bool {
+        let own = refusal(self.brought_refused.as_ref(), principal, now).is_none();
+        match evidence.map(|evidence| evidence.brought(now)) {
+            Some(Ok(Some(brought))) if own => brought.acting.has(principal),
+            Some(Ok(None)) => false,
+            _ => match &self.held {
+                Some((acting, until)) => now < *until && acting.has(principal),
+                None => false,
+            },
+        }
+    }
+}
 
 impl Delegation {
     /// For up to `capacity` users at once. A user's ticket is used for `ticket_ttl` at most, and no
@@ -64,7 +80,7 @@ impl Delegation {
                 .max_capacity(u64::try_from(capacity).unwrap_or(u64::MAX))
                 .time_to_idle(ticket_ttl)
                 .build(),
-            permits: Arc::new(Semaphore::new(WAITERS)),
+            lanes: Lanes::new(),
             places: Arc::new(Semaphore::new(capacity.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -74,10 +90,11 @@ impl Delegation {
     pub fn receive(self: &Arc<Self>, user: &UserName, evidence: &Evidence, now: Instant) {
         let slot = self.users.get_with(user.clone(), Arc::default);
         let (this, evidence) = (Arc::clone(self), evidence.clone());
+        let realm = self.names.realm_of(user);
         let patience = self.timeout;
         let work = async move {
             let mut slot = slot.lock_owned().await;
-            let permit = Arc::clone(&this.permits).acquire_owned().await;
+            let permit = this.lanes.asking(&realm).await;
             let done = tokio::task::spawn_blocking(move || {
                 // Whoever needs the ticket tries again, and is told.
                 let _either_way = this.brought(&mut slot, &evidence, now);
@@ -111,9 +128,9 @@ impl Delegation {
             {
                 return Err(TicketError::Refused(reason));
             }
-            let permit = Arc::clone(&this.permits).acquire_owned().await;
-            let Ok(permit) = permit else {
-                return Err(TicketError::Unavailable("closing".into()));
+            let permit = match slot.has(evidence.as_ref(), &principal, now) {
+                true => this.lanes.quick().await?,
+                false => this.lanes.asking(&this.names.realm_of(&user)).await?,
             };
             let done = tokio::task::spawn_blocking(move || {
                 let outcome = match evidence {
@@ -151,7 +168,7 @@ impl Delegation {
             Some(reason) => Lack::Useless(reason),
             None => match self.brought(slot, evidence, now) {
                 Err(lack) => lack,
-                Ok(brought) => match token(&brought.credential, principal) {
+                Ok(brought) => match brought.acting.token(principal) {
                     Ok(ticket) => return Ok(ticket),
                     Err(TicketError::Refused(reason)) => {
                         let refused = Refused(principal.into(), Arc::clone(&reason), now + REFUSED);
@@ -235,18 +252,19 @@ impl Delegation {
         principal: &str,
         now: Instant,
     ) -> Result<Ticket, TicketError> {
-        if let Some((credential, until)) = &slot.held
+        if let Some((acting, until)) = &slot.held
             && now < *until
         {
-            return token(credential, principal);
+            return acting.token(principal);
         }
         let credential = self.impersonate(user)?;
         let lifetime = credential
             .lifetime()
             .map_err(|error| unavailable("ticket of the user", error))?;
         let until = now + self.ticket_ttl.min(lifetime.saturating_sub(MARGIN));
-        let ticket = token(&credential, principal)?;
-        slot.held = Some((credential, until));
+        let acting = Acting::new(credential);
+        let ticket = acting.token(principal)?;
+        slot.held = Some((acting, until));
         Ok(ticket)
     }
 
@@ -281,8 +299,6 @@ fn refusal(refused: Option<&Refused>, principal: &str, now: Instant) -> Option<A
     (server == principal && now < *until).then(|| Arc::clone(reason))
 }
 
-/// Threads that wait for KDCs at once.
-const WAITERS: usize = 4;
 /// A refusal is believed so long: an administrator who allows it sees that it works soon.
 const REFUSED: Duration = Duration::from_secs(30);
 const OURS: &str = "ticket of our own account";

@@ -8,9 +8,10 @@
 //!
 //! A ticket-granting ticket that a client forwards is thrown away: it opens everything that is the user's.
 
+use super::client::words;
 use super::credential;
+use super::ticket::Acting;
 use libgssapi::context::ServerCtx;
-use libgssapi::credential::Cred;
 use parking_lot::Mutex;
 use std::fmt;
 use std::path::Path;
@@ -44,7 +45,7 @@ enum State {
 
 /// A client's ticket with all that acting for the client takes. Shared by the connections of one user.
 pub(super) struct Brought {
-    pub(super) credential: Cred,
+    pub(super) acting: Acting,
     principal: Box<str>,
     until: Instant,
     _place: OwnedSemaphorePermit,
@@ -154,19 +155,17 @@ impl Evidence {
         })?;
         let keytab = &self.0.keytab;
         let ours = credential::both(keytab, hearing.client_keytab, hearing.cache)
-            .map_err(|error| Lack::Unavailable(format!("{WHAT}: {error}").into()))?;
+            .map_err(|error| Lack::Unavailable(format!("{WHAT}: {}", words(&error)).into()))?;
         let useless = |why: &str| Lack::Useless(format!("{WHAT}: {why}").into());
         let mut context = ServerCtx::new(Some(ours));
         // Bindings and replays were looked at when the word was believed; nobody is let in here.
         context
             .step(word, None)
-            .map_err(|error| useless(&error.to_string()))?;
+            .map_err(|error| useless(&words(&error)))?;
         let Some(credential) = context.take_delegated_cred() else {
             return Err(useless("the Kerberos library gave none"));
         };
-        let facts = credential
-            .info()
-            .map_err(|error| useless(&error.to_string()))?;
+        let facts = credential.info().map_err(|error| useless(&words(&error)))?;
         if facts.proxy.is_none() {
             return Err(useless("the client forwarded its own instead"));
         }
@@ -175,7 +174,7 @@ impl Evidence {
         }
         let life = facts.lifetime.saturating_sub(MARGIN);
         Ok(Brought {
-            credential,
+            acting: Acting::new(credential),
             principal: self.0.principal.clone(),
             until: hearing.now + hearing.ttl.min(life),
             _place: place,
@@ -207,6 +206,7 @@ pub(super) const MARGIN: Duration = Duration::from_secs(600);
 #[expect(clippy::disallowed_methods, reason = "a test has to take some instant")]
 mod tests {
     use super::*;
+    use libgssapi::credential::Cred;
 
     fn evidence(now: Instant) -> Evidence {
         let word = Zeroizing::new(b"secret word".to_vec());
@@ -230,7 +230,7 @@ mod tests {
         )]
         let credential = unsafe { Cred::from_c(std::ptr::null_mut()) };
         Arc::new(Brought {
-            credential,
+            acting: Acting::new(credential),
             principal: principal.into(),
             until,
             _place: Arc::clone(places).try_acquire_owned().unwrap(),

@@ -27,6 +27,12 @@ impl Names {
         }
     }
 
+    /// The realm of a user; empty where the name has no domain.
+    pub(super) fn realm_of(&self, user: &UserName) -> String {
+        let domain = user.as_str().rsplit_once('@');
+        domain.map_or_else(String::new, |(_, domain)| self.realm(domain))
+    }
+
     /// The principal of a user.
     ///
     /// # Errors

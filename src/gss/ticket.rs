@@ -1,10 +1,13 @@
 //! A ticket as it goes to a server, and why there is none.
 
+use super::client::words;
 use libgssapi::context::{ClientCtx, CtxFlags, SecurityContext as _};
 use libgssapi::credential::Cred;
 use libgssapi::error::Error;
 use libgssapi::name::Name;
 use libgssapi::oid::{GSS_MECH_KRB5, GSS_NT_KRB5_PRINCIPAL};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -40,11 +43,41 @@ pub enum TicketError {
     Unavailable(Arc<str>),
 }
 
+/// A credential in a user's name.
+pub(super) struct Acting {
+    credential: Cred,
+    /// The servers that it has a ticket for.
+    servers: Mutex<BTreeSet<Box<str>>>,
+}
+
+impl Acting {
+    pub(super) fn new(credential: Cred) -> Self {
+        Self {
+            credential,
+            servers: Mutex::default(),
+        }
+    }
+
+    /// True where a token for this server takes no KDC.
+    pub(super) fn has(&self, principal: &str) -> bool {
+        self.servers.lock().contains(principal)
+    }
+
+    /// A token for this server. Blocks on the KDC where there is no ticket for it yet.
+    pub(super) fn token(&self, principal: &str) -> Result<Ticket, TicketError> {
+        let ticket = token(&self.credential, principal)?;
+        if !self.has(principal) {
+            self.servers.lock().insert(principal.into());
+        }
+        Ok(ticket)
+    }
+}
+
 /// A token out of a credential. Asks the KDC where the ticket for this server is not with it yet.
 ///
 /// The mechanism is Kerberos and not SPNEGO: for SPNEGO the library would take a credential that holds
 /// nothing of it for none at all, and speak in its default account's name, which is ours.
-pub(super) fn token(credential: &Cred, principal: &str) -> Result<Ticket, TicketError> {
+fn token(credential: &Cred, principal: &str) -> Result<Ticket, TicketError> {
     let what = "ticket to the server";
     let target = Name::new(principal.as_bytes(), Some(GSS_NT_KRB5_PRINCIPAL))
         .map_err(|error| judged("name of the server", error))?;
@@ -102,13 +135,13 @@ fn tagged(tag: u8, value: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn unavailable(what: &str, error: Error) -> TicketError {
-    TicketError::Unavailable(format!("{what}: {error}").into())
+    TicketError::Unavailable(format!("{what}: {}", words(&error)).into())
 }
 
 /// The KDC's no, or no answer at all.
 pub(super) fn judged(what: &str, error: Error) -> TicketError {
     match kdc_says_no(error.minor) {
-        true => TicketError::Refused(format!("{what}: {error}").into()),
+        true => TicketError::Refused(format!("{what}: {}", words(&error)).into()),
         false => unavailable(what, error),
     }
 }

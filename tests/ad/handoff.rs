@@ -14,6 +14,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -24,7 +25,7 @@ const REQUESTS: usize = 10_000;
 const ALICE: usize = 900;
 
 /// Servers that take tickets, and mapigate with the key that may ask for them.
-fn plan(lab: &Lab, kerberos: &str) -> Plan {
+pub(crate) fn plan(lab: &Lab, kerberos: &str) -> Plan {
     let mut plan = Plan::new(Flavour::Exchange, &["MBX1", "MBX2"])
         .each(|server| {
             server.told = Told::Tickets(lab.path("mbx.keytab"));
@@ -47,6 +48,11 @@ fn plan(lab: &Lab, kerberos: &str) -> Plan {
 
 /// Accounts of the lab's users, where they are not there yet. Nobody logs on as them.
 pub(crate) fn enrol(lab: &Lab) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| add_users(lab));
+}
+
+fn add_users(lab: &Lab) {
     let mut ldif = String::new();
     for number in 1..=USERS {
         ldif.push_str(&format!(
@@ -73,11 +79,11 @@ pub(crate) fn enrol(lab: &Lab) {
     }
 }
 
-async fn start(plan: Plan) -> (Site, TempDir) {
+pub(crate) async fn start(plan: Plan) -> (Site, TempDir) {
     start_in(tempfile::tempdir().unwrap(), plan).await
 }
 
-async fn start_in(folder: TempDir, plan: Plan) -> (Site, TempDir) {
+pub(crate) async fn start_in(folder: TempDir, plan: Plan) -> (Site, TempDir) {
     let program = Path::new(env!("CARGO_BIN_EXE_mapigate"));
     match Site::start(program, folder.path(), plan).await {
         Ok(site) => (site, folder),
@@ -85,7 +91,7 @@ async fn start_in(folder: TempDir, plan: Plan) -> (Site, TempDir) {
     }
 }
 
-async fn line(site: &Site) -> Line {
+pub(crate) async fn line(site: &Site) -> Line {
     Line::connect(&site.target().unwrap()).await.unwrap()
 }
 
@@ -99,12 +105,12 @@ fn ping(mailbox: &str, authorization: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn of(number: usize) -> Vec<u8> {
+pub(crate) fn of(number: usize) -> Vec<u8> {
     let basic = STANDARD.encode(format!("{}:{PASSWORD}", user(number)));
     ping(&mailbox(number), &format!("Basic {basic}"))
 }
 
-async fn ask(site: &Site, bytes: &[u8]) -> Answer {
+pub(crate) async fn ask(site: &Site, bytes: &[u8]) -> Answer {
     line(site).await.ask(bytes).await.unwrap()
 }
 
@@ -131,12 +137,12 @@ async fn interleave(site: &Site, requests: usize) -> (usize, u64) {
     (answered, crossed)
 }
 
-async fn metric(site: &Site, sample: &str) -> f64 {
+pub(crate) async fn metric(site: &Site, sample: &str) -> f64 {
     site.gate().unwrap().admin().metric(sample).await.unwrap()
 }
 
 /// The reason in the last access line.
-async fn why(site: &Site) -> String {
+pub(crate) async fn why(site: &Site) -> String {
     let until = Instant::now() + Duration::from_secs(5);
     loop {
         let lines = site.access_lines().unwrap();

@@ -24,6 +24,8 @@ mod discover;
 mod handoff;
 mod lab;
 mod ldap;
+mod liar;
+mod lying_kdc;
 mod negotiate;
 mod ntlm;
 mod people;

@@ -4,6 +4,7 @@
 use crate::client::{Client, negotiate, ping};
 use crate::lab::{Lab, NETBIOS, PASSWORD};
 use crate::ldap::{Mailbox, SECRET};
+use crate::liar::element;
 use crate::site::{AdSite, Got, NTLM, Offer, PROGRAM, eventually, start, start_by, start_with};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -152,23 +153,6 @@ async fn a_ticket_of_a_clock_that_differs_too_much_is_refused_and_the_operator_t
     assert_eq!((late.head.status, fresh.head.status), (401, 200));
     told(&site, "clocks differ by more than Kerberos allows").await;
     assert!(site.log().contains("set the clocks of this machine"));
-}
-
-/// One element of ASN.1: its first byte, its length in the fewest bytes, what is in it.
-fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let content = parts.concat();
-    let length = content.len().to_be_bytes();
-    let digits = &length[length.iter().take_while(|byte| **byte == 0).count()..];
-    let mut out = vec![tag];
-    match content.len() {
-        0..128 => out.push(u8::try_from(content.len()).unwrap()),
-        _ => {
-            out.push(0x80 | u8::try_from(digits.len()).unwrap());
-            out.extend_from_slice(digits);
-        }
-    }
-    out.extend(content);
-    out
 }
 
 /// A token for our own name, with a ticket of so many bytes that nobody can read. RFC 4120 5.5.1, RFC 4121 4.1
