@@ -681,7 +681,7 @@ pub const KEYS: &[Key] = keys! {
     "limits" Section, section(),
         "Sizes, counts and deadlines.";
     "limits.head" Size(KIB, MIB), default("128KiB"),
-        "A request head. A Kerberos ticket of a user in a thousand groups has 64KiB, which is 88KiB in a header.";
+        "A request head. A Kerberos ticket of a user in a thousand groups takes 60KB of a header, and at most 88KiB.";
     "limits.body" Size(KIB, 2 * GIB), default("4MiB"),
         "A request body; beyond it the answer is 413 with code 9.";
     "limits.chunked_body" Size(KIB, 64 * MIB), default("1MiB"),

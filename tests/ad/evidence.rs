@@ -13,7 +13,13 @@ use tempfile::TempDir;
 const MBX1: &str = "HTTP/mbx1.contoso.test";
 
 /// The mailbox server takes tickets, and alice owns the mailbox that is asked for.
-fn shows_tickets(plan: Plan, lab: &Lab, account: &str, keytab: &Path, owner: &str) -> Plan {
+pub(crate) fn shows_tickets(
+    plan: Plan,
+    lab: &Lab,
+    account: &str,
+    keytab: &Path,
+    owner: &str,
+) -> Plan {
     plan.each(|server| {
         server.told = Told::Tickets(lab.path("mbx.keytab"));
         server.authenticate = Authenticate::FirstOfConnection;

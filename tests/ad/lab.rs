@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The Kerberos realm of the lab.
@@ -126,57 +127,79 @@ impl Lab {
     }
 }
 
+/// Somebody in so many groups that have come from another domain: each is 40 bytes of a ticket, as after a merger of
+/// firms. `[MS-PAC] 2.2.1`
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    /// The account's name.
+    pub(crate) name: &'static str,
+    groups: usize,
+}
+
+/// More groups than Windows lets anybody log on with, in a ticket of about 48,000 bytes, which is as much as it takes.
+pub(crate) const OF_1120: Member = Member {
+    name: "member1120",
+    groups: 1120,
+};
+/// In a ticket of more than 64 KiB.
+pub(crate) const OF_1700: Member = Member {
+    name: "member1700",
+    groups: 1700,
+};
+
 impl Lab {
-    /// Makes this user a member of so many groups that go with what is given back.
-    pub(crate) fn groups(&self, user: &str, count: usize) -> LabGroups<'_> {
-        let groups = LabGroups {
-            lab: self,
-            names: (0..count)
-                .map(|number| format!("{user}g{number}"))
-                .collect(),
-        };
-        let add = |name: &String| {
-            format!(
-                "dn: CN={name},CN=Users,DC=contoso,DC=test\nchangetype: add\nobjectClass: group\n\
-                 sAMAccountName: {name}\ngroupType: -2147483646\n\
-                 member: CN={user},CN=Users,DC=contoso,DC=test\n\n"
-            )
-        };
-        self.modify(&groups.names.iter().map(add).collect::<String>());
-        groups
+    /// Makes the two who are in very many groups, where they are not there yet. The groups stay, and nobody minds them.
+    pub(crate) fn enrol_members(&self) {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let known = self.database("ldbsearch", &["sAMAccountName=many1699"], "");
+            if !known.contains("\ndn: ") {
+                self.add_members();
+            }
+        });
     }
 
-    fn modify(&self, changes: &str) {
+    fn add_members(&self) {
+        let members = [OF_1120, OF_1700];
+        for member in members {
+            self.tool(&["user", "create", member.name, PASSWORD]);
+        }
+        let mut ldif = String::new();
+        for number in 0..OF_1700.groups {
+            ldif.push_str(&format!(
+                "dn: CN=many{number},CN=Users,DC=contoso,DC=test\nobjectClass: group\nsAMAccountName: many{number}\n\
+                 groupType: -2147483640\n\
+                 objectSid: S-1-5-21-1111111111-2222222222-3333333333-{}\n",
+                100_000 + number
+            ));
+            for Member { name, groups } in members {
+                if number < groups {
+                    ldif.push_str(&format!("member: CN={name},CN=Users,DC=contoso,DC=test\n"));
+                }
+            }
+            ldif.push('\n');
+        }
+        // An identifier of another domain is for those who have stood in for it.
+        self.database("ldbadd", &["--controls=relax:0"], &ldif);
+    }
+
+    /// Works on the directory's own file; one transaction, and so a second or two for a thousand entries.
+    fn database(&self, program: &str, words: &[&str], input: &str) -> String {
         use std::io::Write as _;
-        let mut child = Command::new("ldapmodify")
-            .env("LDAPTLS_REQCERT", "never")
-            .args(["-x", "-H", "ldaps://127.0.0.1:636"])
-            .args(["-D", "administrator@contoso.test", "-w", "Adm1n.P@ss"])
+        let mut child = Command::new(program)
+            .arg("-H")
+            .arg(self.path("private/sam.ldb"))
+            .args(words)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
-            .expect("ldapmodify is needed");
+            .expect("ldb-tools are needed");
         let mut stdin = child.stdin.take().expect("piped");
-        stdin.write_all(changes.as_bytes()).unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
         drop(stdin);
-        assert!(child.wait().unwrap().success());
-    }
-}
-
-/// Groups that one test made.
-#[derive(Debug)]
-pub(crate) struct LabGroups<'a> {
-    lab: &'a Lab,
-    names: Vec<String>,
-}
-
-impl Drop for LabGroups<'_> {
-    fn drop(&mut self) {
-        let delete = |name: &String| {
-            format!("dn: CN={name},CN=Users,DC=contoso,DC=test\nchangetype: delete\n\n")
-        };
-        self.lab
-            .modify(&self.names.iter().map(delete).collect::<String>());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{program} {words:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 

@@ -26,6 +26,7 @@ mod lab;
 mod ldap;
 mod liar;
 mod lying_kdc;
+mod many_groups;
 mod negotiate;
 mod ntlm;
 mod people;

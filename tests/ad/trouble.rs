@@ -3,7 +3,6 @@
 
 use crate::client::{Client, negotiate, ping};
 use crate::lab::{Lab, NETBIOS, PASSWORD};
-use crate::ldap::{Mailbox, SECRET};
 use crate::liar::element;
 use crate::site::{AdSite, Got, NTLM, Offer, PROGRAM, eventually, start, start_by, start_with};
 use std::fs;
@@ -209,23 +208,6 @@ async fn a_made_up_ticket_of_64_kb_is_refused_like_a_small_one_and_holds_up_nobo
     let reasons = site.reasons(5).await;
     assert!(reasons[0].starts_with("ticket "), "{reasons:?}");
     assert_eq!(reasons[..4], vec![reasons[0].clone(); 4]);
-}
-
-#[tokio::test]
-#[ignore = "needs a domain controller: make test-ad"]
-async fn a_user_of_very_many_groups_signs_on_with_the_ticket_that_comes_of_it() {
-    let lab = Lab::find();
-    let user = Mailbox::new(&lab, "DB01");
-    let groups = lab.groups(&user.user.name, 400);
-    let site = start(Offer::of("negotiate, basic")).await;
-
-    let few = Client::new("alice").word(None);
-    let many = Client::to(&user.user.name, SECRET, "mail.contoso.test").word(None);
-    let answer = site.shown(&negotiate(&many)).await;
-
-    assert!(many.len() > few.len() + 400 * 4, "{}", many.len());
-    assert_eq!(answer.head.status, 200);
-    drop(groups);
 }
 
 #[tokio::test]
