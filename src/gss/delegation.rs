@@ -6,7 +6,7 @@
 //! trips to the KDC, later ones about 0.1 ms of processor time, all of it on threads that may wait.
 
 use super::credential;
-use super::evidence::{Brought, Evidence, Hearing, Lack, MARGIN};
+use super::evidence::{Brought, Evidence, Hearing, Lack, usable};
 use super::lanes::Lanes;
 use super::names::Names;
 use super::ticket::{Acting, Ticket, TicketError, judged, unavailable};
@@ -261,7 +261,7 @@ impl Delegation {
         let lifetime = credential
             .lifetime()
             .map_err(|error| unavailable("ticket of the user", error))?;
-        let until = now + self.ticket_ttl.min(lifetime.saturating_sub(MARGIN));
+        let until = now + self.ticket_ttl.min(usable(lifetime));
         let acting = Acting::new(credential);
         let ticket = acting.token(principal)?;
         slot.held = Some((acting, until));

@@ -172,7 +172,7 @@ impl Evidence {
         if facts.name.to_string() != *self.0.principal {
             return Err(useless("it is in another name"));
         }
-        let life = facts.lifetime.saturating_sub(MARGIN);
+        let life = usable(facts.lifetime);
         Ok(Brought {
             acting: Acting::new(credential),
             principal: self.0.principal.clone(),
@@ -199,8 +199,12 @@ impl fmt::Debug for Evidence {
 const WHAT: &str = "ticket of the client";
 /// Kerberos itself gives a word five minutes, less what clocks differ. RFC 4120 3.2.3
 const WORD_IS_GOOD: Duration = Duration::from_secs(240);
-/// No ticket is used in the last minutes of its life: clocks differ by that much.
-pub(super) const MARGIN: Duration = Duration::from_secs(600);
+/// How much of its life a ticket is used for: none in its last minutes, because clocks differ by that much, and one
+/// that has only minutes left for half of them, lest its owner sign on with every request.
+pub(super) fn usable(life: Duration) -> Duration {
+    const MARGIN: Duration = Duration::from_secs(600);
+    life.saturating_sub(MARGIN.min(life / 2))
+}
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test has to take some instant")]
@@ -301,6 +305,16 @@ mod tests {
         assert!(why.contains("no room"), "{why}");
         // It may be heard when there is.
         assert!(matches!(evidence.brought(now), Ok(None)));
+    }
+
+    #[test]
+    fn a_ticket_is_used_until_its_last_minutes_and_a_short_one_for_half_its_life() {
+        let [hour, minute] = [3600, 60].map(Duration::from_secs);
+
+        assert_eq!(usable(10 * hour), 10 * hour - 10 * minute);
+        assert_eq!(usable(12 * minute), 6 * minute);
+        assert_eq!(usable(minute), minute / 2);
+        assert_eq!(usable(Duration::ZERO), Duration::ZERO);
     }
 
     #[test]

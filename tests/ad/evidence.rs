@@ -38,13 +38,33 @@ pub(crate) fn shows_tickets(
 
 /// A site whose one account accepts tickets and delegates those who brought one.
 async fn site_of(service: &LabService<'_>, owner: &str) -> AdSite {
+    site_changed(service, owner, |plan| plan).await
+}
+
+/// The same for alice, where every request asks for a ticket.
+pub(crate) async fn site_of_each(service: &LabService<'_>) -> AdSite {
+    site_changed(service, "alice@contoso.test", |plan| {
+        let identity = &plan.sections["backend_identity"];
+        let each = identity.replace("timeout: 5s", "timeout: 5s, token_per: request");
+        plan.each(|server| server.authenticate = Authenticate::Requests)
+            .section("backend_identity", &each)
+    })
+    .await
+}
+
+async fn site_changed(
+    service: &LabService<'_>,
+    owner: &str,
+    change: impl FnOnce(Plan) -> Plan,
+) -> AdSite {
     let offer = Offer {
         keytab: Some(service.keytab.clone()),
         ..Offer::of("negotiate, basic")
     };
     let lab = Lab::find();
+    let (account, keytab) = (&service.account.name, &service.keytab);
     start_with(offer, |plan| {
-        shows_tickets(plan, &lab, &service.account.name, &service.keytab, owner)
+        change(shows_tickets(plan, &lab, account, keytab, owner))
     })
     .await
 }
@@ -104,21 +124,7 @@ async fn an_account_without_protocol_transition_hands_on_who_came_by_kerberos_an
 async fn connections_of_one_user_go_on_with_tickets_when_others_of_hers_have_gone() {
     let (lab, folder) = (Lab::find(), keys());
     let service = lab.service(MBX1, folder.path());
-    let lab = Lab::find();
-    let offer = Offer {
-        keytab: Some(service.keytab.clone()),
-        ..Offer::of("negotiate, basic")
-    };
-    let site = start_with(offer, |plan| {
-        let owner = "alice@contoso.test";
-        let plan = shows_tickets(plan, &lab, &service.account.name, &service.keytab, owner);
-        let identity = &plan.sections["backend_identity"];
-        // Every request asks for a ticket.
-        let each = identity.replace("timeout: 5s", "timeout: 5s, token_per: request");
-        plan.each(|server| server.authenticate = Authenticate::Requests)
-            .section("backend_identity", &each)
-    })
-    .await;
+    let site = site_of_each(&service).await;
 
     let mut kept = site.line().await;
     let request = crate::client::ping(Some(&word("alice", &service)));

@@ -19,6 +19,7 @@ mod controller;
 mod curl;
 mod databases;
 mod evidence;
+mod expiry;
 mod directories;
 mod discover;
 mod handoff;

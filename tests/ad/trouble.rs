@@ -2,9 +2,10 @@
 //! else is disturbed.
 
 use crate::client::{Client, negotiate, ping};
-use crate::lab::{Lab, NETBIOS, PASSWORD};
+use crate::expiry::allowing;
+use crate::lab::{NETBIOS, PASSWORD};
 use crate::liar::element;
-use crate::site::{AdSite, Got, NTLM, Offer, PROGRAM, eventually, start, start_by, start_with};
+use crate::site::{AdSite, Got, NTLM, Offer, PROGRAM, eventually, start, start_by};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -126,18 +127,7 @@ async fn while_winbind_hangs_passwords_are_answered_503_in_time_and_tickets_go_o
 #[tokio::test]
 #[ignore = "needs a domain controller: make test-ad"]
 async fn a_ticket_of_a_clock_that_differs_too_much_is_refused_and_the_operator_told_the_cure() {
-    let folder = tempfile::tempdir().unwrap();
-    let conf = folder.path().join("krb5.conf");
-    let text = fs::read_to_string(Lab::find().path("krb5.conf")).unwrap();
-    let strict = text.replacen("[libdefaults]", "[libdefaults]\n  clockskew = 2", 1);
-    fs::write(&conf, strict).unwrap();
-    let site = start_with(Offer::of("negotiate, basic"), |mut plan| {
-        let name = "KRB5_CONFIG".to_owned();
-        plan.environment.retain(|(known, _)| *known != name);
-        plan.environment.push((name, conf.display().to_string()));
-        plan
-    })
-    .await;
+    let (site, _folder) = allowing(2).await;
     let (made, late) = (Instant::now(), Client::new("alice").word(None));
     eventually("its time is over", || async {
         made.elapsed() > Duration::from_secs(4)
