@@ -6,6 +6,7 @@
 
 mod credential;
 mod trouble;
+mod winbind;
 
 use super::binding::ChannelBinding;
 use super::dialogue::{Dialogue, Guess, Heard, Known, Realms, Talk, Word};
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use trouble::Trouble;
+use winbind::Winbind;
 use zeroize::Zeroizing;
 
 /// The service as the settings name it.
@@ -36,6 +38,7 @@ pub(super) struct Negotiate {
     tickets: Arc<Lane>,
     /// Passwords are judged by winbind, which may take its time; tickets do not wait for it.
     passwords: Arc<Lane>,
+    winbind: Winbind,
     serial: u64,
 }
 
@@ -116,6 +119,7 @@ impl Negotiate {
                 Some(pool) => Arc::clone(&pool.passwords),
                 None => Lane::new(settings.threads),
             },
+            winbind: Winbind::new(),
             serial: same.map_or_else(serial, |same| same.serial),
             settings: settings.clone(),
         })
@@ -230,6 +234,13 @@ impl Dialogue for Negotiate {
             Some(Judged::More(context, answer)) => Heard::More(Talk::Negotiate(context), answer),
             Some(Judged::Proven(known)) => Heard::Proven(known),
             Some(Judged::Nothing(denied)) => Heard::Nothing(denied),
+            Some(Judged::Refused) => {
+                let trouble = match self.winbind.reaches_a_controller().await {
+                    Some(false) => Trouble::Away,
+                    Some(true) | None => Trouble::Password,
+                };
+                Heard::Nothing(self.acceptor.told(trouble, &"winbind refuses"))
+            }
             None => Heard::Nothing(Denied::Busy("the handshake was interrupted")),
         }
     }
@@ -240,6 +251,8 @@ enum Judged {
     More(Context, Zeroizing<Vec<u8>>),
     Proven(Known),
     Nothing(Denied),
+    /// By winbind, which may have asked nobody.
+    Refused,
 }
 
 impl Acceptor {
@@ -268,8 +281,10 @@ impl Acceptor {
         let answer = match context.gss.step(&token, binding.map(ChannelBinding::bytes)) {
             Ok(answer) => answer.map(|answer| Zeroizing::new(answer.to_vec())),
             Err(error) => {
-                let trouble = Trouble::of(&error, context.is_ntlm);
-                return Judged::Nothing(self.told(trouble, &error));
+                return match Trouble::of(&error, context.is_ntlm) {
+                    Trouble::Password => Judged::Refused,
+                    trouble => Judged::Nothing(self.told(trouble, &error)),
+                };
             }
         };
         // Later the plug-in would call the password wrong, and the client would throw it away.

@@ -38,3 +38,4 @@ mod site;
 mod starttls;
 mod spray;
 mod trouble;
+mod winbind;

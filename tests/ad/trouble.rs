@@ -5,13 +5,11 @@ use crate::client::{Client, negotiate, ping};
 use crate::expiry::allowing;
 use crate::lab::{NETBIOS, PASSWORD};
 use crate::liar::element;
-use crate::site::{AdSite, Got, NTLM, Offer, PROGRAM, eventually, start, start_by};
+use crate::site::{AdSite, Got, NTLM, Offer, eventually, start, start_by};
+use crate::winbind::{Between, with_sockets_in};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// NTLM in both manners, and tickets.
 fn offer() -> Offer {
@@ -21,30 +19,6 @@ fn offer() -> Offer {
             .to_owned(),
         ..Offer::of("negotiate, ntlm")
     }
-}
-
-/// mapigate that sees another folder in the place of winbind's sockets, and nobody else does. `None` where this machine
-/// does not let us show it one.
-fn with_sockets_in(folder: &TempDir) -> Option<std::path::PathBuf> {
-    let mount = "mount -t tmpfs none /run/samba/winbindd";
-    let mut tried = Command::new("unshare");
-    let tried = tried.args(["-m", "sh", "-c", mount]).output();
-    if !tried.is_ok_and(|output| output.status.success()) {
-        eprintln!(
-            "SKIPPED: this machine allows no mounts of a process' own; winbind stays as it is"
-        );
-        return None;
-    }
-    let script = folder.path().join("mapigate");
-    let sockets = folder.path().join("winbindd");
-    fs::create_dir(&sockets).unwrap();
-    let text = format!(
-        "#!/bin/sh\nexec unshare -m sh -c 'mount --bind {} /run/samba/winbindd && exec \"$0\" \"$@\"' {PROGRAM} \"$@\"\n",
-        sockets.display()
-    );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    Some(script)
 }
 
 async fn ntlm(site: &AdSite) -> Got {
@@ -73,7 +47,7 @@ async fn told(site: &AdSite, why: &str) {
 #[ignore = "needs a domain controller: make test-ad"]
 async fn while_winbind_is_down_passwords_are_answered_503_and_tickets_go_on() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(program) = with_sockets_in(&folder) else {
+    let Some(program) = with_sockets_in(folder.path()) else {
         return;
     };
     let site = start_by(&program, offer(), |plan| plan).await;
@@ -95,7 +69,7 @@ async fn while_winbind_is_down_passwords_are_answered_503_and_tickets_go_on() {
 #[ignore = "needs a domain controller: make test-ad"]
 async fn while_winbind_hangs_passwords_are_answered_503_in_time_and_tickets_go_on() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(program) = with_sockets_in(&folder) else {
+    let Some(program) = with_sockets_in(folder.path()) else {
         return;
     };
     // Connections are taken by the kernel, and nobody reads them.
@@ -122,6 +96,42 @@ async fn while_winbind_hangs_passwords_are_answered_503_in_time_and_tickets_go_o
     told(&site, "the NTLM helper does not answer").await;
     told(&site, "winbind does not answer").await;
     drop(silent);
+}
+
+#[tokio::test]
+#[ignore = "needs a domain controller: make test-ad"]
+async fn while_winbind_reaches_no_controller_right_passwords_are_answered_503_and_not_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = with_sockets_in(folder.path()) else {
+        return;
+    };
+    let winbind = Between::spawn(folder.path());
+    let guarded = Offer {
+        auth: "  lockout_guard: { per_user: { failures: 3, window: 10m } }\n",
+        ..offer()
+    };
+    let site = start_by(&program, guarded, |plan| plan).await;
+    assert_eq!(inside(&site).await.status(), 200, "{}", site.log());
+    winbind.loses_the_controller(true);
+
+    for _ in 0..5 {
+        let (raw, framed) = (ntlm(&site).await, inside(&site).await);
+        assert_eq!(
+            (raw.status(), framed.status()),
+            (503, 503),
+            "{}",
+            site.log()
+        );
+        assert!(framed.text.contains("Retry-After: "), "{}", framed.text);
+        assert_eq!(site.kerberos("bob", 1).await.statuses, [200]);
+    }
+    told(&site, "winbind reaches no domain controller").await;
+    assert!(site.log().contains("wbinfo --ping-dc"), "{}", site.log());
+
+    winbind.loses_the_controller(false);
+
+    assert_eq!(inside(&site).await.status(), 200, "{}", site.log());
+    assert_eq!(ntlm(&site).await.status(), 200, "{}", site.log());
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub(super) enum Trouble {
     Bindings,
     Unreadable,
     Winbind,
+    Away,
     Password,
     Nonsense,
     Other,
@@ -77,6 +78,9 @@ impl Trouble {
                 "let mapigate read the keytab and write the replay cache; see auth.negotiate"
             }
             Self::Winbind => "see that winbindd runs and that this machine is joined (wbinfo -t)",
+            Self::Away => {
+                "see that a domain controller can be reached from this machine (wbinfo --ping-dc)"
+            }
             Self::Replay
             | Self::Expired
             | Self::Bindings
@@ -99,6 +103,7 @@ impl Trouble {
             Self::Other => "handshake failed",
             Self::Unreadable => return Denied::Busy("keytab or replay cache cannot be opened"),
             Self::Winbind => return Denied::Busy("winbind does not answer"),
+            Self::Away => return Denied::Busy("winbind reaches no domain controller"),
         };
         Denied::Credentials(why)
     }
