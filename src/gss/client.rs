@@ -101,13 +101,17 @@ impl fmt::Debug for Client {
 
 /// What is wrong, without the library's opening words: of most errors they say only that there is one.
 pub fn words(error: &Error) -> String {
-    let text = error.to_string();
-    let inner = text
-        .split_once('(')
-        .and_then(|(_, rest)| rest.trim_end().strip_suffix(')'));
-    match inner.filter(|inner| !inner.is_empty() && *inner != "Success") {
-        Some(inner) => inner.to_owned(),
-        None => text,
+    inner(&error.to_string())
+}
+
+/// A text such as `Unspecified GSS failure. (Ticket expired)`, by the part that tells something.
+fn inner(text: &str) -> String {
+    let parts = text.trim_end().strip_suffix(')');
+    let parts = parts.and_then(|text| text.split_once('('));
+    let (said, inner) = parts.map_or((text, ""), |(said, inner)| (said, inner.trim()));
+    match inner {
+        "" | "Success" => said.trim().to_owned(),
+        inner => inner.to_owned(),
     }
 }
 
@@ -117,6 +121,28 @@ static NTLM: Oid<'static> = Oid::from_slice(b"\x2b\x06\x01\x04\x01\x82\x37\x02\x
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_the_librarys_words_those_are_told_that_tell_something() {
+        for (text, told) in [
+            (
+                "Unspecified GSS failure.  (Ticket expired)",
+                "Ticket expired",
+            ),
+            (
+                "Unspecified GSS failure. (Generic error (see e-text))",
+                "Generic error (see e-text)",
+            ),
+            (
+                "The referenced credential has expired\n (Success)\n",
+                "The referenced credential has expired",
+            ),
+            ("A token was invalid ()", "A token was invalid"),
+            ("A token was invalid", "A token was invalid"),
+        ] {
+            assert_eq!(inner(text), told);
+        }
+    }
 
     #[test]
     fn a_cache_that_is_not_there_is_an_error() {

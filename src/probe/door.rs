@@ -91,10 +91,7 @@ impl Round<'_> {
             return Err(Trouble::new(
                 format!("that {ours} of {} is accepted", self.probe.user),
                 advice::came(&answer),
-                format!(
-                    "{}; each try counts towards the user's lockout",
-                    refused(ours)
-                ),
+                refused(ours),
             ));
         }
         let good = Good::ok(format!("offered {list}; {ours} accepted"));
@@ -156,11 +153,13 @@ fn unchallenged(answer: &Answer) -> Trouble {
 fn refused(scheme: &str) -> &'static str {
     match scheme {
         "Basic" => {
-            "compare user and password with what verifies them: `mapigate auth test --user` with the configuration tells which of the two is wrong"
+            "compare user and password with what verifies them: `mapigate auth test --user` with the configuration tells which of the two is wrong; each try counts towards the user's lockout"
         }
         "Bearer" => {
             "compare the token with `auth.bearer.issuers`: `mapigate auth test --token-file` tells what is wrong with it"
         }
-        _ => "see that the key table has the service's present key, and that the clocks agree",
+        _ => {
+            "see that the keytab has the service's present key, and that the clocks agree: `mapigate auth test --tickets` with the configuration tells what is wrong with the ticket"
+        }
     }
 }

@@ -75,9 +75,25 @@ impl Lab {
     pub(crate) fn user(&self, password: &str) -> LabUser<'_> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("t{}x{number}", std::process::id());
+        self.user_called(&format!("t{}x{number}", std::process::id()), password)
+    }
+
+    /// The same by a name that no other test gives.
+    pub(crate) fn user_called(&self, name: &str, password: &str) -> LabUser<'_> {
+        let name = name.to_owned();
+        // What a test that was broken off has left.
+        self.delete(&name);
         self.tool(&["user", "create", &name, password]);
         LabUser { lab: self, name }
+    }
+
+    fn delete(&self, name: &str) {
+        let conf = self.path("etc/smb.conf");
+        // It matters to nobody but a later reader of the list of users.
+        let _gone = Command::new("samba-tool")
+            .args(["user", "delete", name])
+            .arg(format!("--configfile={}", conf.display()))
+            .output();
     }
 
     /// An account of this test alone that accepts tickets for a host of its own, and may delegate to `to` whoever
@@ -213,12 +229,7 @@ pub(crate) struct LabUser<'a> {
 
 impl Drop for LabUser<'_> {
     fn drop(&mut self) {
-        let conf = self.lab.path("etc/smb.conf");
-        // It matters to nobody but a later reader of the list of users.
-        let _gone = Command::new("samba-tool")
-            .args(["user", "delete", &self.name])
-            .arg(format!("--configfile={}", conf.display()))
-            .output();
+        self.lab.delete(&self.name);
     }
 }
 

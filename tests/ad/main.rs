@@ -31,6 +31,7 @@ mod many_groups;
 mod negotiate;
 mod ntlm;
 mod people;
+mod probe;
 #[path = "../outlook_anywhere/python.rs"]
 mod python;
 mod rpc_http;
