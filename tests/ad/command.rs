@@ -47,6 +47,18 @@ fn test(folder: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// The exit code and the words about this user's right password, by a ticket that is got with it.
+fn by_negotiate(folder: &Path, user: &Mailbox<'_>) -> (Option<i32>, String) {
+    let name = &user.user.name;
+    let words = ["--scheme", "negotiate", "--user", name];
+    let output = test(
+        folder,
+        &[&words[..], &["--password-file", "right"]].concat(),
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), text)
+}
+
 /// As the README writes it: its own names, and no figures that differ from one time to the next.
 fn as_shown(text: &str, user: &Mailbox<'_>) -> String {
     let text = text
@@ -136,18 +148,9 @@ fn a_proof_is_bound_to_the_certificate_where_that_is_required() {
     fs::write(&path, strict.replace("[negotiate, ntlm, ", "[negotiate, ")).unwrap();
     let user = Mailbox::new(&lab, "DB01");
 
-    let arguments = [
-        "--scheme",
-        "negotiate",
-        "--user",
-        &user.user.name,
-        "--password-file",
-        "right",
-    ];
-    let output = test(folder.path(), &arguments);
+    let (code, text) = by_negotiate(folder.path(), &user);
 
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(code, Some(0), "{text}");
 }
 
 #[test]
@@ -160,18 +163,9 @@ fn a_keytab_of_another_service_is_what_the_verdict_names() {
     fs::write(&path, text.replace("mail.keytab", "mbx.keytab")).unwrap();
     let user = Mailbox::new(&lab, "DB01");
 
-    let arguments = [
-        "--scheme",
-        "negotiate",
-        "--user",
-        &user.user.name,
-        "--password-file",
-        "right",
-    ];
-    let output = test(folder.path(), &arguments);
+    let (code, text) = by_negotiate(folder.path(), &user);
 
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(code, Some(1), "{text}");
     let verdict = "refused: ticket is for a name or key that is not in the keytab";
     assert!(text.contains(verdict), "{text}");
 }

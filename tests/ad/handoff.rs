@@ -1,6 +1,7 @@
 //! Tickets in users' names: the mailbox server sees the user whom the KDC let us act for, or nobody.
 
 use crate::lab::{DOMAIN, Lab, PASSWORD as LAB_PASSWORD};
+use crate::site::{PROGRAM, up};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mapigate::ids::UserName;
@@ -84,11 +85,8 @@ pub(crate) async fn start(plan: Plan) -> (Site, TempDir) {
 }
 
 pub(crate) async fn start_in(folder: TempDir, plan: Plan) -> (Site, TempDir) {
-    let program = Path::new(env!("CARGO_BIN_EXE_mapigate"));
-    match Site::start(program, folder.path(), plan).await {
-        Ok(site) => (site, folder),
-        Err(error) => panic!("{error:#}"),
-    }
+    let site = up(Path::new(PROGRAM), folder.path(), plan).await;
+    (site, folder)
 }
 
 pub(crate) async fn line(site: &Site) -> Line {

@@ -26,10 +26,12 @@ mod handoff;
 mod lab;
 mod ldap;
 mod liar;
+mod logons;
 mod lying_kdc;
 mod many_groups;
 mod negotiate;
 mod ntlm;
+mod outage;
 mod people;
 mod probe;
 #[path = "../outlook_anywhere/python.rs"]

@@ -1,28 +1,25 @@
 //! People of the directory by their certificates, and by the addresses that Autodiscover is asked for.
 
 use crate::lab::{Lab, NETBIOS};
-use crate::ldap::{Between, Mailbox, Wire, eventually, ldap, plan};
+use crate::ldap::{Between, Directory, Mailbox, Wire, eventually, ldap, plan, start_in};
+use crate::site::{PING, curl, url};
 use mapigate::lab::Authority;
 use mapigate::lab::authority::CertifiedUser;
-use mapigate::lab::site::{HOST, Site};
-use std::path::Path;
-use tempfile::TempDir;
-use tokio::process::Command;
+use mapigate::lab::site::HOST;
 
 const URL: &str = "ldaps://dc1.contoso.test:636";
 
 /// A site that asks for certificates of an authority of its own.
 struct People {
-    site: Site,
-    folder: TempDir,
+    site: Directory,
     users: Authority,
 }
 
-async fn start(access: &str, ldap: &str, more: &[(&'static str, &str)]) -> People {
+async fn start(access: &str, ldap: &str) -> People {
     let folder = tempfile::tempdir().unwrap();
     let users = Authority::new("Contoso users").unwrap();
     std::fs::write(folder.path().join("users-ca.pem"), users.certificate()).unwrap();
-    let mut plan = plan(access, ldap)
+    let plan = plan(access, ldap)
         .section(
             "listeners",
             "[{ address: '127.0.0.1:0', certificates: [{ chain: mail.pem, key: mail.key }], \
@@ -32,34 +29,18 @@ async fn start(access: &str, ldap: &str, more: &[(&'static str, &str)]) -> Peopl
             "names",
             &format!("[{{ host: {HOST}, authentication: [certificate, basic] }}]"),
         );
-    for (name, yaml) in more {
-        plan = plan.section(name, yaml);
-    }
-    let program = Path::new(env!("CARGO_BIN_EXE_mapigate"));
-    match Site::start(program, folder.path(), plan).await {
-        Ok(site) => People {
-            site,
-            folder,
-            users,
-        },
-        Err(error) => panic!("{error:#}"),
+    People {
+        site: start_in(folder, plan).await,
+        users,
     }
 }
 
 impl People {
     async fn curl(&self, path: &str, words: &[&str]) -> (u16, String) {
-        let address = self.site.gate().unwrap().address();
-        let resolve = format!("{HOST}:{}:{}", address.port(), address.ip());
-        let output = Command::new("curl")
-            .args(["-sS", "-i", "--max-time", "30", "--cacert", "ca.pem"])
-            .args(["--resolve", &resolve, "-X", "POST"])
-            .args(words)
-            .arg(format!("https://{HOST}:{}{path}", address.port()))
-            .current_dir(self.folder.path())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .expect("curl is needed");
+        let site = &self.site.site;
+        let mut command = curl(site);
+        command.arg("-i").args(words).arg(url(site, path));
+        let output = command.output().await.expect("curl is needed");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let status = text
             .strip_prefix("HTTP/1.1 ")
@@ -70,30 +51,10 @@ impl People {
     /// A PING for a mailbox with a certificate of these names.
     async fn certified(&self, names: &CertifiedUser<'_>, mailbox: &str) -> u16 {
         let credential = self.users.user(names).unwrap();
-        let (chain, key) = (
-            self.folder.path().join("u.pem"),
-            self.folder.path().join("u.key"),
-        );
-        std::fs::write(&chain, credential.certificate).unwrap();
-        std::fs::write(&key, credential.key).unwrap();
-        let words = [
-            "--cert",
-            "u.pem",
-            "--key",
-            "u.key",
-            "-d",
-            "",
-            "-H",
-            "Content-Type: application/mapi-http",
-            "-H",
-            "X-RequestType: PING",
-            "-H",
-            "X-ClientInfo: {c}:1",
-            "-H",
-            "X-RequestId: {00000000-0000-4000-8000-000000000000}:1",
-            "-H",
-            "X-ClientApplication: Outlook/16.0.0.0",
-        ];
+        for (name, text) in [("u.pem", credential.certificate), ("u.key", credential.key)] {
+            std::fs::write(self.site.folder.path().join(name), text).unwrap();
+        }
+        let words = [&["--cert", "u.pem", "--key", "u.key"], &PING[..]].concat();
         self.curl(&format!("/mapi/emsmdb/?MailboxId={mailbox}"), &words)
             .await
             .0
@@ -129,7 +90,7 @@ impl People {
     }
 
     fn heads(&self) -> Vec<String> {
-        let heads = self.site.servers().flat_map(|server| server.heads());
+        let heads = self.site.site.servers().flat_map(|server| server.heads());
         heads.map(|head| String::from_utf8(head).unwrap()).collect()
     }
 
@@ -158,7 +119,7 @@ fn sid(name: &str) -> String {
 async fn a_certificate_is_its_holders_by_identifier_principal_name_and_address() {
     let lab = Lab::find();
     let (owner, other) = (Mailbox::new(&lab, "DB01"), Mailbox::new(&lab, "DB01"));
-    let people = start("listed", &ldap(&lab, URL, ""), &[]).await;
+    let people = start("listed", &ldap(&lab, URL, "")).await;
     let (upn, sid) = (owner.upn(), sid(&owner.user.name));
     let alias = format!("{}.alias@contoso.test", owner.user.name);
     assert!(sid.starts_with("S-1-5-21-"), "{sid}");
@@ -195,7 +156,7 @@ async fn a_certificate_is_its_holders_by_identifier_principal_name_and_address()
 async fn a_disabled_account_is_out_though_its_certificate_is_good() {
     let lab = Lab::find();
     let owner = Mailbox::new(&lab, "DB01");
-    let people = start("listed", &ldap(&lab, URL, ""), &[]).await;
+    let people = start("listed", &ldap(&lab, URL, "")).await;
     let (upn, sid) = (owner.upn(), sid(&owner.user.name));
     let names = CertifiedUser {
         sid: Some(&sid),
@@ -219,7 +180,7 @@ async fn while_no_directory_answers_a_certificate_nobody_knows_gets_503() {
     let lab = Lab::find();
     let (known, new) = (Mailbox::new(&lab, "DB01"), Mailbox::new(&lab, "DB01"));
     let between = Between::start().await;
-    let people = start("listed", &ldap(&lab, &between.url(), ""), &[]).await;
+    let people = start("listed", &ldap(&lab, &between.url(), "")).await;
     let mut statuses = Vec::new();
     let ask = async |whose: &Mailbox<'_>| {
         let upn = whose.upn();
@@ -244,16 +205,16 @@ async fn while_no_directory_answers_a_certificate_nobody_knows_gets_503() {
 async fn autodiscover_finds_an_address_of_somebody_elses_where_servers_decide() {
     let lab = Lab::find();
     let (asker, other) = (Mailbox::new(&lab, "DB01"), Mailbox::new(&lab, "DB02"));
-    let people = start("backend", &ldap(&lab, URL, ""), &[]).await;
+    let people = start("backend", &ldap(&lab, URL, "")).await;
 
     for (whose, server) in [(&asker, "MBX1"), (&other, "MBX2")] {
         for address in [
             whose.upn(),
             format!("{}.ALIAS@contoso.test", whose.user.name),
         ] {
-            let before = people.site.server(server).unwrap().heads().len();
+            let before = people.site.site.server(server).unwrap().heads().len();
             assert!(people.told(&asker, &address).await.1, "{address}");
-            let after = people.site.server(server).unwrap().heads().len();
+            let after = people.site.site.server(server).unwrap().heads().len();
             assert_eq!(
                 (after, people.served()),
                 (before + 1, asker.upn()),
@@ -269,13 +230,13 @@ async fn autodiscover_finds_an_address_of_somebody_elses_where_servers_decide() 
 async fn autodiscover_tells_nobody_which_addresses_of_others_there_are() {
     let lab = Lab::find();
     let (asker, other) = (Mailbox::new(&lab, "DB01"), Mailbox::new(&lab, "DB01"));
-    let people = start("listed", &ldap(&lab, URL, ""), &[]).await;
+    let people = start("listed", &ldap(&lab, URL, "")).await;
     assert!(people.told(&asker, &asker.upn()).await.1);
     // Remembered, because he is here himself.
     assert!(people.told(&other, &other.upn()).await.1);
     let searches = || async {
         let sample = "mapigate_ldap_operations_total{operation=\"search\",outcome=\"ok\"}";
-        let admin = people.site.gate().unwrap().admin();
+        let admin = people.site.site.gate().unwrap().admin();
         admin.metric(sample).await.unwrap()
     };
     let mut seen = Vec::new();

@@ -132,12 +132,54 @@ pub(crate) async fn start_by(
             "{ mode: basic_service, user: svc@contoso.test, password: '${SECRET}' }",
         );
     plan.environment = vec![("SECRET".to_owned(), secret.to_owned()), lab.environment()];
-    let site = Site::start(program, folder.path(), change(plan)).await;
-    match site {
-        Ok(site) => AdSite { site, lab, folder },
+    let site = up(program, folder.path(), change(plan)).await;
+    AdSite { site, lab, folder }
+}
+
+/// A site that runs in this folder.
+pub(crate) async fn up(program: &Path, folder: &Path, plan: Plan) -> Site {
+    match Site::start(program, folder, plan).await {
+        Ok(site) => site,
         Err(error) => panic!("{error:#}"),
     }
 }
+
+/// curl on its way to a site, with all that it takes to find and to believe it; [`url`] has the rest.
+pub(crate) fn curl(site: &Site) -> Command {
+    let address = site.gate().unwrap().address();
+    let resolve = format!("{HOST}:{}:{}", address.port(), address.ip());
+    let mut command = Command::new("curl");
+    command
+        .args(["-sS", "--max-time", "30", "--cacert", "ca.pem"])
+        .args(["--resolve", &resolve])
+        .current_dir(site.folder())
+        .kill_on_drop(true);
+    command
+}
+
+/// Where a path of a site is.
+pub(crate) fn url(site: &Site, path: &str) -> String {
+    let port = site.gate().unwrap().address().port();
+    format!("https://{HOST}:{port}{path}")
+}
+
+/// What makes curl send a PING.
+pub(crate) const PING: [&str; 14] = [
+    "-X",
+    "POST",
+    "-d",
+    "",
+    "-H",
+    "Content-Type: application/mapi-http",
+    "-H",
+    "X-RequestType: PING",
+    "-H",
+    "X-ClientInfo: {c}:1",
+    "-H",
+    "X-RequestId: {00000000-0000-4000-8000-000000000000}:1",
+    "-H",
+    "X-ClientApplication: Outlook/16.0.0.0",
+];
 
 /// What curl got.
 #[derive(Debug)]
@@ -196,29 +238,18 @@ impl AdSite {
         words: &[&str],
         environment: &[(&str, &str)],
     ) -> Got {
-        let address = self.gate().unwrap().address();
-        let port = address.port();
-        let url = format!("https://{HOST}:{port}/mapi/emsmdb/?MailboxId={mailbox}");
+        let url = url(self, &format!("/mapi/emsmdb/?MailboxId={mailbox}"));
         let (name, value) = self.lab.environment();
         let tickets = tickets.map_or("/nonexistent".to_owned(), |path| path.display().to_string());
-        let mut command = Command::new("curl");
+        let mut command = curl(self);
         command
             .envs(environment.iter().copied())
             .env(name, value)
             .env("KRB5CCNAME", format!("FILE:{tickets}"))
-            .args(["-sS", "-i", "-v", "--max-time", "30", "--cacert", "ca.pem"])
-            .args(["--resolve", &format!("{HOST}:{port}:{}", address.ip())])
-            .args(["-X", "POST", "-H", "Content-Type: application/mapi-http"])
-            .args(["-H", "X-RequestType: PING", "-H", "X-ClientInfo: {c}:1"])
-            .args([
-                "-H",
-                "X-RequestId: {00000000-0000-4000-8000-000000000000}:1",
-            ])
-            .args(["-H", "X-ClientApplication: Outlook/16.0.0.0", "-d", ""])
+            .args(["-i", "-v"])
+            .args(PING)
             .args(words)
-            .args(vec![url.as_str(); times])
-            .current_dir(self.folder())
-            .kill_on_drop(true);
+            .args(vec![url.as_str(); times]);
         let output = command.output().await.expect("curl is needed");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let verbose = String::from_utf8_lossy(&output.stderr).into_owned();
