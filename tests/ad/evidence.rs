@@ -41,7 +41,7 @@ async fn site_of(service: &LabService<'_>, owner: &str) -> AdSite {
     site_changed(service, owner, |plan| plan).await
 }
 
-/// The same for alice, where every request asks for a ticket.
+/// For alice, where every request asks for a ticket.
 pub(crate) async fn site_of_each(service: &LabService<'_>) -> AdSite {
     site_changed(service, "alice@contoso.test", |plan| {
         let identity = &plan.sections["backend_identity"];
@@ -52,7 +52,8 @@ pub(crate) async fn site_of_each(service: &LabService<'_>) -> AdSite {
     .await
 }
 
-async fn site_changed(
+/// The same with a plan that is changed.
+pub(crate) async fn site_changed(
     service: &LabService<'_>,
     owner: &str,
     change: impl FnOnce(Plan) -> Plan,
@@ -69,7 +70,7 @@ async fn site_changed(
     .await
 }
 
-fn word(user: &str, service: &LabService<'_>) -> String {
+pub(crate) fn word(user: &str, service: &LabService<'_>) -> String {
     negotiate(&Client::to(user, PASSWORD, &service.host).word(None))
 }
 

@@ -22,6 +22,7 @@ mod evidence;
 mod expiry;
 mod directories;
 mod discover;
+mod forged;
 mod handoff;
 mod lab;
 mod ldap;
