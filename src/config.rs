@@ -21,10 +21,12 @@ mod keytab;
 mod presets;
 mod secrets;
 mod section;
+mod seen;
 mod values;
 mod yaml;
 
 pub use problem::{Problem, Problems, Severity};
+pub use seen::SeenFile;
 pub use settings::Settings;
 
 #[cfg(test)]

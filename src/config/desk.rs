@@ -2,6 +2,7 @@
 
 use super::environment::{self, Environment};
 use super::problem::{Complaint, Problem, Problems, Severity, quoted, snippet};
+use super::seen::SeenFile;
 use super::yaml::{self, Node, Span, Value};
 use std::cell::RefCell;
 use std::fs::File;
@@ -21,7 +22,7 @@ pub(super) struct Desk<'e> {
     environment: Environment<'e>,
     problems: RefCell<Vec<(usize, Problem)>>,
     left_off: RefCell<usize>,
-    files: RefCell<Vec<PathBuf>>,
+    files: RefCell<Vec<SeenFile>>,
 }
 
 /// A YAML file with its tree.
@@ -150,7 +151,7 @@ impl<'e> Desk<'e> {
     fn keep(&self, problem: Problem) {
         let mut problems = self.problems.borrow_mut();
         let files = self.files.borrow();
-        let order = files.iter().position(|file| *file == problem.file);
+        let order = files.iter().position(|file| file.path == problem.file);
         // An error must not be lost behind two hundred warnings.
         if problems.len() < PROBLEMS_MAX {
             problems.push((order.unwrap_or(usize::MAX), problem));
@@ -166,8 +167,8 @@ impl<'e> Desk<'e> {
         }
     }
 
-    /// All problems by position, and the files that were read.
-    pub(super) fn close(self) -> (Problems, Vec<PathBuf>) {
+    /// All problems by position, and the files that were read as they were before.
+    pub(super) fn close(self) -> (Problems, Vec<SeenFile>) {
         let mut problems = self.problems.into_inner();
         problems.sort_by(|(a_file, a), (b_file, b)| {
             (a_file, a.line, a.column, a.severity).cmp(&(b_file, b.line, b.column, b.severity))
@@ -328,11 +329,11 @@ impl<'e> Desk<'e> {
         }
     }
 
-    /// Adds a file to those the file watch looks at.
+    /// Adds a file to those the file watch looks at, as it is now: before it is read.
     pub(super) fn remember(&self, path: &Path) {
         let mut files = self.files.borrow_mut();
-        if !files.iter().any(|file| file == path) {
-            files.push(path.to_owned());
+        if !files.iter().any(|file| file.path == path) {
+            files.push(SeenFile::look(path));
         }
     }
 }

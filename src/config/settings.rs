@@ -17,6 +17,7 @@ pub use backend_identity::{AssertionHandOff, BackendIdentity, KerberosHandOff};
 pub use ldap::{Attributes, CopyNames, DatabaseForm, GuidForm, LdapServer, LdapSettings};
 pub use vdirs::{VdirLogon, VdirPage, VdirSettings, Vdirs};
 
+use super::SeenFile;
 use crate::ids::{DatabaseName, ServerName};
 use crate::mapi::{Build, Capable, Endpoint, Flavour};
 use std::collections::BTreeMap;
@@ -97,8 +98,8 @@ pub struct Settings {
     pub admin: Admin,
     /// Re-read when a file of the configuration changes (`reload.watch`).
     pub watch_files: bool,
-    /// Every file that was read, for the file watch.
-    pub files: Vec<PathBuf>,
+    /// Every file that was read, as it was found before, for the file watch.
+    pub files: Vec<SeenFile>,
 }
 
 /// Something that is tried from time to time, as Outlook would.

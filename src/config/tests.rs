@@ -198,7 +198,10 @@ fn every_file_that_was_read_is_named_for_the_file_watch() {
         "cookie.keys",
     ];
     for name in names {
-        assert!(settings.files.contains(&site.path(name)), "{name}");
+        assert!(
+            settings.files.contains(&SeenFile::look(&site.path(name))),
+            "{name}"
+        );
     }
 }
 

@@ -1,9 +1,9 @@
 //! Notices that a file of the configuration changed.
 
+use crate::config::SeenFile;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -11,22 +11,18 @@ use tokio::sync::Notify;
 /// Watches the folders of some files: an editor or a failover script replaces a file rather than
 /// writing into it, and a mounted secret changes by a link somewhere above.
 pub(super) struct FileWatch {
-    files: Vec<PathBuf>,
-    fingerprints: Vec<Fingerprint>,
+    files: Vec<SeenFile>,
     stirred: Arc<Notify>,
     // Dropping it ends the watch.
     _watcher: RecommendedWatcher,
 }
 
-/// What tells one content of a file from the next without reading it; `None` while it is missing.
-type Fingerprint = Option<(u64, u64, u64, i64, i64)>;
-
 impl FileWatch {
-    /// Begins to watch.
+    /// Begins to watch files that were found so. Whatever was written since counts as a change.
     ///
     /// # Errors
     /// The system gives no more watches, or a folder is missing.
-    pub(super) fn new(files: &[PathBuf]) -> notify::Result<Self> {
+    pub(super) fn new(files: &[SeenFile]) -> notify::Result<Self> {
         let stirred = Arc::new(Notify::new());
         let waker = Arc::clone(&stirred);
         let mut watcher =
@@ -36,13 +32,14 @@ impl FileWatch {
                     waker.notify_one();
                 }
             })?;
-        let folders: BTreeSet<&Path> = files.iter().map(|file| folder_of(file)).collect();
+        let folders: BTreeSet<&Path> = files.iter().map(|file| folder_of(&file.path)).collect();
         for folder in folders {
             watcher.watch(folder, RecursiveMode::NonRecursive)?;
         }
+        // Nobody watched between their reading and now: to be looked at once at least.
+        stirred.notify_one();
         Ok(Self {
             files: files.to_vec(),
-            fingerprints: files.iter().map(|file| fingerprint(file)).collect(),
             stirred,
             _watcher: watcher,
         })
@@ -53,10 +50,10 @@ impl FileWatch {
         loop {
             self.stirred.notified().await;
             self.settle().await;
-            let fingerprints: Vec<Fingerprint> =
-                self.files.iter().map(|file| fingerprint(file)).collect();
-            if fingerprints != self.fingerprints {
-                self.fingerprints = fingerprints;
+            let look = |file: &SeenFile| SeenFile::look(&file.path);
+            let files: Vec<SeenFile> = self.files.iter().map(look).collect();
+            if files != self.files {
+                self.files = files;
                 return;
             }
         }
@@ -82,17 +79,6 @@ fn folder_of(file: &Path) -> &Path {
     }
 }
 
-fn fingerprint(file: &Path) -> Fingerprint {
-    let meta = std::fs::metadata(file).ok()?;
-    Some((
-        meta.dev(),
-        meta.ino(),
-        meta.size(),
-        meta.mtime(),
-        meta.mtime_nsec(),
-    ))
-}
-
 /// A file that is being written is left alone until nothing happened for this long.
 const QUIET: Duration = Duration::from_millis(200);
 
@@ -107,7 +93,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mapigate.yaml");
         std::fs::write(&file, "version: 1").unwrap();
-        let mut watch = FileWatch::new(std::slice::from_ref(&file)).unwrap();
+        let mut watch = FileWatch::new(&[SeenFile::look(&file)]).unwrap();
 
         let fresh = folder.path().join("fresh");
         std::fs::write(&fresh, "version: 1 # changed").unwrap();
@@ -119,11 +105,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_written_between_the_reading_and_the_watch_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mapigate.yaml");
+        std::fs::write(&file, "version: 1").unwrap();
+        let seen = SeenFile::look(&file);
+
+        std::fs::write(&file, "version: 1 # changed").unwrap();
+        let mut watch = FileWatch::new(&[seen]).unwrap();
+
+        tokio::time::timeout(SOON, watch.changed())
+            .await
+            .expect("noticed");
+    }
+
+    #[tokio::test]
     async fn a_neighbour_of_the_file_is_nobodys_business() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mapigate.yaml");
         std::fs::write(&file, "version: 1").unwrap();
-        let mut watch = FileWatch::new(&[file]).unwrap();
+        let mut watch = FileWatch::new(&[SeenFile::look(&file)]).unwrap();
 
         std::fs::write(folder.path().join("access.log"), "line").unwrap();
 

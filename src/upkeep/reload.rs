@@ -9,7 +9,6 @@ use crate::runtime::{Runtime, Snapshot};
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -128,6 +127,7 @@ impl ReloadLoop {
             }
             let reloaded = self.reload(&announce).await;
             if reloaded.is_ok {
+                // Anew, for a folder may be another one by the same name; it compares with what was read.
                 files = self.watch_files();
             }
             for answer in waiting {
@@ -244,8 +244,7 @@ impl ReloadLoop {
         if !settings.watch_files {
             return None;
         }
-        let files: &[PathBuf] = &settings.files;
-        FileWatch::new(files)
+        FileWatch::new(&settings.files)
             .inspect_err(|error| warn!(%error, "files are not watched, reload by signal"))
             .ok()
     }

@@ -2,13 +2,14 @@
 
 use super::world::{runtime, server, settings};
 use super::*;
-use crate::config::Settings;
 use crate::config::settings::{AccessLog, CopiesFrom, HealthProbe, Secret};
+use crate::config::{SeenFile, Settings};
 use crate::health::Observation;
 use crate::ids::{DatabaseName, Epoch, Generation, ServerName};
 use crate::ldap::double::{self, Double, Says};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -24,10 +25,22 @@ struct House {
 
 impl House {
     fn with(settings: Settings) -> Self {
+        Self::reading(settings, || {})
+    }
+
+    /// `meanwhile`: what happens each time after the files were looked at, while they are being read.
+    fn reading(settings: Settings, meanwhile: impl Fn() + Send + Sync + 'static) -> Self {
         let (runtime, seen) = runtime(settings.clone());
         let next = Arc::new(Mutex::new(Ok(settings)));
         let file = Arc::clone(&next);
-        let load: Loader = Arc::new(move || file.lock().clone().map(|s| (s, Vec::new())));
+        let load: Loader = Arc::new(move || {
+            let mut settings: Settings = file.lock().clone()?;
+            for file in &mut settings.files {
+                *file = SeenFile::look(&file.path);
+            }
+            meanwhile();
+            Ok((settings, Vec::new()))
+        });
         let (upkeep, reloader) = Upkeep::new(
             Arc::clone(&runtime),
             seen,
@@ -299,7 +312,7 @@ async fn a_changed_file_is_read_where_the_configuration_says_so() {
     std::fs::write(&file, "version: 1").unwrap();
     let mut watched = settings();
     watched.watch_files = true;
-    watched.files = vec![file.clone()];
+    watched.files = vec![SeenFile::look(&file)];
     let house = House::with(watched);
     tokio::task::yield_now().await;
 
@@ -307,6 +320,29 @@ async fn a_changed_file_is_read_where_the_configuration_says_so() {
 
     house
         .eventually(|runtime| runtime.snapshot().generation >= Generation(2))
+        .await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_while_a_reload_reads_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("databases.yaml");
+    std::fs::write(&file, "MBX1").unwrap();
+    let mut watched = settings();
+    watched.watch_files = true;
+    watched.files = vec![SeenFile::look(&file)];
+    let times = AtomicUsize::new(0);
+    let house = House::reading(watched, move || {
+        if times.fetch_add(1, Relaxed) == 0 {
+            std::fs::write(&file, "MBX2").unwrap();
+        }
+    });
+
+    let reloaded = house.reloader.request().await;
+
+    assert_eq!(reloaded.generation, Generation(2));
+    house
+        .eventually(|runtime| runtime.snapshot().generation == Generation(3))
         .await;
 }
 
