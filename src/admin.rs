@@ -124,14 +124,22 @@ impl Admin {
         }
     }
 
-    /// Forgets what is believed of one user, or of everybody.
+    /// Forgets what is believed of one user, or, where nothing is said, of everybody. What is said and not
+    /// understood was perhaps to spare the others.
     fn revoke(&self, query: &str) -> Response<Vec<u8>> {
         let world = self.runtime.snapshot();
         let auth = &world.auth;
-        let Some(name) = query.split('&').find_map(|pair| pair.strip_prefix("user=")) else {
+        if query.is_empty() {
             auth.revoke_all();
             info!("credentials of everybody revoked");
             return answer(200, TEXT, "everybody is verified anew\n");
+        }
+        let name = query
+            .strip_prefix("user=")
+            .filter(|name| !name.contains('&'));
+        let Some(name) = name else {
+            let words = "`user` may be said, once; without a query everybody is verified anew\n";
+            return answer(400, TEXT, words);
         };
         let basic = world.settings.auth.basic.as_ref();
         let domain = basic.and_then(|basic| basic.default_domain.as_deref());

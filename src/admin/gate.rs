@@ -4,7 +4,7 @@
 //! `localhost`, which no page's own name can be, and what changes something must not come from
 //! another site.
 
-use http::header::{HOST, ORIGIN};
+use http::header::{CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
 use std::net::{IpAddr, SocketAddr};
 
@@ -67,6 +67,10 @@ pub(super) fn read(method: &Method, path: &str, headers: &HeaderMap) -> Result<A
         (true, &Method::POST) if comes_from_elsewhere(headers) => {
             Err(denied(403, "not from another site's page"))
         }
+        (true, &Method::POST) if has_body(headers) => Err(denied(
+            400,
+            "what is asked stands in the query, not in a body",
+        )),
         (true, &Method::POST) => Ok(ask),
         (changes, _) => Err(Denied {
             status: 405,
@@ -116,6 +120,12 @@ fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
         .iter()
         .any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
     by_origin || by_fetch
+}
+
+/// True where something is sent that nobody reads: perhaps the one user whom a form names.
+fn has_body(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    headers.contains_key(TRANSFER_ENCODING) || lengths.any(|length| length != "0")
 }
 
 #[cfg(test)]

@@ -306,6 +306,39 @@ async fn what_is_not_listed_is_refused_in_words() {
 }
 
 #[tokio::test]
+async fn nobody_is_revoked_by_a_word_that_is_not_understood() {
+    let house = House::open();
+
+    for query in [
+        "name=alice",
+        "User=alice",
+        "user",
+        "user=alice&user=bob",
+        "user=alice&all",
+        "all=1&user=alice",
+        "%75ser=alice",
+        "&",
+        "user=",
+    ] {
+        let answer = house.ask(&format!("POST /revoke?{query}")).await;
+        assert_eq!(status(&answer), "400", "{query}: {answer}");
+    }
+    let host = house.address;
+    let form = format!(
+        "POST /revoke HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\nConnection: close\r\n\r\nuser=alice"
+    );
+    assert_eq!(status(&house.send(&form).await), "400");
+    let empty = format!(
+        "POST /revoke HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    let everybody = house.send(&empty).await;
+    assert_eq!(
+        (status(&everybody), body(&everybody)),
+        ("200", "everybody is verified anew\n")
+    );
+}
+
+#[tokio::test]
 async fn a_door_that_was_told_to_close_answers_nobody_any_more() {
     let house = House::open();
     assert_eq!(status(&house.ask("GET /live").await), "200");
