@@ -18,6 +18,8 @@ use crate::runtime::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
 
 /// One thing that is so, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,24 +79,49 @@ pub enum Health {
     Unknown,
 }
 
-/// Explains, asking the directory service where it must be asked.
+/// Why nothing could be explained.
+#[derive(Debug, thiserror::Error)]
+pub enum Unexplained {
+    /// The directory service cannot be asked.
+    #[error(transparent)]
+    Directory(#[from] Trouble),
+    /// The process is leaving, or the search went wrong.
+    #[error("the search broke off: {0}")]
+    Search(#[from] JoinError),
+}
+
+/// Explains, asking the directory service where it must be asked. Others of the caller's thread go on meanwhile; of
+/// many questions at once one is worked on at a time, however long it searches.
 ///
 /// # Errors
-/// The directory service cannot be asked.
+/// The directory service cannot be asked, or the process is leaving.
 pub async fn explain(
     world: &Snapshot,
     question: &Question,
     health: Health,
     now: Instant,
-) -> Result<Explanation, Trouble> {
+) -> Result<Explanation, Unexplained> {
     let mut findings = Findings::default();
     loop {
-        match explained(world, question, health, &findings, now) {
+        // It is never closed; without a turn it would be done all the same.
+        let turn = TURN.acquire().await.ok();
+        let (world, question) = (world.clone(), question.clone());
+        let search = spawn_blocking(move || {
+            let explained = explained(&world, &question, health, &findings, now);
+            drop(turn);
+            (explained, findings)
+        });
+        let (explained, known) = search.await?;
+        findings = known;
+        match explained {
             Ok(explanation) => return Ok(explanation),
             Err(lookups) => lookups.run(&mut findings).await?,
         }
     }
 }
+
+/// Questions are for people: they wait for each other rather than take the processors from requests.
+static TURN: Semaphore = Semaphore::const_new(1);
 
 /// Explains with what is known. Costs a look at every name of the mailbox file where a name is in none.
 ///

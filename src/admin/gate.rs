@@ -1,8 +1,8 @@
 //! What may be asked at the administrator's door, and from where.
 //!
 //! A page in an administrator's browser must not speak to us: the host must be an address or
-//! `localhost`, which no page's own name can be, and what changes something must not come from
-//! another site.
+//! `localhost`, which no page's own name can be, and what changes something or is costly must not come
+//! from another site.
 
 use http::header::{CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
@@ -63,6 +63,12 @@ pub(super) fn read(method: &Method, path: &str, headers: &HeaderMap) -> Result<A
         _ => return Err(denied(404, "there is nothing at this address")),
     };
     match (changes, method) {
+        // It searches every name, and a directory service is asked for it.
+        (false, &Method::GET | &Method::HEAD)
+            if ask == Ask::Explain && comes_from_elsewhere(headers) =>
+        {
+            Err(denied(403, "not from another site's page"))
+        }
         (false, &Method::GET | &Method::HEAD) => Ok(ask),
         (true, &Method::POST) if comes_from_elsewhere(headers) => {
             Err(denied(403, "not from another site's page"))

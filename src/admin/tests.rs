@@ -339,6 +339,77 @@ async fn nobody_is_revoked_by_a_word_that_is_not_understood() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_may_not_have_anything_explained() {
+    let house = House::open();
+    let host = house.address;
+    let ask = |line: String| {
+        let request = format!(
+            "GET /explain?subject=alice HTTP/1.1\r\nHost: {host}\r\n{line}\r\nConnection: close\r\n\r\n"
+        );
+        let house = &house;
+        async move { house.send(&request).await }
+    };
+
+    for line in [
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+        "Origin: https://attacker.test",
+    ] {
+        assert_eq!(status(&ask(line.to_owned()).await), "403", "{line}");
+    }
+    for line in [
+        "Sec-Fetch-Site: none",
+        "Sec-Fetch-Site: same-origin",
+        "Accept: */*",
+    ] {
+        assert_eq!(status(&ask(line.to_owned()).await), "200", "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_subject_no_name_is_as_long_as_is_refused_in_words() {
+    let house = House::open();
+    let subject = format!(
+        "00000000-0000-4000-8000-000000000001@{}",
+        "a".repeat(20_000)
+    );
+
+    let answer = house.ask(&format!("GET /explain?subject={subject}")).await;
+
+    assert_eq!(status(&answer), "400");
+    assert!(body(&answer).contains("at most 512 are read"), "{answer}");
+}
+
+#[test]
+fn the_door_answers_others_while_it_searches_for_somebody() {
+    let mut reactor = tokio::runtime::Builder::new_current_thread();
+    let reactor = reactor
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    reactor.block_on(async {
+        let house = Arc::new(House::open());
+        let (free, occupied) = std::sync::mpsc::channel::<()>();
+        // No search ends before this thread is free.
+        let held = tokio::task::spawn_blocking(move || occupied.recv());
+        let searching = Arc::clone(&house);
+        let mut search =
+            tokio::spawn(async move { searching.ask("GET /explain?subject=alice").await });
+
+        for _ in 0..10 {
+            assert_eq!(status(&house.ask("GET /live").await), "200");
+        }
+        let now = std::time::Duration::ZERO;
+        assert!(tokio::time::timeout(now, &mut search).await.is_err());
+
+        drop(free);
+        assert!(held.await.unwrap().is_err());
+        assert_eq!(status(&search.await.unwrap()), "200");
+    });
+}
+
+#[tokio::test]
 async fn a_door_that_was_told_to_close_answers_nobody_any_more() {
     let house = House::open();
     assert_eq!(status(&house.ask("GET /live").await), "200");

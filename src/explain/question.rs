@@ -135,9 +135,27 @@ impl Question {
     /// Reads what somebody has typed.
     ///
     /// # Errors
-    /// A sentence about the word that is none.
+    /// A sentence about the word that is none, or is too long to be one.
     pub fn read(typed: Typed<'_>) -> Result<Self, String> {
         let mut question = Self::about(typed.subject);
+        let most = match question.subject {
+            Subject::Url { .. } => URL_BYTES_MAX,
+            Subject::Mailbox(_) | Subject::Person(_) => SUBJECT_BYTES_MAX,
+        };
+        let words = [typed.name, typed.client, typed.capability, typed.from];
+        let words = words.into_iter().chain([typed.user]).flatten();
+        for (text, most) in words
+            .map(|word| (word, SUBJECT_BYTES_MAX))
+            .chain([(typed.subject, most)])
+        {
+            if text.len() > most {
+                let begin: String = text.chars().take(SHOWN_LETTERS).collect();
+                return Err(format!(
+                    "{begin:?}… has {} bytes; at most {most} are read",
+                    text.len()
+                ));
+            }
+        }
         question.name = typed.name.map(str::to_owned);
         question.user = typed.user.map(str::to_owned);
         match (typed.client, typed.capability) {
@@ -164,6 +182,13 @@ impl Question {
         Ok(question)
     }
 }
+
+/// Bytes of a name or a mailbox: more than any has.
+const SUBJECT_BYTES_MAX: usize = 512;
+/// Bytes of a URL: more than a request may have, so that its refusal can be explained.
+const URL_BYTES_MAX: usize = 16 * 1024;
+/// Letters by which a word that is too long is told.
+const SHOWN_LETTERS: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -197,6 +222,33 @@ mod tests {
         ] {
             assert_eq!(Subject::read(text), subject, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_a_name_is_refused_in_a_short_sentence() {
+        let read = |subject: &str, user: Option<&str>| {
+            Question::read(Typed {
+                subject,
+                user,
+                ..Typed::default()
+            })
+        };
+        let mailbox = |length: usize| {
+            let id = "00000000-0000-4000-8000-000000000001@";
+            format!("{id}{}", "a".repeat(length - id.len()))
+        };
+
+        assert!(read(&mailbox(512), None).is_ok());
+        let words = read(&mailbox(513), None).unwrap_err();
+        assert!(
+            words.contains("has 513 bytes; at most 512 are read"),
+            "{words}"
+        );
+        assert!(words.len() < 100, "{words}");
+        assert!(read(&"u".repeat(513), None).is_err());
+        assert!(read("/owa/", Some(&"u".repeat(513))).is_err());
+        assert!(read(&format!("/owa/?{}", "u".repeat(9000)), None).is_ok());
+        assert!(read(&format!("/owa/?{}", "u".repeat(20_000)), None).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::question::Subject;
 use super::trail::{End, Found, Trail};
-use crate::auth::canonical;
+use crate::auth::{NAME_BYTES_MAX, canonical};
 use crate::config::settings::Access;
 use crate::directory::Whose;
 use crate::ids::{DatabaseName, UserName};
@@ -190,10 +190,14 @@ impl<'a> Trail<'a> {
     }
 }
 
-/// Who was perhaps meant: the nearest names, the nearest first.
+/// Who was perhaps meant: the nearest names, the nearest first. Nobody where the asked name is longer than a name
+/// can be: the cost grows with its length, for every name there is.
 pub(super) fn meant<'n>(asked: &str, names: impl Iterator<Item = &'n str>) -> Option<String> {
     const SHOWN: usize = 3;
     const NEAR: f64 = 0.75;
+    if asked.len() > NAME_BYTES_MAX {
+        return None;
+    }
     let mut near: Vec<(f64, &str)> = names
         .map(|name| (likeness(asked, name), name))
         .filter(|(likeness, _)| *likeness >= NEAR)
@@ -218,5 +222,21 @@ fn likeness(one: &str, other: &str) -> f64 {
     match is_same {
         true => by_letters.max(SAME_LOCAL_PART),
         false => by_letters,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_looked_for_by_what_is_longer_than_a_name() {
+        let longest = "a".repeat(NAME_BYTES_MAX);
+        let longer = "a".repeat(NAME_BYTES_MAX + 1);
+
+        let hint = |asked: &str| meant(asked, [asked].into_iter());
+
+        assert_eq!(hint(&longest), Some(format!("did you mean {longest}?")));
+        assert_eq!(hint(&longer), None);
     }
 }
