@@ -2,6 +2,7 @@
 
 mod departure;
 mod sockets;
+mod sparing;
 mod words;
 
 use crate::admin::{Admin, Door};
@@ -63,12 +64,14 @@ pub fn run(start: &Start) -> Result<(), StartError> {
     let (now, wall) = clocks();
     let Loaded { settings, warnings } = config::load(&start.config, unix_seconds(wall))
         .map_err(|problems| StartError::Configuration(problems.to_string()))?;
-    words::begin(&settings.logging)?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    // Its end is ours: every line is written before whoever started us says why we ended.
+    let _words = words::begin(&settings.logging, metrics.operator_log_dropped())?;
     for warning in &warnings.0 {
         warn!("{}", in_a_line(warning));
     }
     allow_many_descriptors();
-    let (runtime, seen) = world(settings, (now, wall))?;
+    let (runtime, seen) = world(settings, metrics, (now, wall))?;
     serve(start, runtime, seen, now)?;
     Ok(())
 }
@@ -76,9 +79,9 @@ pub fn run(start: &Start) -> Result<(), StartError> {
 /// The first world, and the tables around it.
 fn world(
     settings: Settings,
+    metrics: Metrics,
     started: (Instant, SystemTime),
 ) -> Result<(Arc<Runtime>, mpsc::Receiver<Sighting>), StartError> {
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let journal = Journal::start(&settings.logging, &metrics).context("logging.access")?;
     let mut hash_key = [0; 16];
     aws_lc_rs::rand::fill(&mut hash_key)

@@ -1,11 +1,15 @@
-//! The logs of requests, written off the request path: JSON lines, and files as Exchange's front end writes them.
+//! The logs, written off the request path: JSON lines of requests, files as Exchange's front end writes them, and the
+//! way out of the operator's log.
 
 mod folder;
 mod lane;
 mod line;
+mod operator;
 mod proxy_line;
 mod values;
 mod writer;
+
+pub use operator::OperatorLog;
 
 use crate::accounting::{Bytes, Ledger, Times};
 use crate::autodiscover::Dialect;

@@ -103,6 +103,7 @@ pub struct Metrics {
     certificates: IntGaugeVec,
     access_dropped: IntCounter,
     http_proxy_dropped: IntCounter,
+    operator_dropped: IntCounter,
     ledger: ledger::LedgerFamilies,
     process: process::ProcessFamilies,
 }
@@ -322,6 +323,10 @@ impl Metrics {
             http_proxy_dropped: families.counter(
                 "http_proxy_log_dropped_total",
                 "Rows for Log Parser lost because the disk did not keep up.",
+            ),
+            operator_dropped: families.counter(
+                "operator_log_dropped_total",
+                "Lines of the operator's log lost because the reader of standard error did not keep up.",
             ),
             ledger: ledger::LedgerFamilies::new(&families),
             process: process::ProcessFamilies::new(&families),
@@ -722,7 +727,7 @@ impl Metrics {
         }
     }
 
-    // access log
+    // logs
 
     /// The counter of lost access lines, for the journal.
     pub fn access_log_dropped(&self) -> Tally {
@@ -732,6 +737,11 @@ impl Metrics {
     /// The same for the files as Exchange's front end writes them.
     pub fn http_proxy_log_dropped(&self) -> Tally {
         Tally(self.http_proxy_dropped.clone())
+    }
+
+    /// The same for the operator's log.
+    pub fn operator_log_dropped(&self) -> Tally {
+        Tally(self.operator_dropped.clone())
     }
 }
 

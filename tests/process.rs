@@ -7,9 +7,10 @@
 )]
 
 use parking_lot::Mutex;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -65,17 +66,19 @@ impl Site {
     }
 
     fn start(&self, extra: &[&str]) -> Process {
-        let child = Command::new(env!("CARGO_BIN_EXE_mapigate"))
+        Process::new(self.command(extra).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn command(&self, extra: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mapigate"));
+        command
             .arg("run")
             .arg("--config")
             .arg(self.path("mapigate.yaml"))
             .arg("--upgrade-socket")
             .arg(self.path("upgrade.sock"))
-            .args(extra)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Process::new(child)
+            .args(extra);
+        command
     }
 
     fn serving(&self) -> Process {
@@ -90,6 +93,7 @@ impl Site {
     /// One request to the admin address; the whole answer.
     fn ask(&self, method: &str, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.admin).ok()?;
+        stream.set_read_timeout(Some(SOON)).ok()?;
         let host = self.admin;
         write!(
             stream,
@@ -123,21 +127,28 @@ struct Process {
 
 impl Process {
     fn new(mut child: Child) -> Self {
-        let (stderr, log) = (
-            child.stderr.take().unwrap(),
-            Arc::<Mutex<String>>::default(),
-        );
-        let into = Arc::clone(&log);
-        let reader = std::thread::spawn(move || {
+        let stderr = child.stderr.take().unwrap();
+        let mut process = Self::unread(child);
+        process.read(stderr);
+        process
+    }
+
+    /// A process whose log nobody reads yet.
+    fn unread(child: Child) -> Self {
+        Self {
+            child,
+            log: Arc::default(),
+            reader: None,
+        }
+    }
+
+    fn read(&mut self, stderr: impl Read + Send + 'static) {
+        let into = Arc::clone(&self.log);
+        self.reader = Some(std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 into.lock().push_str(&(line + "\n"));
             }
-        });
-        Self {
-            child,
-            log,
-            reader: Some(reader),
-        }
+        }));
     }
 
     fn signal(&self, signal: Signal) {
@@ -185,6 +196,56 @@ fn eventually(what: &str, is_so: impl FnMut() -> bool) {
 
 fn lines(path: &Path) -> usize {
     fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+/// A pipe that nobody reads, and that takes nothing more.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    for block in [4096, 1] {
+        while writer.write(&vec![b'.'; block]).is_ok() {}
+    }
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn nothing_waits_for_a_reader_of_the_log_who_stalls_and_what_he_missed_is_told() {
+    let site = Site::new();
+    let (stalled, full) = full_pipe();
+    let child = site.command(&[]).stderr(full).spawn().unwrap();
+    let mut process = Process::unread(child);
+    eventually("ready", || {
+        site.ask("GET", "/ready")
+            .is_some_and(|a| a.contains(" 200 "))
+    });
+
+    let reloaded = site.ask("POST", "/reload").unwrap();
+    assert!(reloaded.contains("\"is_ok\": true"), "{reloaded}");
+    let dropped = || {
+        let metrics = site.ask("GET", "/metrics").unwrap();
+        let mut words = metrics.split_ascii_whitespace();
+        words.find(|word| *word == "mapigate_operator_log_dropped_total");
+        words.find_map(|word| word.parse::<u64>().ok()).unwrap()
+    };
+    eventually("lines are lost", || {
+        for _ in 0..100 {
+            site.ask("POST", "/revoke").unwrap();
+        }
+        dropped() > 0
+    });
+    let dropped = dropped();
+
+    process.read(stalled);
+    let told = format!("lines of the operator log were lost lines={dropped}\n");
+    eventually("it is told", || process.log().contains(&told));
+    process.signal(Signal::TERM);
+    let (code, log) = process.ended();
+    assert_eq!(code, Some(0));
+    for words in ["starting", "configuration reloaded", "stopped\n"] {
+        assert!(log.contains(words), "{words}");
+    }
 }
 
 #[test]

@@ -282,8 +282,10 @@ impl Suspicion {
         for user in &begun.users {
             let mut users = guard.users.lock();
             let (rule, key) = (users.rule(), users.key(user));
-            let count = users.count(key, now);
-            if count.refuse(rule, self.guess, denied, now) {
+            let has_tripped = users.count(key, now).refuse(rule, self.guess, denied, now);
+            // Everybody's logins wait for this table; none is to wait for the log as well.
+            drop(users);
+            if has_tripped {
                 guard.trips[0].fetch_add(1, Ordering::Relaxed);
                 let window = humantime::format_duration(rule.window);
                 warn!(%user, from = %self.address, wrong = rule.failures, %window, "too many wrong passwords for this user, others are refused unasked until so long after the last");
@@ -292,8 +294,11 @@ impl Suspicion {
         if let Some((sources, network)) = guard.source(self.address).filter(|_| begun.source) {
             let mut sources = sources.lock();
             let (rule, key) = (sources.rule(), sources.key(network));
-            let count = sources.count(key, now);
-            if count.refuse(rule, self.guess, denied, now) {
+            let has_tripped = sources
+                .count(key, now)
+                .refuse(rule, self.guess, denied, now);
+            drop(sources);
+            if has_tripped {
                 guard.trips[1].fetch_add(1, Ordering::Relaxed);
                 let window = humantime::format_duration(rule.window);
                 warn!(source = %network, wrong = rule.failures, %window, "too many wrong passwords from this address, others are refused unasked until fewer are that young");

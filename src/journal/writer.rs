@@ -14,6 +14,10 @@ pub(super) struct Writer {
     batch: Vec<u8>,
     written: usize,
     is_failing: bool,
+    /// Lines lost of which the operator's log has told.
+    lost_told: u64,
+    /// Lines lost when a turn last ended well.
+    lost_seen: u64,
 }
 
 impl Writer {
@@ -24,6 +28,8 @@ impl Writer {
             batch: Vec::new(),
             written: 0,
             is_failing: false,
+            lost_told: 0,
+            lost_seen: 0,
         }
     }
 
@@ -36,13 +42,15 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let mut block = shared.block.lock();
         if self.batch.is_empty() {
+            let told = self.lost_told;
             let idle = |b: &mut Block| {
                 b.lines.is_empty()
+                    && shared.dropped.get() == told
                     && b.next_sink.is_none()
                     && b.flushes_asked == b.flushes_served
                     && !b.closed
             };
-            self.shared.wake.wait_while(&mut block, idle);
+            shared.wake.wait_while(&mut block, idle);
         }
         // Gather what comes within the next moment, unless the block fills faster than that, or
         // somebody waits for us. While writing
@@ -113,19 +121,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Says once that writing fails, and once that it goes on.
+    /// Says once that writing fails, and once that it goes on; and how many lines were lost, when no more are.
     fn report(&mut self, outcome: io::Result<()>) {
         match outcome {
-            Ok(()) if self.is_failing => {
-                self.is_failing = false;
-                let dropped = self.shared.dropped.get();
-                tracing::info!(dropped, "{} log is written again", self.shared.name);
+            Ok(()) => {
+                if self.is_failing {
+                    self.is_failing = false;
+                    tracing::info!("{} log is written again", self.shared.name);
+                }
+                let lost = self.shared.dropped.get();
+                if lost > self.lost_told && lost == self.lost_seen {
+                    let lines = lost - self.lost_told;
+                    tracing::warn!(lines, "lines of the {} log were lost", self.shared.name);
+                    self.lost_told = lost;
+                }
+                self.lost_seen = lost;
             }
             Err(error) if !self.is_failing => {
                 self.is_failing = true;
                 tracing::error!(%error, "{} log cannot be written, lines are kept and then dropped", self.shared.name);
             }
-            Ok(()) | Err(_) => {}
+            Err(_) => {}
         }
     }
 

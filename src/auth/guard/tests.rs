@@ -368,6 +368,38 @@ fn suspicion(guard: &Arc<Guard>, lot: u64, now: Instant) -> Suspicion {
     )
 }
 
+/// Looks at each line that is told whether others could use the tables meanwhile.
+struct Listener(Arc<Guard>, Arc<AtomicU64>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Listener {
+    fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        assert!(self.0.users.try_lock().is_some(), "users");
+        let sources = self.0.sources.as_ref().unwrap();
+        assert!(sources.try_lock().is_some(), "sources");
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn nobody_waits_for_the_log_while_it_is_told_who_was_guessed_at() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    let (guard, lines) = (Arc::new(Guard::new(&terms())), Arc::default());
+    let listener = Listener(Arc::clone(&guard), Arc::clone(&lines));
+    let log = tracing_subscriber::registry().with(listener);
+
+    tracing::subscriber::with_default(log, || {
+        for lot in 0..30 {
+            let guess = suspicion(&guard, lot, *START);
+            let user = UserName::new(format!("user{}", lot / 3));
+            guess.begin(&user).unwrap();
+            guess.refused(DENIED);
+        }
+    });
+
+    let (users, sources) = (10, 1);
+    assert_eq!(lines.load(Ordering::Relaxed), users + sources);
+}
+
 /// How Active Directory counts: to zero after so long without a wrong one, or with a right one.
 #[derive(Default)]
 struct Domain {
