@@ -22,12 +22,14 @@ use crate::rpch;
 use crate::vdir::{Vdir, Verb};
 use folder::Folder;
 use lane::Lane;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -282,13 +284,28 @@ fn open(target: &AccessLog) -> io::Result<Sink> {
     })
 }
 
+/// Opens a file or a named pipe; a pipe must have a reader, for whom nobody waits.
 fn append_to(path: &Path) -> io::Result<File> {
     // Lines name users and addresses: not for everybody on the machine.
-    OpenOptions::new()
+    let opened = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o640)
-        .open(path)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(code) if code == Errno::NXIO.raw_os_error() => io::Error::new(
+            error.kind(),
+            "nobody reads this pipe, start its reader first",
+        ),
+        _ => error,
+    })?;
+    if file.metadata()?.file_type().is_fifo() {
+        // The writer's thread may wait for a slow reader: it is there for that.
+        let flags = fcntl_getfl(&file)?;
+        fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+    }
+    Ok(file)
 }
 
 thread_local! {

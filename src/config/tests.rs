@@ -4,6 +4,7 @@ use super::settings::{Access, AccessLog, Authenticates, BackendIdentity, Scheme}
 use super::*;
 use crate::mapi::Flavour;
 use proptest::prelude::*;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -113,6 +114,25 @@ fn a_stamp_on_answers_carries_the_name_given_or_the_machines_own() {
     assert_eq!(named.usage_entries, 0);
     let own = with("device_info: on").device_info.unwrap();
     assert!((1..=24).contains(&own.len()) && !own.contains('.'), "{own}");
+}
+
+#[test]
+fn a_pipe_for_access_lines_is_not_opened_to_see_whether_it_can_be() {
+    let site = std::sync::Arc::new(Site::new());
+    let pipe = site.path("access.pipe");
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, &pipe, FileType::Fifo, mode, 0).unwrap();
+    let (done, loaded) = std::sync::mpsc::channel();
+    let reading = std::sync::Arc::clone(&site);
+
+    std::thread::spawn(move || {
+        let loaded = reading.load(format!("{SMALL}logging: {{ access: access.pipe }}\n"));
+        done.send(loaded).unwrap();
+    });
+    let loaded = loaded.recv_timeout(Duration::from_secs(10));
+
+    let settings = loaded.expect("in time").unwrap().settings;
+    assert_eq!(settings.logging.access, AccessLog::File(pipe));
 }
 
 #[test]

@@ -9,9 +9,12 @@ use crate::runtime::{Runtime, Snapshot};
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
-use tokio::sync::{mpsc, oneshot, watch};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 /// Reads the configuration: settings that are true with what should be said about them, or every
@@ -71,6 +74,8 @@ pub(super) struct ReloadLoop {
     fronts: Fronts,
     asks: mpsc::Receiver<oneshot::Sender<Reloaded>>,
     last: Arc<ArcSwap<Reloaded>>,
+    /// One opening of the logs at a time: it may hang as long as their disk does.
+    opening: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for ReloadLoop {
@@ -104,6 +109,7 @@ impl ReloadLoop {
                 fronts,
                 asks: asked,
                 last,
+                opening: Arc::new(Semaphore::new(1)),
             },
             reloader,
         )
@@ -142,7 +148,7 @@ impl ReloadLoop {
         let previous = self.runtime.snapshot();
         let (load, world) = (Arc::clone(&self.load), Arc::clone(&previous));
         // Password and mailbox files may be large: not on a thread that others wait for.
-        let built = tokio::task::spawn_blocking(move || build(&load, &world)).await;
+        let built = spawn_blocking(move || build(&load, &world)).await;
         let built = built.unwrap_or_else(|error| Err(vec![format!("reading failed: {error}")]));
         let built = match built {
             Ok((next, warnings)) => first_told(next, &previous)
@@ -157,7 +163,9 @@ impl ReloadLoop {
         };
         let world = self.runtime.snapshot();
         // Log rotation asks by the same signal: the file is opened anew whatever the configuration.
-        if let Err(error) = self.runtime.journal.reopen(&world.settings.logging) {
+        let (runtime, settings) = (Arc::clone(&self.runtime), Arc::clone(&world.settings));
+        let open = move || runtime.journal.reopen(&settings.logging);
+        if let Err(error) = within(OPENING_MAX, &self.opening, open).await {
             problems.push(format!(
                 "logging.access: {error}; lines keep going where they went"
             ));
@@ -270,6 +278,29 @@ async fn first_told(next: Snapshot, previous: &Snapshot) -> Result<Snapshot, Vec
     }
 }
 
+/// Does what may hang, away from threads that others wait for. It goes on behind our back where it takes longer, and
+/// nothing else is begun meanwhile.
+async fn within(
+    at_most: Duration,
+    turn: &Arc<Semaphore>,
+    work: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
+    let Ok(turn) = Arc::clone(turn).try_acquire_owned() else {
+        return Err(io::Error::other(
+            "the disk has not answered since the last time",
+        ));
+    };
+    let work = spawn_blocking(move || {
+        let done = work();
+        drop(turn);
+        done
+    });
+    match timeout(at_most, work).await {
+        Ok(done) => done?,
+        Err(_elapsed) => Err(io::Error::other("the disk does not answer")),
+    }
+}
+
 /// What is fixed when the process starts.
 fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
     // Certificates are swapped by address; the rest of a listener is as it was opened.
@@ -349,3 +380,31 @@ fn clock() -> SystemTime {
 
 /// Reloads that may wait for their turn; more wait for a place.
 const ASKS_MAX: usize = 64;
+/// A log is opened within this long, or its disk hangs.
+const OPENING_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_log_whose_disk_hangs_is_not_waited_for() {
+        let turn = Arc::new(Semaphore::new(1));
+        let (answer, disk) = std::sync::mpsc::channel();
+        let open = move || disk.recv().map_err(io::Error::other);
+
+        let hangs = within(Duration::ZERO, &turn, open).await;
+        let still = within(Duration::from_secs(10), &turn, || Ok(())).await;
+
+        assert_eq!(hangs.unwrap_err().to_string(), "the disk does not answer");
+        assert!(still.is_err());
+        answer.send(()).unwrap();
+        // The turn is given back when the disk has answered.
+        drop(turn.acquire().await.unwrap());
+        assert!(
+            within(Duration::from_secs(10), &turn, || Ok(()))
+                .await
+                .is_ok()
+        );
+    }
+}

@@ -8,6 +8,7 @@ use crate::health::Observation;
 use crate::ids::{DatabaseName, Epoch, Generation, ServerName};
 use crate::ldap::double::{self, Double, Says};
 use parking_lot::Mutex;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -303,6 +304,32 @@ async fn log_rotation_works_with_a_wrong_configuration_too() {
     house.reloader.request().await;
 
     assert!(path.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_the_access_log_who_left_does_not_hold_a_reload_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("access.pipe");
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, &pipe, FileType::Fifo, mode, 0).unwrap();
+    let reader = open(&pipe, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+    let mut wanted = settings();
+    wanted.logging.access = AccessLog::File(pipe.clone());
+    let house = House::with(wanted.clone());
+    *house.next.lock() = Ok(moved(wanted));
+
+    drop(reader);
+    let reloaded = tokio::time::timeout(SOON, house.reloader.request()).await;
+    // Whoever waits all the same is let go.
+    let _reader = open(&pipe, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+
+    let reloaded = reloaded.expect("in time");
+    assert!(reloaded.is_ok);
+    let words = "logging.access: nobody reads this pipe, start its reader first; lines keep going where they went";
+    assert_eq!(reloaded.problems, [words]);
+    assert_eq!(house.runtime.snapshot().placement.epoch(), Epoch(2));
+    let reloaded = house.reloader.request().await;
+    assert_eq!(reloaded.problems, Vec::<String>::new());
 }
 
 #[tokio::test]

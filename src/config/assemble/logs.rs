@@ -5,6 +5,7 @@ use super::super::section::Section;
 use super::super::settings::{AccessLog, HttpProxyLog, Logging};
 use rustix::fs::{Access, access};
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 pub(super) fn logging(top: &Section<'_>) -> Logging {
@@ -37,6 +38,9 @@ fn access_file(section: &Section<'_>, path: &str) -> PathBuf {
         ))
     } else if !folder.is_dir() {
         Some(no_folder(&folder))
+    } else if is_pipe(&file) {
+        // Not opened: that would wait for a reader, and his next word would be that we have left.
+        writable(&file, Access::WRITE_OK)
     } else if file.exists() {
         let opened = std::fs::OpenOptions::new().append(true).open(&file);
         opened.err().map(|cause| not_writable(&shown, cause.kind()))
@@ -73,10 +77,7 @@ fn log_folder(section: &Section<'_>) -> Option<PathBuf> {
     let parent = parent(&folder);
     let shown = quoted(&folder.display().to_string());
     let complaint = if folder.is_dir() {
-        let writable = access(&folder, Access::WRITE_OK | Access::EXEC_OK);
-        writable
-            .err()
-            .map(|cause| not_writable(&shown, io::Error::from(cause).kind()))
+        writable(&folder, Access::WRITE_OK | Access::EXEC_OK)
     } else if folder.exists() {
         let cure = "name a folder, or a path where one can be made";
         Some(Complaint::new(format!("{shown} is no folder"), cure))
@@ -89,6 +90,17 @@ fn log_folder(section: &Section<'_>) -> Option<PathBuf> {
         section.desk.error(&section.place("folder"), complaint);
     }
     Some(folder)
+}
+
+fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|facts| facts.file_type().is_fifo())
+}
+
+/// What is wrong where we may not use it so.
+fn writable(path: &Path, how: Access) -> Option<Complaint> {
+    let cause = access(path, how).err()?;
+    let shown = quoted(&path.display().to_string());
+    Some(not_writable(&shown, io::Error::from(cause).kind()))
 }
 
 fn parent(path: &Path) -> PathBuf {
