@@ -64,8 +64,11 @@ impl Lane {
         self.shared.on.store(sink.is_some(), Relaxed);
         let mut block = self.shared.block.lock();
         block.capacity = capacity;
-        block.next_sink = Some(sink);
+        let overtaken = block.next_sink.replace(sink);
         self.shared.wake.notify_one();
+        drop(block);
+        // Closing it may take its time.
+        drop(overtaken);
     }
 
     /// Waits until every line added so far is written, at most this long; true if it was done.

@@ -310,6 +310,45 @@ fn rotation_continues_in_the_new_file() {
     assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
 }
 
+/// A file on a disk that takes its time to close it.
+struct Closing(mpsc::Sender<()>, mpsc::Receiver<()>);
+
+impl Write for Closing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+        let _ = self.1.recv();
+    }
+}
+
+#[test]
+fn no_request_waits_for_the_old_file_to_close() {
+    let ((closing, begun), (answer, disk)) = (mpsc::channel(), mpsc::channel());
+    let journal = Arc::new(journal(Closing(closing, disk), 64 * 1024));
+    let requests = Arc::clone(&journal);
+
+    journal.access.reopen(Some(Box::new(io::sink())), 64 * 1024);
+    begun.recv_timeout(SOON).unwrap();
+    let (written, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        requests.write(&entry());
+        written.send(()).unwrap();
+    });
+
+    done.recv_timeout(SOON).expect("written meanwhile");
+    answer.send(()).unwrap();
+    assert!(journal.flush(SOON));
+}
+
 #[test]
 fn a_file_that_cannot_be_opened_keeps_the_old_one_in_use() {
     let folder = tempfile::tempdir().unwrap();

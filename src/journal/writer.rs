@@ -65,9 +65,10 @@ impl Writer {
             b.next_sink.is_none() && !b.closed && !flush && (has_room || is_failing)
         };
         shared.wake.wait_while_for(&mut block, nobody_waits, pause);
+        let mut left = None;
         if let Some(sink) = block.next_sink.take() {
             self.forget_torn_line();
-            self.sink = sink;
+            left = std::mem::replace(&mut self.sink, sink);
         }
         // Lines of a block that waits to be tried again go first.
         let takes_all = self.batch.is_empty();
@@ -76,6 +77,8 @@ impl Writer {
         }
         let (flushes, closed) = (block.flushes_asked, block.closed);
         drop(block);
+        // Closing a file may take its time, and requests wait for the block.
+        drop(left);
 
         let outcome = self.write_batch();
         let done = outcome.is_ok();
