@@ -7,8 +7,9 @@ use std::time::Instant;
 
 /// Counts by a keyed hash of a name or an address: nobody outside can make two of them meet.
 ///
-/// At its cap the half that matters least goes: those that are not tripped before those that are, older
-/// ones before younger. Who floods the table with names forgets names nobody guessed at for long.
+/// At its cap an eighth of it is made free, so that the next names come in without another look at all of it. What
+/// matters least goes: those that are not tripped before those that are, older ones before younger. Who floods the
+/// table with names forgets names nobody guessed at for long.
 #[derive(Debug)]
 pub(super) struct Table {
     rule: Rule,
@@ -74,19 +75,19 @@ impl Table {
 
     fn make_room(&mut self, now: Instant) {
         self.sweep(now);
-        if self.counts.len() < self.capacity {
+        let kept = self.capacity - (self.capacity / 8).max(1);
+        let mut surplus = self.counts.len().saturating_sub(kept);
+        let Some(last) = surplus.checked_sub(1) else {
             return;
-        }
+        };
         let rule = self.rule;
         let rank = |count: &Count| (count.is_tripped(rule), count.last());
         let mut ranks: Vec<_> = self.counts.values().map(rank).collect();
-        let middle = ranks.len() / 2;
-        let (_, median, _) = ranks.select_nth_unstable(middle);
-        let median = *median;
+        let (_, limit, _) = ranks.select_nth_unstable(last);
+        let limit = *limit;
         // Of equals, as many as must.
-        let mut surplus = self.counts.len() - middle;
         self.counts.retain(|_, count| {
-            let goes = surplus > 0 && rank(count) <= median;
+            let goes = surplus > 0 && rank(count) <= limit;
             surplus -= usize::from(goes);
             !goes
         });

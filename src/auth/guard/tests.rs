@@ -346,6 +346,39 @@ fn a_full_table_forgets_those_nobody_guessed_at_for_long_first() {
 }
 
 #[test]
+fn a_full_table_is_not_looked_through_again_for_the_next_name() {
+    let rule = Rule {
+        failures: 2,
+        window: WINDOW,
+        forgets: Forgets::All,
+    };
+    let mut table = Table::new(rule, 800);
+    let refuse = |table: &mut Table, number: u64, now| {
+        let (key, guess) = (
+            table.key(number),
+            Guess {
+                lot: number,
+                serial: 1,
+            },
+        );
+        table.count(key, now).refuse(rule, guess, DENIED, now);
+    };
+    // One will be over when the table is full; the others are all young.
+    refuse(&mut table, 0, *START);
+    let young = *START + Duration::from_secs(1);
+    for number in 1..800 {
+        refuse(&mut table, number, young);
+    }
+
+    let later = *START + WINDOW;
+    refuse(&mut table, 800, later);
+
+    assert_eq!(table.sweep(later).0, 701);
+    let newest = table.key(800_u64);
+    assert!(table.known(newest).is_some());
+}
+
+#[test]
 fn a_source_is_a_network_of_the_length_that_is_set() {
     let mut source = terms().per_source.unwrap();
     let of = |text: &str, source: &SourceGuard| network(text.parse().unwrap(), source).to_string();
