@@ -204,16 +204,18 @@ pub struct FrontTls {
 /// What one handshake goes by, and whom it trusts.
 #[derive(Debug)]
 pub struct Handshakes {
-    /// For rustls.
+    /// For rustls: HTTP/1.1 and nothing else.
     pub config: Arc<ServerConfig>,
+    /// The same for names that offer HTTP/2 besides.
+    pub http2: Arc<ServerConfig>,
     /// Whose certificates clients may show; `None` where they are not asked.
     pub trust: Option<Arc<Trust>>,
 }
 
 impl FrontTls {
-    /// Makes the configuration of a listener: certificates by name, tickets only, HTTP/1.1 only,
-    /// because the protocol is and connection-bound authentication needs it. `clients`: whose certificates
-    /// clients may show.
+    /// Makes the configuration of a listener: certificates by name, tickets only, and HTTP/1.1 only but for
+    /// names that say otherwise, because the protocol is and connection-bound authentication needs it.
+    /// `clients`: whose certificates clients may show.
     ///
     /// # Errors
     /// A key, authority or revocation list that rustls refuses, or the system gives no random bytes.
@@ -333,14 +335,21 @@ fn handshakes(
     config.ticketer = Arc::new(Tickets(tickets.clone()));
     // A store of sessions would be memory that a restart loses; tickets are the client's to keep.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP11.to_vec()];
     // One is enough to come back; each costs a sealing and 200 bytes in every handshake.
     config.send_tls13_tickets = 1;
+    let mut http2 = config.clone();
+    http2.alpn_protocols.insert(0, HTTP2.to_vec());
     Ok(Handshakes {
         config: Arc::new(config),
+        http2: Arc::new(http2),
         trust,
     })
 }
+
+/// What HTTP/2 calls itself in a handshake. RFC 9113 section 3.1
+pub const HTTP2: &[u8] = b"h2";
+const HTTP11: &[u8] = b"http/1.1";
 
 fn leaves(certificates: &[Arc<Certificate>]) -> Vec<Vec<u8>> {
     let leaves = certificates.iter();

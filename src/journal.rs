@@ -99,6 +99,8 @@ pub struct Entry<'a> {
     pub handshake: Option<(Duration, Bytes)>,
     /// Bytes by leg, direction and kind.
     pub ledger: &'a Ledger,
+    /// It came by HTTP/2.
+    pub is_http2: bool,
     /// The client's connection had carried a request before.
     pub client_reused: bool,
     /// The server's connection had carried a request before.

@@ -48,6 +48,7 @@ pub mod upkeep;
 
 // floor 5 · doors
 pub mod relay;
+pub mod http2;
 pub mod explain;
 pub mod listener;
 pub mod admin;

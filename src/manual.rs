@@ -48,6 +48,7 @@
 //! | offer | what Autodiscover tells a client it may speak ([`capability`](crate::capability)) |
 //! | virtual directory | what servers serve beside MAPI, Autodiscover and RPC: `/ews`, `/owa` and so on; `vdir` in code and metrics |
 //! | anchor | what says whose mailbox decides to which server such a request goes |
+//! | strand | one request of an HTTP/2 connection, which the relay takes for a connection ([`http2`](crate::http2)) |
 //! | ward | a virtual directory on the servers, as far as its health is concerned |
 //! | stranger | who is served without a logon of ours, where the mailbox server shows a form |
 //! | dialect | how Autodiscover is asked: `pox`, `soap` or `json` |
@@ -82,6 +83,7 @@
 //! | `relay/discover.rs` | Autodiscover, which leaves the way at `relay/admit.rs`: its request is read whole, judged by [`capability::offer`](crate::capability::offer), and answered by us or by a server whose answer is filtered ([`autodiscover`](crate::autodiscover)) |
 //! | `relay/channel.rs`, `relay/channel/stream.rs` | Outlook Anywhere, which leaves it there too: the first PDU of the body is read, [`channels`](crate::channels) and [`routing::channel`](crate::routing::channel) name the server, and the channel is carried until it ends |
 //! | `relay/vdir.rs` | the other virtual directories ([`vdir`](crate::vdir) reads their paths), which leave the way at `relay/admit.rs` as well: anchor, server, and both bodies as they come |
+//! | `http2.rs`, `http2/strand.rs`, `relay/shared.rs` | a request by HTTP/2 begins here, written as HTTP/1.1, and goes the same way; what may not share a connection is sent away at `relay/admit.rs` |
 //! | `relay/bill.rs` | metrics, usage and the access line, on every way out |
 //!
 //! Beside it, [`upkeep`](crate::upkeep) runs the loops that change the world: one writes the configuration's
@@ -140,8 +142,16 @@
 //! web services and MAPI on one. A proxy engine beside the relay would need the connection handed back and forth
 //! between two readings of HTTP, a second gate, a second seam for logons and a second meter. So EWS, OWA and the
 //! others pass the gate, the logon, the hand-off, the identity fence and the accounts that MAPI passes, and differ
-//! in what follows: the body is nobody's business, and the mailbox is mostly the user's own. HTTP/2 is not offered:
-//! Negotiate and NTLM prove connections, and clients do not use them over it.
+//! in what follows: the body is nobody's business, and the mailbox is mostly the user's own.
+//!
+//! **HTTP/2 is another way to write the same request.** A second engine beside the relay would need a second gate, a
+//! second logon and a second account, and every rule would have to be kept twice. So [`http2`](crate::http2) writes each
+//! stream as one request of HTTP/1.1, on a stream that is the connection the relay takes it for; frames are the work of the
+//! crate `h2`. The answer is read back in the relay's own words. Translating is where front ends were passed by: what
+//! HTTP/1.1 could not say, or could say in two ways, is refused before a byte of it is written. What proves a connection,
+//! or has one of its own, is not translated at all: the client is told to come again by HTTP/1.1, and that is judged beside
+//! the policies of the directories ([`Settings::by_http2`](crate::config::Settings::by_http2)). MAPI has no part in it and
+//! pays nothing for it.
 //!
 //! **A path is judged as it is sent.** Below another directory nothing is decoded and nothing resolved: what could
 //! be read in two ways is refused, so that no server behind us can read a third. Nothing a client writes names a

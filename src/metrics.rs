@@ -4,6 +4,7 @@
 //! never one. What a request touches is resolved to its counters beforehand, so that it costs a few
 //! atomic additions and no look-up.
 
+mod http2;
 mod labels;
 mod ldap;
 mod ledger;
@@ -13,8 +14,9 @@ mod servers;
 mod vdirs;
 
 pub use labels::{
-    AuthOutcome, ChannelEnd, ConnectOutcome, DirectoryLook, HandshakeOutcome, Label, LdapOperation,
-    LdapOutcome, Outcome, PollEnd, ReloadEnd, RetryReason, TicketOutcome, Told,
+    AuthOutcome, ChannelEnd, ConnectOutcome, DirectoryLook, HandshakeOutcome, Http2Code, Label,
+    LdapOperation, LdapOutcome, Outcome, PollEnd, ReloadEnd, RetryReason, Side, TicketOutcome,
+    Told,
 };
 pub use ldap::{LdapMeters, LdapPool, LdapTimer};
 pub use ledger::{Account, Asked, LegSide};
@@ -50,6 +52,7 @@ pub struct Metrics {
     registry: Registry,
     requests: RequestMeters,
     vdirs: vdirs::VdirFamilies,
+    http2: http2::Http2Families,
     pending_gap: PerEndpoint<Histogram>,
     sessions: IntGauge,
     session_moves: IntCounter,
@@ -178,6 +181,7 @@ impl Metrics {
         Self {
             requests: RequestMeters::new(&families),
             vdirs: vdirs::VdirFamilies::new(&families),
+            http2: http2::Http2Families::new(&families),
             pending_gap: Endpoint::ALL.map(|e| gap.with_label_values(&[e.as_str()])),
             sessions: families.gauge("mapi_sessions", "Sessions in the table."),
             session_moves: families.counter(
@@ -507,6 +511,28 @@ impl Metrics {
     /// Requests under way now.
     pub fn requests_in_flight(&self) -> u64 {
         count(&self.requests_in_flight)
+    }
+
+    /// A client connection speaks HTTP/2 until the guard is dropped.
+    pub fn http2_connection(&self) -> Counted {
+        self.http2.connections_total.inc();
+        Counted::new(&self.http2.connections)
+    }
+
+    /// A request came by HTTP/2; it is under way until the guard is dropped.
+    pub fn http2_stream(&self) -> Counted {
+        self.http2.streams_total.inc();
+        Counted::new(&self.http2.streams)
+    }
+
+    /// A stream was broken off with this code.
+    pub fn http2_reset(&self, by: Side, code: u32) {
+        self.http2.reset(by, code);
+    }
+
+    /// A connection was taken leave of with this code.
+    pub fn http2_goaway(&self, by: Side, code: u32) {
+        self.http2.goaway(by, code);
     }
 
     /// A TLS handshake with a client ended after `took`.

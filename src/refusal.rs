@@ -75,6 +75,13 @@ pub enum Refusal {
     /// A host name this site does not serve.
     #[error("host not configured under names")]
     UnknownHost,
+    /// A request by HTTP/2 for another name than its connection was made for: certificates and what is asked of
+    /// clients are a name's own. RFC 9113 section 9.1.2
+    #[error("another host than the connection was made for")]
+    Misdirected,
+    /// A request by HTTP/2 that must come by HTTP/1.1; the client is told so in place of an answer. RFC 9113 section 7
+    #[error("to come again by HTTP/1.1: {0}")]
+    NeedsHttp11(&'static str),
     /// The body is larger than `limits.body`, or than its directory takes.
     #[error("request body larger than is taken here ({limit} bytes)")]
     BodyTooLarge {
@@ -222,6 +229,8 @@ impl Refusal {
         "unknown_path",
         "inside_only",
         "unknown_host",
+        "misdirected",
+        "needs_http11",
         "body_too_large",
         "bad_mailbox_id",
         "unauthenticated",
@@ -263,6 +272,8 @@ impl Refusal {
             Self::UnknownPath => "unknown_path",
             Self::InsideOnly(_) => "inside_only",
             Self::UnknownHost => "unknown_host",
+            Self::Misdirected => "misdirected",
+            Self::NeedsHttp11(_) => "needs_http11",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BadMailboxId => "bad_mailbox_id",
             Self::Unauthenticated(_) => "unauthenticated",
@@ -303,7 +314,9 @@ impl Refusal {
             Self::MethodNotAllowed | Self::VerbNotAllowed => 405,
             // To whom it is not open it is not there.
             Self::UnknownPath | Self::InsideOnly(_) => 404,
-            Self::UnknownHost => 421,
+            Self::UnknownHost | Self::Misdirected => 421,
+            // Of the numbers the nearest: by HTTP/2 it is said with a code and without a number.
+            Self::NeedsHttp11(_) => 505,
             Self::BodyTooLarge { .. } => 413,
             Self::Unauthenticated(_) | Self::TokenRefused(_) | Self::Guarded(_) => 401,
             Self::MailboxForbidden | Self::Certificate(_) | Self::NotHandedOn(_) => 403,
@@ -421,7 +434,8 @@ impl Refusal {
             Self::ExpectationFailed => "This expectation is not supported.",
             Self::MethodNotAllowed | Self::VerbNotAllowed => "This method is not allowed here.",
             Self::UnknownPath | Self::InsideOnly(_) => "There is nothing at this address.",
-            Self::UnknownHost => "This name is not served here.",
+            Self::UnknownHost | Self::Misdirected => "This name is not served here.",
+            Self::NeedsHttp11(_) => "This is served by HTTP/1.1.",
             Self::BodyTooLarge { .. } => "The request is too large.",
             Self::BadMailboxId => "The MailboxId in the address is malformed.",
             Self::Unauthenticated(_) | Self::TokenRefused(_) | Self::Guarded(_) => {

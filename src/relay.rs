@@ -27,9 +27,14 @@ mod public;
 mod pinned;
 mod refuse;
 mod respond;
+mod shared;
 mod slow;
 pub mod target;
 pub(crate) mod vdir;
 mod urls;
 
+pub(crate) use answer::{AnswerHead, read as read_answer};
+pub(crate) use bill::Handshake;
 pub use connection::{Stream, serve};
+pub(crate) use connection::{book_handshake, serve_shared};
+pub use shared::{Shared, Wrong};

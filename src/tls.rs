@@ -11,7 +11,7 @@ mod incoming;
 mod record;
 mod stream;
 
-pub use accept::{Accepted, accept};
+pub use accept::{Accepted, accept, accept_by_name};
 pub use stream::TlsStream;
 
 #[cfg(test)]

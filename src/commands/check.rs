@@ -76,13 +76,21 @@ fn in_words(file: &Path, result: &Result<Loaded, Problems>) -> String {
         CopiesFrom::Configuration => "",
         CopiesFrom::Directory { .. } => ", and those of the directory",
     };
-    let good = format!(
+    let mut good = format!(
         "{file} is good: {}, {}, {}, {}{others}",
         counted(settings.listeners.len(), "listener"),
         counted(settings.names.len(), "name"),
         counted(settings.servers.len(), "server"),
         counted(settings.databases.len(), "database"),
     );
+    for name in settings.names.iter().filter(|name| name.http2) {
+        let (carried, _) = settings.http2_carries(name);
+        let carried = match carried.is_empty() {
+            true => "nothing".to_owned(),
+            false => carried.join(", "),
+        };
+        good.push_str(&format!("\nHTTP/2 under {} carries {carried}", name.host));
+    }
     if loaded.warnings.0.is_empty() {
         format!("{good}\n")
     } else {

@@ -5,6 +5,7 @@ mod discovery;
 mod domain;
 mod edge;
 mod handoff;
+mod http2;
 mod ldap;
 mod logs;
 mod people;
@@ -64,7 +65,7 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
     if let Some(negotiate) = &mut auth.negotiate {
         negotiate.keeps_tickets = matches!(backend_identity, BackendIdentity::Kerberos(_));
     }
-    Settings {
+    let settings = Settings {
         source: top.source.path.clone(),
         workers: top.number_or_auto("workers").map_or_else(cores, amount),
         listeners,
@@ -88,7 +89,9 @@ pub(super) fn settings(top: &Section<'_>, databases: Option<&Source>) -> Setting
         databases,
         copies_from,
         files: Vec::new(),
-    }
+    };
+    http2::judge(top, &settings);
+    settings
 }
 
 fn sessions(top: &Section<'_>) -> SessionSettings {

@@ -258,6 +258,8 @@ pub const KEYS: &[Key] = keys! {
         "Schemes that are accepted here, and the order of their challenges in a 401. Outlook with modern authentication wants bearer first, members of a domain want negotiate before basic. A certificate has no challenge; credentials in a request count before it.";
     "names[].autodiscover" Choice(&["proxy", "answer", "off"]), optional("answer", "it is what `autodiscover.mode` says"),
         "Who answers Autodiscover under this name; see `autodiscover.mode`.";
+    "names[].http2" Switch, default("false"),
+        "Offer HTTP/2 to clients that ask for this name by TLS. It carries the other virtual directories and Autodiscover where nothing of negotiate and ntlm is offered; whatever else is asked for by it is told to come again by HTTP/1.1.";
 
     "names[].paths" List(&Section), optional("", "all paths of the name accept the same"),
         "Paths that accept other schemes than the rest of the name.";

@@ -5,6 +5,7 @@
 
 mod auth;
 mod backend_identity;
+mod http2;
 mod ldap;
 mod vdirs;
 
@@ -14,6 +15,7 @@ pub use auth::{
     NegotiateAuth, NtlmAuth, RequiredClaim, SourceGuard, TokenIssuer, Untouched,
 };
 pub use backend_identity::{AssertionHandOff, BackendIdentity, KerberosHandOff};
+pub use http2::{ByHttp11, Shareable};
 pub use ldap::{Attributes, CopyNames, DatabaseForm, GuidForm, LdapServer, LdapSettings};
 pub use vdirs::{VdirLogon, VdirPage, VdirSettings, Vdirs};
 
@@ -242,6 +244,8 @@ pub struct PublicName {
     pub channels: Option<Vec<Scheme>>,
     /// Who answers Autodiscover under this name.
     pub autodiscover: AutodiscoverMode,
+    /// HTTP/2 is offered to clients that ask for this name.
+    pub http2: bool,
 }
 
 impl PublicName {

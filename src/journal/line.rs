@@ -121,6 +121,9 @@ pub(super) fn render(entry: &Entry<'_>, line: &mut Vec<u8>) {
             number(line, key, bytes);
         }
     }
+    if entry.is_http2 {
+        text(line, key!("protocol"), b"h2");
+    }
     flag(line, key!("client_reused"), entry.client_reused);
     flag(line, key!("server_reused"), entry.server_reused);
     line.extend_from_slice(b"}\n");

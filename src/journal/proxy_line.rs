@@ -297,6 +297,9 @@ const FIELDS: &[Field] = &[
     field("server_head_out", |e, line| {
         some(line, e.ledger.server_out.head());
     }),
+    field("protocol", |e, line| {
+        word(line, if e.is_http2 { "h2" } else { "" });
+    }),
     field("client_reused", |e, line| flag(line, e.client_reused)),
     field("server_reused", |e, line| flag(line, e.server_reused)),
 ];

@@ -43,6 +43,7 @@ pub(super) fn entry() -> Entry<'static> {
         phases: None,
         handshake: None,
         ledger: &LEDGER,
+        is_http2: false,
         client_reused: true,
         server_reused: true,
     }

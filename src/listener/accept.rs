@@ -5,10 +5,11 @@ use super::proxy_protocol;
 use crate::accounting::meter::{Look, settle};
 use crate::accounting::{Counting, Metered, Phase};
 use crate::auth::{self, Memo, Presented, Trust};
+use crate::http2;
 use crate::metrics::{Account, HandshakeOutcome, LegSide};
 use crate::relay;
 use crate::runtime::{Ask, Runtime};
-use crate::tls::{self, Accepted};
+use crate::tls::{self, Accepted, TlsStream};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -115,6 +116,23 @@ async fn connection(
             )
             .await;
         }
+        // Boxed, both: what only HTTP/2 needs is not to be room in everybody's future.
+        Arrived::Http2(agreed) => {
+            let Agreed {
+                stream,
+                name,
+                shown,
+            } = *agreed;
+            Box::pin(http2::serve(
+                stream,
+                name,
+                client,
+                Some(shown),
+                runtime,
+                asks,
+            ))
+            .await;
+        }
         Arrived::Plain(stream) => {
             let memo = Memo::default();
             relay::serve(stream, client, "http", memo, None, runtime, asks).await;
@@ -123,8 +141,17 @@ async fn connection(
 }
 
 enum Arrived {
-    Tls(Accepted<Counting<TcpStream>>, Box<Presented>),
+    Tls(Accepted<Counting<TcpStream>>, Arc<Presented>),
+    Http2(Box<Agreed>),
     Plain(Counting<TcpStream>),
+}
+
+/// A connection that agreed on HTTP/2.
+struct Agreed {
+    stream: Box<TlsStream<Counting<TcpStream>>>,
+    /// What the client asked for.
+    name: Box<str>,
+    shown: Arc<Presented>,
 }
 
 /// PROXY head and handshake, both under one deadline.
@@ -145,7 +172,7 @@ async fn arrive(
                 .map_or(peer, canonical);
         }
         let Some(tls) = front.front_tls() else {
-            return Ok((Arrived::Plain(tcp), client));
+            return Ok((Arrived::Plain(tcp), client, None));
         };
         let _place = front
             .limits
@@ -154,25 +181,47 @@ async fn arrive(
             .await
             .map_err(io::Error::other)?;
         let by = tls.handshakes();
-        let accepted = tls::accept(tcp, by.config.clone()).await?;
+        let world = runtime.snapshot();
+        let names = &world.settings.names;
+        let offers = |host: &str| names.iter().any(|name| name.http2 && name.host == host);
+        let (accepted, http2) = match names.iter().any(|name| name.http2) {
+            false => (tls::accept(tcp, by.config.clone()).await?, None),
+            true => {
+                let choose = |host: &str| match offers(host) {
+                    true => by.http2.clone(),
+                    false => by.config.clone(),
+                };
+                tls::accept_by_name(tcp, choose).await?
+            }
+        };
         // A resumed handshake asks nobody: the certificate is looked at before it counts.
         let asked = by.trust.as_deref().filter(|_| !accepted.resumed);
         let shown = Presented::new(&accepted.certificates, tls.trusts(), asked);
         if shown.is_nothing() && by.trust.as_deref().is_some_and(Trust::is_required) {
             return Err(io::Error::other(rustls::Error::NoCertificatesPresented));
         }
-        Ok((Arrived::Tls(accepted, Box::new(shown)), client))
+        let (shown, resumed) = (Arc::new(shown), accepted.resumed);
+        let arrived = match http2 {
+            Some(name) => Arrived::Http2(Box::new(Agreed {
+                stream: accepted.stream,
+                name,
+                shown,
+            })),
+            None => Arrived::Tls(accepted, shown),
+        };
+        Ok((arrived, client, Some(resumed)))
     })
     .await;
     let took = began.elapsed();
     match outcome {
-        Ok(Ok((Arrived::Tls(accepted, shown), client))) => {
-            runtime
-                .metrics
-                .handshake(HandshakeOutcome::Ok, accepted.resumed, took);
-            Some((Arrived::Tls(accepted, shown), client))
+        Ok(Ok((arrived, client, resumed))) => {
+            if let Some(resumed) = resumed {
+                runtime
+                    .metrics
+                    .handshake(HandshakeOutcome::Ok, resumed, took);
+            }
+            Some((arrived, client))
         }
-        Ok(Ok(plain)) => Some(plain),
         Ok(Err(cause)) => {
             let outcome = match why_certificate(&cause) {
                 Some(why) => {
@@ -204,3 +253,25 @@ fn why_certificate(cause: &io::Error) -> Option<&'static str> {
 
 /// How long a worker waits when the system has no descriptor for it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_output<A, F>(_: fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn never<T>() -> T {
+        unreachable!("only its type is looked at")
+    }
+
+    fn life(_: ()) -> impl Sized {
+        connection(never(), never(), never(), never(), never())
+    }
+
+    #[test]
+    fn a_connections_future_is_little_more_than_what_serves_it() {
+        assert!(size_of_output(life) <= 832, "{}", size_of_output(life));
+    }
+}

@@ -254,3 +254,68 @@ label! {
         Failed = "failed",
     }
 }
+
+label! {
+    /// Why a stream or a connection of HTTP/2 was broken off. RFC 9113 section 7
+    Http2Code {
+        /// Nothing is wrong: the rest of the request is not wanted, or the connection ends.
+        NoError = "no_error",
+        /// What was sent is not HTTP/2, or a request that is none.
+        ProtocolError = "protocol_error",
+        /// An answer that broke off.
+        InternalError = "internal_error",
+        /// More was sent than the window allowed.
+        FlowControlError = "flow_control_error",
+        /// Settings were not acknowledged.
+        SettingsTimeout = "settings_timeout",
+        /// A frame behind the end of its stream.
+        StreamClosed = "stream_closed",
+        /// A frame of a wrong size.
+        FrameSizeError = "frame_size_error",
+        /// Not looked at: too many are under way.
+        RefusedStream = "refused_stream",
+        /// Not wanted any more.
+        Cancel = "cancel",
+        /// A head that cannot be unpacked.
+        CompressionError = "compression_error",
+        /// A tunnel that broke.
+        ConnectError = "connect_error",
+        /// Too much that asks for nothing.
+        EnhanceYourCalm = "enhance_your_calm",
+        /// TLS that is not good enough.
+        InadequateSecurity = "inadequate_security",
+        /// To come again by HTTP/1.1.
+        Http11Required = "http_1_1_required",
+        /// A number without a name.
+        Other = "other",
+    }
+}
+
+impl Http2Code {
+    /// The code of this number.
+    pub fn of(number: u32) -> Self {
+        let named = usize::try_from(number).ok();
+        let named = named.and_then(|number| Self::ALL.get(number).copied());
+        named.unwrap_or(Self::Other)
+    }
+}
+
+/// Which side did it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Client,
+    /// We.
+    Us,
+}
+
+impl Side {
+    pub(super) const ALL: [Self; 2] = [Self::Client, Self::Us];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Us => "us",
+        }
+    }
+}

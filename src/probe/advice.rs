@@ -251,6 +251,10 @@ const OURS: &[(&str, &str)] = &[
         "This name is not served here.",
         "add the name to `names`, or see why the request carries another Host",
     ),
+    (
+        "This is served by HTTP/1.1.",
+        "what stands in front of mapigate must not use HTTP/2 towards it, or `names[].http2` be off",
+    ),
     ("The request is too large.", "raise limits.body"),
     (
         "The MailboxId in the address is malformed.",

@@ -5,6 +5,7 @@ use super::channel::{self, Channel};
 use super::discover::{self, Inquiry};
 use super::head::{self, BodyLength, Fields, Forwarding, Gate, RequestHead};
 use super::pinned::{self, Pinned};
+use super::shared::{self, Shared};
 use super::slow::{Known, Slow};
 use super::target::{Page, Place, Target};
 use super::vdir::{self, Errand};
@@ -119,6 +120,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) address: &'a str,
     /// `https`, or `http` from a plain listener.
     pub(crate) scheme: &'static str,
+    /// What its connection knows of the request, where others share it.
+    pub(crate) shared: Option<Shared>,
     /// The certificate it showed in its handshake.
     pub(crate) shown: Option<&'a Presented>,
     /// Who it proved to be.
@@ -172,6 +175,9 @@ pub(crate) fn admit(
         route_cookie: world.sealer.as_ref().map(|sealer| sealer.name()),
         has_vdirs: !world.settings.vdirs.is_empty(),
     };
+    if let Some(wrong) = caller.shared.and_then(|shared| shared.wrong) {
+        return Err(wrong.into());
+    }
     let mut room = Fields::new();
     let Some(head) = head::read(bytes, gate, &mut room)? else {
         return Ok(None);
@@ -190,6 +196,9 @@ pub(crate) fn admit(
     });
     // Set and not added to: a head is read again after a verification.
     bill.ledger.client_in = Kinds::of_head(head.bytes);
+    if caller.shared.is_some() {
+        shared::judge(&head, name, world, bill)?;
+    }
     let endpoint = match head.target.place {
         Place::Mapi(endpoint) => endpoint,
         Place::Health(page) => return Ok(Some(Admitted::Local(Local::Health(page)))),
@@ -234,7 +243,7 @@ pub(crate) fn admit(
     Ok(Some(admitted))
 }
 
-fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
+pub(super) fn note(head: &RequestHead<'_, '_>, endpoint: Endpoint, bill: &mut Bill<'_>) {
     bill.endpoint = Some(endpoint);
     bill.request_type = Some(head.request_type);
     bill.keep_texts([

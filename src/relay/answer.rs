@@ -38,7 +38,7 @@ pub(crate) struct AnswerHead<'h, 'b> {
     /// Its bytes by what they are.
     pub(crate) bytes: HeadBytes,
     echoes: Echoes,
-    pub(super) fields: &'h [Header<'b>],
+    pub(crate) fields: &'h [Header<'b>],
 }
 
 /// Which of the echo headers are there.

@@ -2,7 +2,7 @@
 
 use crate::accounting::meter::{Look, enter, glance, looking, settle};
 use crate::accounting::usage::{CLIENT_MAX, Names, Used};
-use crate::accounting::{Bytes, Kind, Ledger, Phase, Times, Wire};
+use crate::accounting::{Bytes, Kind, Kinds, Ledger, Phase, Times, Wire};
 use crate::autodiscover::Dialect;
 use crate::backend::Leg;
 use crate::config::settings::Scheme;
@@ -23,7 +23,7 @@ pub(crate) struct Bill<'d> {
     runtime: &'d Runtime,
     pub(crate) id: RequestId,
     client: SocketAddr,
-    client_reused: bool,
+    came: Came,
     pub(crate) time: SystemTime,
     pub(crate) began: Instant,
     /// The clock when it was last read: good enough where a few microseconds do not matter.
@@ -63,6 +63,16 @@ pub(crate) struct Bill<'d> {
     _in_flight: Counted,
 }
 
+/// How a request came: whether by HTTP/2, and whether its connection had carried one before. One byte, where two
+/// facts would be eight more of every held poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    First,
+    Later,
+    FirstByHttp2,
+    LaterByHttp2,
+}
+
 /// What a connection's beginning cost; shown with its first request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Handshake {
@@ -75,6 +85,8 @@ pub(crate) struct Handshake {
 /// that reading a request's first bytes is charged to it and nothing is charged twice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
+    /// What the client's stream has counted by itself: it came as something else than the text that was read.
+    pub(crate) counted: Option<[Kinds; 2]>,
     /// What the connection's task has spent since the last request ended.
     pub(crate) times: Times,
     /// Bytes on the client's wire since then.
@@ -96,7 +108,7 @@ impl<'d> Bill<'d> {
     pub(crate) fn open(
         runtime: &'d Runtime,
         client: SocketAddr,
-        client_reused: bool,
+        came: Came,
         handshake: Option<Box<Handshake>>,
         now: (Instant, SystemTime),
     ) -> Self {
@@ -104,7 +116,7 @@ impl<'d> Bill<'d> {
             runtime,
             id: runtime.next_request(),
             client,
-            client_reused,
+            came,
             time: now.1,
             began: now.0,
             clock: now.0,
@@ -193,8 +205,15 @@ impl<'d> Bill<'d> {
     pub(crate) fn settle(mut self, measured: Measured) {
         self.is_settled = true;
         let rest = rest(measured.is_tls);
-        self.ledger.client_in.fit(measured.wire.received, rest);
-        self.ledger.client_out.fit(measured.wire.sent, rest);
+        match measured.counted {
+            Some([received, sent]) => {
+                (self.ledger.client_in, self.ledger.client_out) = (received, sent);
+            }
+            None => {
+                self.ledger.client_in.fit(measured.wire.received, rest);
+                self.ledger.client_out.fit(measured.wire.sent, rest);
+            }
+        }
         if !self.is_server_fitted {
             (self.ledger.server_in, self.ledger.server_out) = Default::default();
         }
@@ -335,7 +354,8 @@ impl Bill<'_> {
                 (cpu, handshake.bytes)
             }),
             ledger: &self.ledger,
-            client_reused: self.client_reused,
+            is_http2: matches!(self.came, Came::FirstByHttp2 | Came::LaterByHttp2),
+            client_reused: matches!(self.came, Came::Later | Came::LaterByHttp2),
             server_reused: self.server_reused,
         });
     }

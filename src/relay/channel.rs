@@ -103,7 +103,7 @@ pub(super) fn admit(
     Ok(admitted)
 }
 
-fn note(head: &RequestHead<'_, '_>, verb: Verb, bill: &mut Bill<'_>) {
+pub(super) fn note(head: &RequestHead<'_, '_>, verb: Verb, bill: &mut Bill<'_>) {
     bill.channel = Some(verb);
     let agent = head.user_agent.unwrap_or_default();
     let mailbox = head.target.mailbox.unwrap_or_default().as_bytes();

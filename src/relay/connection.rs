@@ -2,21 +2,23 @@
 
 use super::admit::{Admitted, By, Caller, Plan, Shape, admit};
 use super::asks::Asks;
-use super::bill::{Bill, Handshake, Measured};
+use super::bill::{Bill, Came, Handshake, Measured};
 use super::buffer::{Buffer, poll_send};
 use super::deadline::Deadline;
 use super::forward::{Sent, Unsent};
 use super::pinned::Pinned;
+use super::shared::Shared;
 use super::slow::Known;
 use super::vdir::Carried;
 use crate::accounting::meter::{Look, belongs_to, enter, look, looking, settle};
-use crate::accounting::{Kind, Phase, Wire};
+use crate::accounting::{Counting, Kind, Kinds, Phase, Unread, Wire};
 use crate::auth::{Memo, Presented};
 use crate::buffers::Scratch;
 use crate::ids::ServerName;
 use crate::metrics::{Account, LegSide, Metrics, Outcome, RetryReason};
 use crate::refusal::Refusal;
 use crate::runtime::{Ask, Runtime, Snapshot};
+use crate::tls::TlsStream;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -26,9 +28,25 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-/// A client's stream: TLS or plain, and it knows its bytes.
-pub trait Stream: AsyncRead + AsyncWrite + Wire + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Wire + Unpin + Send> Stream for S {}
+/// A client's stream: TLS, plain, or one of several that share a connection; and it knows its bytes.
+pub trait Stream: AsyncRead + AsyncWrite + Wire + Unpin + Send {
+    /// What its connection knows of the one request that it carries, where others share the connection.
+    fn shared(&self) -> Option<Shared> {
+        None
+    }
+
+    /// Tells the client to come again by HTTP/1.1, in place of an answer.
+    fn send_away(&mut self) {}
+
+    /// What its bytes were, from the client and to it, where the text that went through it does not tell;
+    /// the caller bills somebody.
+    fn counted(&mut self) -> Option<[Kinds; 2]> {
+        None
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unread + Unpin + Send> Stream for Counting<S> {}
+impl<S: AsyncRead + AsyncWrite + Wire + Unpin + Send> Stream for Box<TlsStream<S>> {}
 
 /// A connection between and during requests. What a parked poll keeps is in here, so it is small.
 pub(super) struct Connection<S> {
@@ -42,7 +60,7 @@ pub(super) struct Connection<S> {
     pub(super) asks: Asks,
     pub(super) memo: Memo,
     /// What the client showed in its handshake.
-    shown: Option<Box<Presented>>,
+    shown: Option<Arc<Presented>>,
     /// The server connection that is this one's alone.
     pub(super) pinned: Option<Box<Pinned>>,
     /// What this connection owned has ended: so does it, after the answer.
@@ -112,13 +130,37 @@ pub fn serve<S: Stream>(
     client: SocketAddr,
     scheme: &'static str,
     memo: Memo,
-    shown: Option<Box<Presented>>,
+    shown: Option<Arc<Presented>>,
     runtime: Arc<Runtime>,
     asks: watch::Receiver<Ask>,
 ) -> impl Future<Output = ()> + Send {
+    let handshake = book_handshake(&mut stream, &runtime);
+    look(Look::draw(runtime.snapshot().settings.accounting.cpu));
+    let handshake = (scheme == "https").then(|| Box::new(handshake));
     let idle = runtime.snapshot().settings.limits.idle_timeout;
-    #[expect(clippy::disallowed_methods, reason = "a connection begins here")]
-    let began = Instant::now();
+    Connection::new(stream, client, scheme, (memo, shown), handshake, idle, asks)
+        .live(idle, runtime)
+}
+
+/// Serves the one request of a stream that shares its connection with others. Nobody is remembered from one to the
+/// next: a proxy may send two people's on one connection. `handshake`: with the connection's first.
+pub(crate) async fn serve_shared<S: Stream>(
+    stream: S,
+    client: SocketAddr,
+    shown: Option<Arc<Presented>>,
+    handshake: Option<Box<Handshake>>,
+    runtime: Arc<Runtime>,
+    asks: watch::Receiver<Ask>,
+) {
+    look(Look::draw(runtime.snapshot().settings.accounting.cpu));
+    let idle = runtime.snapshot().settings.limits.idle_timeout;
+    let who = (Memo::default(), shown);
+    let connection = Connection::new(stream, client, "https", who, handshake, idle, asks);
+    connection.live(idle, runtime).await;
+}
+
+/// Books what a connection's beginning cost.
+pub(crate) fn book_handshake<S: Wire>(stream: &mut S, runtime: &Runtime) -> Handshake {
     let handshake = Handshake {
         cpu_ns: settle().of(Phase::Handshake),
         bytes: stream.bill(0),
@@ -126,35 +168,56 @@ pub fn serve<S: Stream>(
     let metrics = &runtime.metrics;
     metrics.cpu(Account::Handshake, handshake.cpu_ns);
     metrics.bytes_beside(LegSide::Client, Kind::Handshake, handshake.bytes);
-    look(Look::draw(runtime.snapshot().settings.accounting.cpu));
-    let mut connection = Connection {
-        stream,
-        client,
-        address: client.ip().to_string().into_boxed_str(),
-        scheme,
-        input: Buffer::default(),
-        late: Deadline::new((began + idle).into()),
-        asks: Asks::new(asks),
-        memo,
-        shown,
-        pinned: None,
-        must_end: false,
-        is_used: false,
-        handshake: (scheme == "https").then(|| Box::new(handshake)),
-        ended: began,
-    };
-    async move {
-        let mut next = Next::Request;
-        while next == Next::Request && connection.next_request(idle).await {
-            // Boxed: an exchange's state exists only while there is one; an idle connection is small.
-            next = Box::pin(connection.exchange(&runtime)).await;
-            connection.is_used = true;
-        }
-        connection.end(next, &runtime.metrics).await;
-    }
+    handshake
 }
 
 impl<S: Stream> Connection<S> {
+    fn new(
+        stream: S,
+        client: SocketAddr,
+        scheme: &'static str,
+        (memo, shown): (Memo, Option<Arc<Presented>>),
+        handshake: Option<Box<Handshake>>,
+        idle: Duration,
+        asks: watch::Receiver<Ask>,
+    ) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "a connection begins here")]
+        let began = Instant::now();
+        Self {
+            is_used: stream.shared().is_some_and(|shared| shared.is_later),
+            stream,
+            client,
+            address: client.ip().to_string().into_boxed_str(),
+            scheme,
+            input: Buffer::default(),
+            late: Deadline::new((began + idle).into()),
+            asks: Asks::new(asks),
+            memo,
+            shown,
+            pinned: None,
+            must_end: false,
+            handshake,
+            ended: began,
+        }
+    }
+
+    /// Request after request, until it ends.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would keep the connection twice"
+    )]
+    fn live(mut self, idle: Duration, runtime: Arc<Runtime>) -> impl Future<Output = ()> + Send {
+        async move {
+            let mut next = Next::Request;
+            while next == Next::Request && self.next_request(idle).await {
+                // Boxed: an exchange's state exists only while there is one; an idle connection is small.
+                next = Box::pin(self.exchange(&runtime)).await;
+                self.is_used = true;
+            }
+            self.end(next, &runtime.metrics).await;
+        }
+    }
+
     /// Takes leave of the client.
     async fn end(&mut self, how: Next, metrics: &Metrics) {
         belongs_to(Phase::Idle);
@@ -216,7 +279,13 @@ impl<S: Stream> Connection<S> {
         belongs_to(Phase::Head);
         let sampling = world.settings.accounting.cpu;
         let handshake = self.handshake.take();
-        let mut bill = Bill::open(runtime, self.client, self.is_used, handshake, now);
+        let came = match (self.is_used, self.stream.shared()) {
+            (false, None) => Came::First,
+            (true, None) => Came::Later,
+            (false, Some(_)) => Came::FirstByHttp2,
+            (true, Some(_)) => Came::LaterByHttp2,
+        };
+        let mut bill = Bill::open(runtime, self.client, came, handshake, now);
         let mut shape = None;
         // Each stage in a box of its own: while an answer is held for minutes, nothing is kept of what
         // it took to send the request.
@@ -258,6 +327,7 @@ impl<S: Stream> Connection<S> {
         // From here on it is the next request's time, the booking of this one included.
         look(Look::draw(sampling));
         bill.settle(Measured {
+            counted: self.stream.counted(),
             wire: self.stream.bill(ahead),
             is_tls: self.scheme == "https",
             ended: self.ended,
@@ -377,6 +447,7 @@ impl<S: Stream> Connection<S> {
                 source: self.client.ip(),
                 address: &self.address,
                 scheme: self.scheme,
+                shared: self.stream.shared(),
                 memo: &mut self.memo,
                 shown: self.shown.as_deref(),
                 known: &known,

@@ -91,7 +91,7 @@ pub struct RequestHead<'h, 'b> {
     pub route_cookie: Option<&'b [u8]>,
     /// Its bytes by what they are.
     pub bytes: HeadBytes,
-    pub(super) fields: &'h [Header<'b>],
+    pub(crate) fields: &'h [Header<'b>],
 }
 
 /// Room for the fields of one head; on the stack, and only while the head is read.
@@ -314,7 +314,7 @@ fn once<T>(slot: &mut Option<T>, value: T, twice: &'static str) -> Result<(), Re
 }
 
 /// The name without its port. Only letters a host name or an address can have.
-fn host(value: &[u8]) -> Result<&str, Refusal> {
+pub(crate) fn host(value: &[u8]) -> Result<&str, Refusal> {
     let bad = Refusal::Malformed("Host");
     let text = std::str::from_utf8(value).map_err(|_not_text| bad.clone())?;
     let name = match text.strip_prefix('[') {

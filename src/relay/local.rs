@@ -73,6 +73,11 @@ impl<S: Stream> Connection<S> {
         runtime: &Runtime,
         bill: &mut Bill<'_>,
     ) -> Next {
+        if matches!(refusal, Refusal::NeedsHttp11(_)) {
+            self.stream.send_away();
+            bill.refuse(refusal);
+            return Next::Break;
+        }
         let world = runtime.snapshot();
         if matches!(refusal, Refusal::Guarded(_)) {
             self.hold_back(&world, runtime).await;

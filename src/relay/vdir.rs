@@ -293,7 +293,7 @@ pub(super) fn allowed(world: &Snapshot, vdir: Vdir) -> String {
     words.join(", ")
 }
 
-fn note(head: &RequestHead<'_, '_>, asked: (Vdir, Verb), bill: &mut Bill<'_>) {
+pub(super) fn note(head: &RequestHead<'_, '_>, asked: (Vdir, Verb), bill: &mut Bill<'_>) {
     bill.vdir = Some(asked);
     let agent = head.user_agent.unwrap_or_default();
     bill.keep_texts([

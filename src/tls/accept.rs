@@ -6,7 +6,7 @@ use super::stream::TlsStream;
 use crate::auth::ChannelBinding;
 use crate::certs;
 use rustls::pki_types::CertificateDer;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{Acceptor, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{HandshakeKind, ServerConfig};
 use std::io;
@@ -33,11 +33,57 @@ pub struct Accepted<S> {
 /// # Errors
 /// The client left, or sent what rustls refuses; an alert has told it then.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
-    mut io: S,
+    io: S,
     config: Arc<ServerConfig>,
 ) -> io::Result<Accepted<S>> {
-    let mut tls = UnbufferedServerConnection::new(config).map_err(refused)?;
+    let (accepted, _agreed) = shake(io, config, Vec::new()).await?;
+    Ok(accepted)
+}
+
+/// The same where the name that the client asks for decides. It is read ahead of rustls, which costs some
+/// microseconds: for listeners where it can make a difference. Second: the name, in lower case, where HTTP/2 was agreed
+/// upon.
+///
+/// # Errors
+/// As [`accept`].
+pub async fn accept_by_name<S: AsyncRead + AsyncWrite + Unpin>(
+    mut io: S,
+    choose: impl Fn(&str) -> Arc<ServerConfig> + Send,
+) -> io::Result<(Accepted<S>, Option<Box<str>>)> {
     let mut incoming: Vec<u8> = Vec::new();
+    let mut acceptor = Acceptor::default();
+    let mut fed = 0;
+    let name = loop {
+        incoming.reserve(READ);
+        if io.read_buf(&mut incoming).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut fresh = incoming.get(fed..).unwrap_or_default();
+        while !fresh.is_empty() && acceptor.read_tls(&mut fresh)? > 0 {}
+        fed = incoming.len() - fresh.len();
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                break accepted.client_hello().server_name().map(str::to_owned);
+            }
+            Ok(None) if incoming.len() <= INCOMING_MAX => {}
+            Ok(None) => return Err(io::ErrorKind::InvalidData.into()),
+            // Whoever refuses it is the one who tells the client.
+            Err(_) => break None,
+        }
+    };
+    let config = choose(name.as_deref().unwrap_or_default());
+    let (accepted, agreed_on_http2) = shake(io, config, incoming).await?;
+    let name = agreed_on_http2.then(|| name.unwrap_or_default().into_boxed_str());
+    Ok((accepted, name))
+}
+
+/// `incoming`: what has been read already. Second: HTTP/2 was agreed upon.
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    mut io: S,
+    config: Arc<ServerConfig>,
+    mut incoming: Vec<u8>,
+) -> io::Result<(Accepted<S>, bool)> {
+    let mut tls = UnbufferedServerConnection::new(config).map_err(refused)?;
     let (mut early, mut early_wire) = (Vec::<u8>::new(), 0);
     let mut outgoing: Vec<u8> = Vec::new();
     let mut binding = None;
@@ -92,6 +138,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     }
     io.write_all(&outgoing).await?;
     let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    let agreed_on_http2 = tls.alpn_protocol() == Some(certs::HTTP2);
     let shown = tls.peer_certificates();
     let certificates = shown.map(<[_]>::to_vec).unwrap_or_default();
     let (secrets, kernel) = tls.dangerous_into_kernel_connection().map_err(refused)?;
@@ -99,12 +146,13 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     let keys = Keys::new(version, secrets.rx).zip(Keys::new(version, secrets.tx));
     let (receive, transmit) = keys.ok_or(io::ErrorKind::Unsupported)?;
     let incoming = Incoming::new(&early, early_wire, &incoming);
-    Ok(Accepted {
+    let accepted = Accepted {
         stream: Box::new(TlsStream::new(io, kernel, [receive, transmit], incoming)),
         resumed,
         certificates,
         binding,
-    })
+    };
+    Ok((accepted, agreed_on_http2))
 }
 
 /// Length of the last of some whole records: rustls stops at each that brings plaintext, behind those that

@@ -1,5 +1,5 @@
 use super::record::{Content, Keys, OVERHEAD, PLAIN_MAX};
-use super::{TlsStream, accept};
+use super::{TlsStream, accept, accept_by_name};
 use crate::accounting::{Counting, Wire};
 use proptest::prelude::*;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -696,5 +696,67 @@ async fn a_message_behind_one_that_is_refused_harms_nobody() {
 
     let mut alert = Vec::new();
     far.read_to_end(&mut alert).await.unwrap();
+    assert_eq!(alert.first(), Some(&21), "{alert:?}");
+}
+
+#[tokio::test]
+async fn http2_is_agreed_on_by_name_however_the_first_words_come() {
+    let (server, client) = configs(TLS13[0]);
+    let mut server = ServerConfig::clone(&server);
+    // A client that has shaken hands does not read, and the pipe would be full of them.
+    server.send_tls13_tickets = 0;
+    let mut http2 = server.clone();
+    let server = Arc::new(server);
+    http2.alpn_protocols = vec![crate::certs::HTTP2.to_vec()];
+    let http2 = Arc::new(http2);
+    for (pipe, offers, chosen) in [
+        (20, true, true),
+        (7, true, true),
+        (100, true, true),
+        (100_000, true, true),
+        (7, false, true),
+        (7, true, false),
+    ] {
+        let mut client = ClientConfig::clone(&client);
+        if offers {
+            client.alpn_protocols = vec![crate::certs::HTTP2.to_vec()];
+        }
+        let (near, far) = duplex(pipe);
+        let choose = |name: &str| match name == "mail.test" && chosen {
+            true => Arc::clone(&http2),
+            false => Arc::clone(&server),
+        };
+        let connector = TlsConnector::from(Arc::new(client));
+        let connecting = connector.connect(name(), far);
+        let (accepted, connected) = tokio::join!(accept_by_name(near, choose), connecting);
+        let ((mut accepted, agreed), mut connected) = (accepted.unwrap(), connected.unwrap());
+
+        let expected = (offers && chosen).then_some("mail.test");
+        assert_eq!(agreed.as_deref(), expected, "{pipe} {offers} {chosen}");
+        let (written, read) = tokio::join!(
+            async {
+                connected.write_all(b"hello").await.unwrap();
+                connected.flush().await
+            },
+            async {
+                let mut bytes = [0; 5];
+                accepted.stream.read_exact(&mut bytes).await.map(|_| bytes)
+            }
+        );
+        written.unwrap();
+        assert_eq!(&read.unwrap(), b"hello");
+    }
+}
+
+#[tokio::test]
+async fn first_words_that_are_none_are_refused_by_whoever_tells_the_client() {
+    let (server, _) = configs(TLS13[0]);
+    let (near, mut far) = duplex(1000);
+    let accepting = tokio::spawn(accept_by_name(near, move |_| Arc::clone(&server)));
+    far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut alert = Vec::new();
+    far.read_to_end(&mut alert).await.unwrap();
+
+    assert!(accepting.await.unwrap().is_err());
     assert_eq!(alert.first(), Some(&21), "{alert:?}");
 }

@@ -20,7 +20,7 @@ const LOAD: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(8);
 
 /// A packet capture on the loopback.
-struct Capture {
+pub(crate) struct Capture {
     dumpcap: Child,
     /// What it says at its end.
     words: JoinHandle<Vec<String>>,
@@ -30,7 +30,7 @@ struct Capture {
 impl Capture {
     /// Captures the heads of these ports' packets. `None` where this machine has no dumpcap, or does not let
     /// us capture.
-    async fn start(folder: &Path, ports: &HashSet<u16>) -> Option<Self> {
+    pub(crate) async fn start(folder: &Path, ports: &HashSet<u16>) -> Option<Self> {
         let filter: Vec<_> = ports
             .iter()
             .map(|port| format!("tcp port {port}"))
@@ -69,7 +69,7 @@ impl Capture {
     /// Payload bytes between us and each port: what came to us and what we sent. What reached a connection
     /// of ours after it was closed is not ours: the kernel answers it with a reset that acknowledges nothing.
     /// `None`: the machine was too busy to capture every packet.
-    async fn bytes(
+    pub(crate) async fn bytes(
         mut self,
         clients: u16,
         servers: &HashSet<u16>,

@@ -1,6 +1,7 @@
 //! Client certificates over real sockets: whose they are, and when they are nobody's any more.
 
 use crate::handoff::{log_on, pass};
+use crate::http2::client as http2;
 use crate::support::{Ask, TestSite, basic, brisk, eventually, line, start_in, status};
 use mapigate::ids::UserName;
 use mapigate::lab::Authority;
@@ -27,8 +28,12 @@ struct Certified {
 const SERVICE: &str = "svc@contoso.test";
 
 async fn certified(mode: &str, authentication: &str) -> Certified {
+    certified_as(certified_plan(authentication), mode).await
+}
+
+fn certified_plan(authentication: &str) -> Plan {
     let listed = BTreeMap::from([(UserName::new(SERVICE), "service secret".to_owned())]);
-    let plan = brisk(Flavour::Exchange)
+    brisk(Flavour::Exchange)
         .each(|server| {
             server.users = Users::Listed(listed.clone());
             server.service = Some(Service {
@@ -43,8 +48,7 @@ async fn certified(mode: &str, authentication: &str) -> Certified {
         .section(
             "names",
             &format!("[{{ host: {HOST}, authentication: [{authentication}] }}]"),
-        );
-    certified_as(plan, mode).await
+        )
 }
 
 /// A site of this plan whose listener asks for certificates.
@@ -185,6 +189,42 @@ fn with_password(number: usize, password: &str) -> Vec<u8> {
 
 async fn ask(line: &mut Line, request: &[u8]) -> u16 {
     line.ask(request).await.unwrap().head.status
+}
+
+#[tokio::test]
+async fn a_certificate_counts_for_its_http2_connection_and_for_no_other() {
+    let names = format!("[{{ host: {HOST}, http2: true, authentication: [certificate, basic] }}]");
+    let plan = certified_plan("certificate")
+        .section("names", &names)
+        .section("virtual_directories", "{ preset: gromox }");
+    let site = certified_as(plan, "request").await;
+    let connect = async |credential: Option<&Credential>| {
+        let mut config = ClientConfig::clone(&client(&site.site, credential));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        http2::Client::with(&site.site, config).await
+    };
+    let (first, second) = (site.of(1), site.of(2));
+    let mut own = connect(Some(&first)).await;
+    let mut other = connect(Some(&second)).await;
+    let mut nobodys = connect(None).await;
+    let bare = || {
+        let mut asked = http2::request("GET", "/ews/x", 1);
+        asked.headers_mut().remove("authorization");
+        asked
+    };
+
+    for _ in 0..2 {
+        assert_eq!(own.ask(bare(), b"").await.unwrap().status, 200);
+        assert_eq!(nobodys.ask(bare(), b"").await.unwrap().status, 401);
+        assert_eq!(other.ask(bare(), b"").await.unwrap().status, 200);
+    }
+    // Who shows a password is that user, once.
+    let told = own.ask(http2::request("GET", "/ews/x", 3), b"").await;
+    assert_eq!(told.unwrap().status, 200);
+    assert_eq!(own.ask(bare(), b"").await.unwrap().status, 200);
+
+    let expected = [1, 2, 1, 2, 3, 1].map(user);
+    assert_eq!(site.told(), expected);
 }
 
 #[tokio::test]

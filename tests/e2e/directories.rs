@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// Users 1 and 2 live on MBX1, user 3 on MBX2.
-fn two_homes(directories: &str) -> Plan {
+pub(crate) fn two_homes(directories: &str) -> Plan {
     brisk(Flavour::Exchange)
         .section("directory", "{ file: homes.yaml }")
         .section(
@@ -27,7 +27,7 @@ async fn start_two_homes(directories: &str) -> TestSite {
     start_planned(two_homes(directories)).await
 }
 
-async fn start_planned(plan: Plan) -> TestSite {
+pub(crate) async fn start_planned(plan: Plan) -> TestSite {
     let folder = tempfile::tempdir().unwrap();
     let rows = [(1, "DB07"), (2, "DB07"), (3, "DB08")];
     let rows = rows.map(|(number, database)| {
@@ -41,14 +41,14 @@ async fn start_planned(plan: Plan) -> TestSite {
 
 /// An answer as curl saw it.
 #[derive(Debug)]
-struct Told {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Told {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Told {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines();
         lines.find_map(|line| {
             let (known, value) = line.split_once(':')?;
@@ -57,7 +57,7 @@ impl Told {
     }
 
     /// A word of the lab's page, such as `server=`.
-    fn word(&self, name: &str) -> &str {
+    pub(crate) fn word(&self, name: &str) -> &str {
         let mut words = self.body.split_whitespace();
         words
             .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
@@ -65,7 +65,7 @@ impl Told {
     }
 }
 
-fn curl_command(site: &TestSite, path: &str, args: &[&str]) -> Command {
+pub(crate) fn curl_command(site: &TestSite, path: &str, args: &[&str]) -> Command {
     let address = site.gate().unwrap().address();
     let mut command = Command::new("curl");
     command
@@ -80,7 +80,7 @@ fn curl_command(site: &TestSite, path: &str, args: &[&str]) -> Command {
 }
 
 /// Asks without a logon.
-async fn curl_as_stranger(site: &TestSite, path: &str, args: &[&str]) -> Told {
+pub(crate) async fn curl_as_stranger(site: &TestSite, path: &str, args: &[&str]) -> Told {
     let mut command = curl_command(site, path, args);
     let output = in_time_for_curl(command.args(["-D", "-"]).output()).await;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -107,7 +107,7 @@ async fn in_time_for_curl<T>(future: impl Future<Output = std::io::Result<T>>) -
 }
 
 /// Asks as user `number`.
-async fn curl(site: &TestSite, number: usize, path: &str, args: &[&str]) -> Told {
+pub(crate) async fn curl(site: &TestSite, number: usize, path: &str, args: &[&str]) -> Told {
     let who = format!("{}:{PASSWORD}", user(number));
     let mut all = vec!["-u", who.as_str()];
     all.extend_from_slice(args);
@@ -115,13 +115,13 @@ async fn curl(site: &TestSite, number: usize, path: &str, args: &[&str]) -> Told
 }
 
 /// A curl that goes on; what it writes is read piece by piece.
-struct Held {
+pub(crate) struct Held {
     child: Child,
     lines: BufReader<tokio::process::ChildStdout>,
 }
 
 impl Held {
-    fn begin(site: &TestSite, number: usize, path: &str, args: &[&str]) -> Self {
+    pub(crate) fn begin(site: &TestSite, number: usize, path: &str, args: &[&str]) -> Self {
         let who = format!("{}:{PASSWORD}", user(number));
         let mut child = curl_command(site, path, args)
             .args(["-u", &who, "-D", "-"])
@@ -133,7 +133,7 @@ impl Held {
         Self { child, lines }
     }
 
-    async fn until(&mut self, mark: &str) -> String {
+    pub(crate) async fn until(&mut self, mark: &str) -> String {
         let mut seen = Vec::new();
         in_time(mark, async {
             while memchr::memmem::find(&seen, mark.as_bytes()).is_none() {
@@ -152,7 +152,7 @@ impl Held {
     }
 
     /// What is left, and curl's exit code.
-    async fn end(mut self) -> (String, i32) {
+    pub(crate) async fn end(mut self) -> (String, i32) {
         let mut rest = String::new();
         in_time("the end", self.lines.read_to_string(&mut rest))
             .await

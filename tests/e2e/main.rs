@@ -30,6 +30,7 @@ mod gate;
 mod guard;
 mod handoff;
 mod handshakes;
+mod http2;
 mod journey;
 mod ldap;
 mod probe;

@@ -284,6 +284,11 @@ impl Asked {
         self.stream.write_all(bytes).await.unwrap();
     }
 
+    /// Sends some of these bytes, as many as are taken.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> usize {
+        self.stream.write(bytes).await.unwrap()
+    }
+
     /// Waits for the end of the connection.
     pub(crate) async fn closed(&mut self) {
         let end = async {

@@ -209,6 +209,7 @@ fn name(section: &Section<'_>, site: Option<AutodiscoverMode>) -> Option<PublicN
         autodiscover: discovery::mode(section, "autodiscover")
             .or(site)
             .unwrap_or(AutodiscoverMode::Off),
+        http2: section.switch("http2"),
         host,
         authentication,
         endpoints: [emsmdb, nspi],

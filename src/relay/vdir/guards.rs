@@ -20,6 +20,8 @@ pub(in crate::relay) enum Guard {
     Inside,
     /// Answers tell nothing of the site's inside.
     Answers,
+    /// What proves a connection, or has one of its own, does not share one.
+    Shared,
 }
 
 /// True in every release.
@@ -44,6 +46,7 @@ impl Guard {
             Self::Anchors => "anchors",
             Self::Inside => "inside",
             Self::Answers => "answers",
+            Self::Shared => "http2_shared",
         }
     }
 }

@@ -38,8 +38,28 @@ async fn without(guard: &str) -> TestSite {
     start_planned(plan).await
 }
 
-/// A request of user 1, who lives on MBX1, by hand: nothing between the test and the wire.
+/// The same where clients may come by HTTP/2.
+fn by_http2(plan: Plan) -> Plan {
+    plan.section("names", crate::http2::NAMES)
+}
+
+async fn standing_by_http2() -> TestSite {
+    start_planned(by_http2(open())).await
+}
+
+async fn without_by_http2(guard: &str) -> TestSite {
+    let mut plan = by_http2(open());
+    plan.environment
+        .push(("MAPIGATE_TEST_WITHOUT".to_owned(), guard.to_owned()));
+    start_planned(plan).await
+}
+
+/// A request of user 1, who lives on MBX1, by hand: nothing between the test and the wire. By HTTP/2 where the site
+/// offers it.
 async fn ask(site: &TestSite, method: &str, target: &str, fields: &[&str]) -> String {
+    if site.plan().sections.contains_key("names") {
+        return crate::http2::ask_by_hand(site, method, target, fields).await;
+    }
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {HOST}\r\n");
     if !fields
         .iter()
@@ -370,8 +390,8 @@ async fn x8_without_its_guard_they_do_on_every_directory() {
 }
 
 /// X10, and who may come from where: directories for the administrators, asked from outside.
-async fn from_outside(guard: Option<&str>) -> usize {
-    let mut plan = two_homes("{ preset: exchange2019 }");
+async fn from_outside(guard: Option<&str>, also: fn(Plan) -> Plan) -> usize {
+    let mut plan = also(two_homes("{ preset: exchange2019 }"));
     if let Some(guard) = guard {
         let variable = "MAPIGATE_TEST_WITHOUT".to_owned();
         plan.environment.push((variable, guard.to_owned()));
@@ -396,8 +416,10 @@ async fn from_outside(guard: Option<&str>) -> usize {
 
 #[tokio::test]
 async fn an_administrators_directory_is_not_there_for_the_outside_whatever_it_claims() {
-    assert_eq!(from_outside(None).await, 0);
-    assert_eq!(from_outside(Some("inside")).await, 8);
+    for also in [std::convert::identity, by_http2] {
+        assert_eq!(from_outside(None, also).await, 0);
+        assert_eq!(from_outside(Some("inside"), also).await, 8);
+    }
 }
 
 /// X7 in trailers: fields behind a body in chunks, which no gate has seen.
@@ -483,5 +505,81 @@ async fn x1_nothing_that_clients_wrote_opened_a_connection_elsewhere() {
         raw.send(head.as_bytes()).await;
         let (text, _) = raw.rest().await;
         assert!([400, 421].contains(&status(&text)), "{host}: {text}");
+    }
+}
+
+// The same by HTTP/2: each head is translated, and then meets the same guards.
+
+#[tokio::test]
+async fn x2_x7_claims_by_http2_stay_here_on_every_directory() {
+    let site = standing_by_http2().await;
+    assert_eq!(claims_that_pass(&site).await, 0);
+    assert!(reached(&site).len() >= 7 * 24);
+    assert!(reached(&site).iter().all(|(server, _)| server == "MBX1"));
+    let site = without_by_http2("claims").await;
+    assert!(claims_that_pass(&site).await >= 7 * 20);
+}
+
+#[tokio::test]
+async fn x1_x2_no_cookie_by_http2_chooses_a_server_on_any_directory() {
+    let site = standing_by_http2().await;
+    assert_eq!(cookies_that_pass(&site).await, 0);
+    let heads = reached(&site);
+    assert!(
+        heads
+            .iter()
+            .all(|(server, head)| server == "MBX1" && head.contains("Cookie: a=b; c=d\r\n"))
+    );
+    let site = without_by_http2("cookies").await;
+    assert_eq!(cookies_that_pass(&site).await, 7 * 7);
+}
+
+#[tokio::test]
+async fn x3_what_names_another_mailbox_by_http2_leads_nowhere() {
+    assert_eq!(elsewhere(&standing_by_http2().await).await, 0);
+    assert_eq!(elsewhere(&without_by_http2("anchors").await).await, 7);
+}
+
+#[tokio::test]
+async fn x4_a_path_by_http2_that_reads_in_two_ways_is_not_passed_on() {
+    let site = standing_by_http2().await;
+    assert_eq!(tricks_that_pass(&site).await, 0);
+    for target in [
+        "https://evil.test/ews/x",
+        "http://mail.contoso.test@evil.test/ews/x",
+        "*",
+        "ews/x",
+        "//evil.test/ews/x",
+    ] {
+        let told = status(&ask(&site, "POST", target, &[]).await);
+        assert!([400, 404].contains(&told), "{target}: {told}");
+    }
+    assert_eq!(reached(&site), Vec::<(String, String)>::new());
+    let all: usize = DIRECTORIES.map(|(path, _)| tricks(path).len()).iter().sum();
+    let site = without_by_http2("paths").await;
+    assert!(tricks_that_pass(&site).await > all * 2 / 3);
+}
+
+#[tokio::test]
+async fn x5_x6_strangers_by_http2_reach_no_server_on_any_directory() {
+    assert_eq!(strangers_that_pass(&standing_by_http2().await).await, 0);
+    let site = without_by_http2("logon").await;
+    assert_eq!(strangers_that_pass(&site).await, 7 * 12);
+}
+
+#[tokio::test]
+async fn x8_answers_by_http2_tell_nothing_of_the_inside() {
+    for (site, expected) in [
+        (standing_by_http2().await, 0),
+        (without_by_http2("answers").await, 7 * 3),
+    ] {
+        let mut count = 0;
+        for (path, method) in DIRECTORIES {
+            let head = crate::http2::head_of(&site, method, &format!("{path}/x")).await;
+            for mark in ["x-backendcookie", "x-calculatedbetarget", "mbx1"] {
+                count += usize::from(head.contains(mark));
+            }
+        }
+        assert_eq!(count, expected);
     }
 }
