@@ -31,8 +31,20 @@ impl Lane {
         capacity: usize,
         dropped: Tally,
     ) -> io::Result<Self> {
+        Self::gathering(GATHER, name, sink, capacity, dropped)
+    }
+
+    /// The same with another pause in which the thread gathers what comes behind a line.
+    pub(super) fn gathering(
+        gather: Duration,
+        name: &'static str,
+        sink: Sink,
+        capacity: usize,
+        dropped: Tally,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name,
+            gather,
             on: AtomicBool::new(sink.is_some()),
             block: Mutex::new(Block {
                 capacity,
@@ -112,6 +124,8 @@ impl Drop for Lane {
 pub(super) struct Shared {
     /// What the operator's log calls it.
     pub(super) name: &'static str,
+    /// How long the writer gathers lines before it writes.
+    pub(super) gather: Duration,
     on: AtomicBool,
     pub(super) block: Mutex<Block>,
     /// Tells the writer that there is something to do.
@@ -166,3 +180,6 @@ impl std::fmt::Debug for Shared {
             .finish_non_exhaustive()
     }
 }
+
+/// At most twenty writes a second.
+const GATHER: Duration = Duration::from_millis(50);

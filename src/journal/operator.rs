@@ -21,7 +21,9 @@ impl OperatorLog {
     /// The system gives no thread or no descriptor.
     pub fn start(dropped: Tally) -> io::Result<Self> {
         let sink = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-        let lane = Lane::start("operator", Some(Box::new(sink)), ROOM, dropped)?;
+        // Lines are few, and somebody may be looking: each is written at once.
+        let sink: Box<dyn Write + Send> = Box::new(sink);
+        let lane = Lane::gathering(Duration::ZERO, "operator", Some(sink), ROOM, dropped)?;
         Ok(Self(Arc::new(lane)))
     }
 

@@ -57,7 +57,7 @@ impl Writer {
         // fails, nobody's waiting makes it succeed sooner.
         let (pause, is_failing) = match self.is_failing {
             true => (RETRY, true),
-            false => (GATHER, false),
+            false => (shared.gather, false),
         };
         let nobody_waits = |b: &mut Block| {
             let flush = b.flushes_asked != b.flushes_served && !is_failing;
@@ -164,8 +164,6 @@ fn lines_in(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// At most twenty writes a second.
-const GATHER: Duration = Duration::from_millis(50);
 /// Between two attempts while the disk is full or the pipe gone.
 const RETRY: Duration = Duration::from_secs(1);
 /// Bytes of a block that stay allocated after a busy moment.

@@ -1,7 +1,7 @@
 //! Restarts, reloads, drains, upgrades and other nodes: sessions and connections go on.
 
 use crate::rig::{Hand, broken, in_time, timed};
-use crate::support::{TestSite, brisk, eventually, line, start};
+use crate::support::{TestSite, brisk, eventually, line, log_with, start};
 use mapigate::lab::crowd::Work;
 use mapigate::lab::outlook::Target;
 use mapigate::lab::site::HOST;
@@ -335,7 +335,7 @@ async fn a_bad_file_changes_nothing_and_says_why() {
         admin.metric("mapigate_config_generation").await.unwrap(),
         1.0
     );
-    let log = fs::read_to_string(site.folder().join("mapigate.log")).unwrap();
+    let log = log_with(&site, "the old one stays in force").await;
     assert!(log.contains("mapigate.yaml:2:1") && log.contains("the old one stays in force"));
     outlook.execute(b"as before").await.unwrap();
 

@@ -1,6 +1,6 @@
 //! Wrong passwords by the hundred: what they cost the guesser, and what they do not cost the guessed at.
 
-use crate::support::{Ask, TestSite, basic, brisk, eventually, line, start};
+use crate::support::{Ask, TestSite, basic, brisk, eventually, line, log_with, start};
 use mapigate::lab::site::{PASSWORD, Plan, user};
 use mapigate::mapi::Flavour;
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ async fn a_thousand_wrong_passwords_lock_nobody_out_and_disturb_nobody_else() {
         metric(&site, trips).await > 0.5
     })
     .await;
-    let log = std::fs::read_to_string(site.folder().join("mapigate.log")).unwrap();
+    let log = log_with(&site, "too many wrong passwords").await;
     let told = log
         .lines()
         .filter(|line| line.contains("too many wrong passwords"));
@@ -210,6 +210,6 @@ async fn a_spray_over_many_users_is_ended_by_its_source() {
     assert_eq!((fresh.head.status, believed.head.status), (401, 200));
     let verified = metric(&site, "mapigate_auth_verifications_total").await;
     assert!((verified - 6.0).abs() < 0.5, "{verified}");
-    let log = std::fs::read_to_string(site.folder().join("mapigate.log")).unwrap();
+    let log = log_with(&site, "too many wrong passwords from this address").await;
     assert!(log.contains("too many wrong passwords from this address"));
 }

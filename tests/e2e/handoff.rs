@@ -1,6 +1,8 @@
 //! Whom the mailbox server takes a request to be from: every way of telling it, and nobody ever mixed up.
 
-use crate::support::{Ask, TestSite, basic, brisk, eventually, line, start, start_in, status};
+use crate::support::{
+    Ask, TestSite, basic, brisk, eventually, line, log_with, start, start_in, status,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mapigate::auth::handoff::assertion::Verifier;
@@ -310,7 +312,7 @@ async fn with_the_lanes_taken_away_the_fence_trips_and_nobody_crosses() {
 
     assert_eq!((run.answered, run.crossed), (1000, 0));
     assert!(run.trips > 100.0, "{}", run.trips);
-    let log = std::fs::read_to_string(site.folder().join("mapigate.log")).unwrap();
+    let log = log_with(&site, "identity fence tripped: connection dropped").await;
     assert!(log.contains("identity fence tripped: connection dropped"));
 }
 

@@ -1,6 +1,6 @@
 //! NTLM in the words of a helper that the test wrote: half handshakes, wrong passwords, helpers that die or hang.
 
-use crate::support::{Ask, TestSite, basic, brisk, eventually, line, start_in};
+use crate::support::{Ask, TestSite, basic, brisk, eventually, line, log_with, start_in};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mapigate::ids::UserName;
@@ -184,7 +184,7 @@ async fn a_user_who_is_guessed_at_by_ntlm_is_held_back_as_by_basic() {
     // What was proven before is not asked about.
     let owners = owner.ask(&bare().bytes()).await.unwrap();
     assert_eq!(owners.head.status, 200);
-    let log = std::fs::read_to_string(site.folder().join("mapigate.log")).unwrap();
+    let log = log_with(&site, "too many wrong passwords for this user").await;
     assert!(log.contains("too many wrong passwords for this user"));
 }
 
@@ -204,7 +204,7 @@ async fn a_helper_that_dies_or_hangs_in_mid_handshake_is_answered_503_and_others
         assert_eq!(another.head.status, 200, "after {proof}");
         assert_eq!(other.ask(&bare().bytes()).await.unwrap().head.status, 200);
     }
-    let log = std::fs::read_to_string(site.folder().join("mapigate.log")).unwrap();
+    let log = log_with(&site, "an NTLM helper cannot judge").await;
     assert!(log.contains("an NTLM helper failed"), "{log}");
     assert!(log.contains("an NTLM helper cannot judge"), "{log}");
     let lines = site.access_lines().unwrap();

@@ -75,6 +75,13 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(
     }
 }
 
+/// The operator's log, once it has these words: lines are written behind the back of whoever has something to say.
+pub(crate) async fn log_with(site: &TestSite, words: &str) -> String {
+    let log = || std::fs::read_to_string(site.folder().join("mapigate.log")).unwrap();
+    eventually(words, || std::future::ready(log().contains(words))).await;
+    log()
+}
+
 /// A connection to write by hand.
 pub(crate) async fn line(target: &Target) -> Line {
     Line::connect(target).await.unwrap()

@@ -1,6 +1,6 @@
 //! Probes that mapigate runs itself.
 
-use crate::support::{TestSite, brisk, eventually, start_in};
+use crate::support::{TestSite, brisk, eventually, log_with, start_in};
 use mapigate::lab::site::{HOST, PASSWORD, user};
 use mapigate::mapi::Flavour;
 use std::net::TcpListener;
@@ -92,7 +92,7 @@ async fn a_probe_of_the_configuration_tells_its_steps_until_a_reload_takes_it_aw
         metric(site, good).await == Some(0.0)
     })
     .await;
-    let log = std::fs::read_to_string(site.folder().join("mapigate.log")).unwrap();
+    let log = log_with(site, "probe failed").await;
     let line = log
         .lines()
         .find(|line| line.contains("probe failed"))
