@@ -465,6 +465,7 @@ mod tests {
             allow_tls12: true,
             handshake_timeout: std::time::Duration::from_secs(10),
             handshakes_max: 1,
+            handshakes_per_address: 1,
             ticket_rotation: std::time::Duration::from_secs(1),
         }
     }

@@ -4,6 +4,7 @@
 //! clone: a shared string or a number.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 macro_rules! name {
@@ -80,6 +81,15 @@ pub fn disturbs(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
+/// The network that counts as one source of traffic: an IPv4 address, and of an IPv6 address the first 64 bits, which is
+/// what one household or one machine in a cloud has at least. RFC 6177. Whoever counts by whole IPv6 addresses counts nobody.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) & (u128::MAX << 64)).into(),
+        v4 => v4,
+    }
+}
+
 /// Counts the worlds a process has lived in: each accepted configuration is the next generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Generation(pub u64);
@@ -127,6 +137,16 @@ mod tests {
         ] {
             assert!(disturbs(c), "{c:?}");
         }
+    }
+
+    #[test]
+    fn sixty_four_bits_of_ipv6_are_one_network_and_a_mapped_address_is_its_own() {
+        let of = |text: &str| network(text.parse().unwrap());
+
+        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::2"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod accept;
 mod front;
 mod proxy_protocol;
+mod shares;
 
 pub use front::Front;
 

@@ -11,7 +11,7 @@ mod incoming;
 mod record;
 mod stream;
 
-pub use accept::{Accepted, accept, accept_by_name};
+pub use accept::{Accepted, accept, accept_begun, accept_by_name, begin};
 pub use stream::TlsStream;
 
 #[cfg(test)]

@@ -242,7 +242,9 @@ pub const KEYS: &[Key] = keys! {
     "tls.handshake_timeout" Duration(100 * MS, 5 * MINUTE), default("10s"),
         "A handshake that takes longer is cut.";
     "tls.handshakes_max" Count(1, 1_000_000), default("1024"),
-        "Handshakes under way at once; more wait in the kernel's queue.";
+        "Handshakes under way at once, each from the client's first byte on; more wait, connected, until `handshake_timeout` cuts them. Who connects and says nothing takes no place.";
+    "tls.handshakes_per_address" Count(1, 1_000_000), optional("128", "an eighth of `handshakes_max`"),
+        "So many of one address (of IPv6, 64 bits of it; behind a load balancer, of the client that its PROXY head names); more of it wait. Where a balancer without the PROXY protocol is everybody's address, write as many as `handshakes_max`.";
     "tls.ticket_rotation" Duration(SECOND, 7 * DAY), default("6h"),
         "A session ticket key is replaced this often, and honoured for as long again.";
 

@@ -221,8 +221,10 @@ pub struct Tls {
     pub allow_tls12: bool,
     /// A handshake that takes longer is cut.
     pub handshake_timeout: Duration,
-    /// Handshakes under way at once; more wait in the kernel's queue.
+    /// Handshakes under way at once, each from the client's first byte on; more wait.
     pub handshakes_max: usize,
+    /// The same for one source: an IPv4 address, or 64 bits of an IPv6 one.
+    pub handshakes_per_address: usize,
     /// A ticket key is replaced this often, and honoured for as long again.
     pub ticket_rotation: Duration,
 }

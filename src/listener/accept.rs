@@ -154,7 +154,7 @@ struct Agreed {
     shown: Arc<Presented>,
 }
 
-/// PROXY head and handshake, both under one deadline.
+/// PROXY head, the client's first byte and handshake, all under one deadline. Who is silent takes nobody's place.
 #[expect(clippy::disallowed_methods, reason = "a connection begins here")]
 async fn arrive(
     tcp: TcpStream,
@@ -164,6 +164,7 @@ async fn arrive(
 ) -> Option<(Arrived, SocketAddr)> {
     let began = Instant::now();
     let mut tcp = Counting::new(tcp, runtime.metrics.unbilled(LegSide::Client));
+    let mut is_crowded = false;
     let outcome = tokio::time::timeout(front.handshake_timeout, async {
         let mut client = peer;
         if front.expects_proxy_head(peer.ip()) {
@@ -174,24 +175,24 @@ async fn arrive(
         let Some(tls) = front.front_tls() else {
             return Ok((Arrived::Plain(tcp), client, None));
         };
-        let _place = front
-            .limits
-            .handshakes
-            .acquire()
-            .await
-            .map_err(io::Error::other)?;
+        let first = tls::begin(&mut tcp).await?;
+        let places = front.limits.handshake(client.ip(), &mut is_crowded);
+        let _place = places.await?;
         let by = tls.handshakes();
         let world = runtime.snapshot();
         let names = &world.settings.names;
         let offers = |host: &str| names.iter().any(|name| name.http2 && name.host == host);
         let (accepted, http2) = match names.iter().any(|name| name.http2) {
-            false => (tls::accept(tcp, by.config.clone()).await?, None),
+            false => (
+                tls::accept_begun(tcp, first, by.config.clone()).await?,
+                None,
+            ),
             true => {
                 let choose = |host: &str| match offers(host) {
                     true => by.http2.clone(),
                     false => by.config.clone(),
                 };
-                tls::accept_by_name(tcp, choose).await?
+                tls::accept_by_name(tcp, first, choose).await?
             }
         };
         // A resumed handshake asks nobody: the certificate is looked at before it counts.
@@ -234,9 +235,11 @@ async fn arrive(
             None
         }
         Err(_elapsed) => {
-            runtime
-                .metrics
-                .handshake(HandshakeOutcome::Timeout, false, took);
+            let outcome = match is_crowded {
+                true => HandshakeOutcome::Crowded,
+                false => HandshakeOutcome::Timeout,
+            };
+            runtime.metrics.handshake(outcome, false, took);
             None
         }
     }

@@ -1,5 +1,6 @@
 //! One listening address: its socket, its TLS, its limits.
 
+use super::shares::{Share, Shares};
 use crate::certs::{CertError, FrontTls};
 use crate::config::Settings;
 use crate::config::settings::{IpNet, Listener};
@@ -9,7 +10,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// One listening address.
 #[derive(Debug)]
@@ -25,7 +26,34 @@ pub struct Front {
 #[derive(Debug)]
 pub(super) struct FrontLimits {
     pub(super) connections: Arc<Semaphore>,
-    pub(super) handshakes: Semaphore,
+    handshakes: Semaphore,
+    handshakes_of_each: Arc<Shares>,
+}
+
+impl FrontLimits {
+    /// Waits for a place for a handshake of this address: first for one of its own, so that who has too many under
+    /// way keeps nobody else waiting. `waits` turns true before it waits.
+    pub(super) async fn handshake(
+        &self,
+        address: IpAddr,
+        waits: &mut bool,
+    ) -> io::Result<(SemaphorePermit<'_>, Share)> {
+        let share = match self.handshakes_of_each.take(address) {
+            Some(share) => share,
+            None => {
+                *waits = true;
+                self.handshakes_of_each.wait(address).await?
+            }
+        };
+        let place = match self.handshakes.try_acquire() {
+            Ok(place) => place,
+            Err(_none) => {
+                *waits = true;
+                self.handshakes.acquire().await.map_err(io::Error::other)?
+            }
+        };
+        Ok((place, share))
+    }
 }
 
 impl Front {
@@ -57,6 +85,7 @@ pub(super) fn fronts(settings: &Settings) -> Result<Vec<Arc<Front>>, CertError> 
             settings.limits.connections.min(Semaphore::MAX_PERMITS),
         )),
         handshakes: Semaphore::new(settings.tls.handshakes_max.min(Semaphore::MAX_PERMITS)),
+        handshakes_of_each: Arc::new(Shares::new(settings.tls.handshakes_per_address)),
     });
     let front = |listener: &Listener| {
         let tls = match listener.plain_http {

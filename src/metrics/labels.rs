@@ -182,6 +182,8 @@ label! {
         Certificate = "certificate",
         /// It took longer than `tls.handshake_timeout`.
         Timeout = "timeout",
+        /// The same, and it had to wait for a place: `tls.handshakes_max`, `tls.handshakes_per_address`.
+        Crowded = "crowded",
     }
 }
 

@@ -36,7 +36,38 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     io: S,
     config: Arc<ServerConfig>,
 ) -> io::Result<Accepted<S>> {
-    let (accepted, _agreed) = shake(io, config, Vec::new()).await?;
+    accept_begun(io, Vec::new(), config).await
+}
+
+/// What a client says first, for [`accept_begun`]: nothing of the handshake is made before it says something, so that
+/// whoever is silent costs next to nothing. The same read as the handshake's own first one.
+///
+/// # Errors
+/// The client left.
+pub async fn begin<S: AsyncRead + Unpin>(io: &mut S) -> io::Result<Vec<u8>> {
+    let mut incoming = Vec::new();
+    read(io, &mut incoming).await?;
+    Ok(incoming)
+}
+
+async fn read<S: AsyncRead + Unpin>(io: &mut S, incoming: &mut Vec<u8>) -> io::Result<()> {
+    incoming.reserve(READ);
+    match io.read_buf(incoming).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// As [`accept`], with what [`begin`] has read.
+///
+/// # Errors
+/// As [`accept`].
+pub async fn accept_begun<S: AsyncRead + AsyncWrite + Unpin>(
+    io: S,
+    incoming: Vec<u8>,
+    config: Arc<ServerConfig>,
+) -> io::Result<Accepted<S>> {
+    let (accepted, _agreed) = shake(io, config, incoming).await?;
     Ok(accepted)
 }
 
@@ -48,16 +79,15 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 /// As [`accept`].
 pub async fn accept_by_name<S: AsyncRead + AsyncWrite + Unpin>(
     mut io: S,
+    mut incoming: Vec<u8>,
     choose: impl Fn(&str) -> Arc<ServerConfig> + Send,
 ) -> io::Result<(Accepted<S>, Option<Box<str>>)> {
-    let mut incoming: Vec<u8> = Vec::new();
     let mut acceptor = Acceptor::default();
     let mut fed = 0;
+    if incoming.is_empty() {
+        read(&mut io, &mut incoming).await?;
+    }
     let name = loop {
-        incoming.reserve(READ);
-        if io.read_buf(&mut incoming).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
         let mut fresh = incoming.get(fed..).unwrap_or_default();
         while !fresh.is_empty() && acceptor.read_tls(&mut fresh)? > 0 {}
         fed = incoming.len() - fresh.len();
@@ -65,7 +95,7 @@ pub async fn accept_by_name<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(Some(accepted)) => {
                 break accepted.client_hello().server_name().map(str::to_owned);
             }
-            Ok(None) if incoming.len() <= INCOMING_MAX => {}
+            Ok(None) if incoming.len() <= INCOMING_MAX => read(&mut io, &mut incoming).await?,
             Ok(None) => return Err(io::ErrorKind::InvalidData.into()),
             // Whoever refuses it is the one who tells the client.
             Err(_) => break None,
@@ -130,10 +160,7 @@ async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
             if incoming.len() > INCOMING_MAX {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            incoming.reserve(READ);
-            if io.read_buf(&mut incoming).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            read(&mut io, &mut incoming).await?;
         }
     }
     io.write_all(&outgoing).await?;

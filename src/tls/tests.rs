@@ -728,7 +728,8 @@ async fn http2_is_agreed_on_by_name_however_the_first_words_come() {
         };
         let connector = TlsConnector::from(Arc::new(client));
         let connecting = connector.connect(name(), far);
-        let (accepted, connected) = tokio::join!(accept_by_name(near, choose), connecting);
+        let (accepted, connected) =
+            tokio::join!(accept_by_name(near, Vec::new(), choose), connecting);
         let ((mut accepted, agreed), mut connected) = (accepted.unwrap(), connected.unwrap());
 
         let expected = (offers && chosen).then_some("mail.test");
@@ -752,7 +753,9 @@ async fn http2_is_agreed_on_by_name_however_the_first_words_come() {
 async fn first_words_that_are_none_are_refused_by_whoever_tells_the_client() {
     let (server, _) = configs(TLS13[0]);
     let (near, mut far) = duplex(1000);
-    let accepting = tokio::spawn(accept_by_name(near, move |_| Arc::clone(&server)));
+    let accepting = tokio::spawn(accept_by_name(near, Vec::new(), move |_| {
+        Arc::clone(&server)
+    }));
     far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut alert = Vec::new();
     far.read_to_end(&mut alert).await.unwrap();

@@ -311,7 +311,8 @@ fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
     };
     let tls = |settings: &Settings| {
         let tls = &settings.tls;
-        (tls.allow_tls12, tls.handshake_timeout, tls.handshakes_max)
+        let handshakes = (tls.handshakes_max, tls.handshakes_per_address);
+        (tls.allow_tls12, tls.handshake_timeout, handshakes)
     };
     [
         ("listeners", fixed(old) != fixed(new)),

@@ -68,6 +68,7 @@ pub(crate) fn settings() -> Settings {
             allow_tls12: true,
             handshake_timeout: second,
             handshakes_max: 10,
+            handshakes_per_address: 10,
             ticket_rotation: 3600 * second,
         },
         names: Vec::new(),

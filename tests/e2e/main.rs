@@ -17,6 +17,7 @@ mod rig;
 mod support;
 
 mod accounts;
+mod arrivals;
 mod autodiscover;
 mod bad_input;
 mod by_server;

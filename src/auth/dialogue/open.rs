@@ -5,6 +5,7 @@
 
 use super::super::Denied;
 use crate::config::settings::HandshakeLimits;
+use crate::ids::network;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -60,10 +61,7 @@ impl Open {
         if self.limits.exempt.iter().any(|net| net.contains(address)) {
             return None;
         }
-        Some(match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(v6) => (u128::from(v6) & V6_NETWORK).to_be_bytes().into(),
-        })
+        Some(network(address))
     }
 
     /// A place for one of this address.
@@ -124,9 +122,6 @@ impl Drop for Place {
         }
     }
 }
-
-/// What an ISP gives to one household, and a cloud to one machine. RFC 6177
-const V6_NETWORK: u128 = u128::MAX << 64;
 
 #[cfg(test)]
 mod tests {

@@ -147,10 +147,16 @@ pub(super) fn tls(top: &Section<'_>) -> Tls {
         top.desk
             .error(&section.place("versions"), Complaint::new(what, cure));
     }
+    let handshakes_max = section.amount("handshakes_max");
+    let of_one = section.number_or_auto("handshakes_per_address");
     Tls {
         allow_tls12: speaks("1.2"),
         handshake_timeout: section.duration("handshake_timeout"),
-        handshakes_max: section.amount("handshakes_max"),
+        handshakes_max,
+        handshakes_per_address: match of_one {
+            Some(of_one) => usize::try_from(of_one).unwrap_or(usize::MAX),
+            None => (handshakes_max / 8).max(1),
+        },
         ticket_rotation: section.duration("ticket_rotation"),
     }
 }
