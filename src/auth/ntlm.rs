@@ -2,7 +2,8 @@
 //!
 //! A helper asks winbind, winbind asks a domain controller: lockout, expiry and trusts are the domain's own. A helper
 //! hears one conversation at a time, so it is lent to a connection from the first message to the last, not for
-//! longer than `auth.ntlm.handshake_timeout`; then it is ended and another takes its place.
+//! longer than `auth.ntlm.handshake_timeout`. A conversation that is left in its middle costs no helper: the first word
+//! of the next one (`YR`) makes it forget what it has heard.
 //!
 //! The helper cannot tell what a proof was bound to: a site that requires channel bindings does not offer this.
 
@@ -75,12 +76,13 @@ impl fmt::Debug for Ntlm {
     }
 }
 
-/// A helper that is lent to one conversation. Dropped in mid-conversation it is ended, because the next one must not
-/// hear what this one said.
+/// A helper that is lent to one conversation, given back when dropped, wherever the conversation stands then: each
+/// begins with `YR`, and what came before that means nothing to the helper any more.
 pub(super) struct Lease {
-    helper: Helper,
+    /// One that waits for a word; `None` before the first, and after one that it failed to answer.
+    helper: Option<Helper>,
     pool: Arc<Pool>,
-    place: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
     _share: Option<OwnedSemaphorePermit>,
 }
 
@@ -100,10 +102,24 @@ impl Pool {
 }
 
 impl Lease {
-    /// Gives it back after the last word.
-    fn give_back(self) {
-        self.pool.rested.lock().push(self.helper);
-        drop(self.place);
+    /// Says a word to the helper, which is started where none rested. One that fails is ended. Blocks.
+    fn ask(&mut self, verb: &str, token: &[u8], patience: Duration) -> io::Result<Reply> {
+        let mut helper = match self.helper.take() {
+            Some(helper) => helper,
+            None => Helper::start(&self.pool.command)?,
+        };
+        let reply = helper.ask(verb, token, patience)?;
+        self.helper = Some(helper);
+        Ok(reply)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Before the place, so that whoever gets that finds a helper.
+        if let Some(helper) = self.helper.take() {
+            self.pool.rested.lock().push(helper);
+        }
     }
 }
 
@@ -151,16 +167,16 @@ impl Dialogue for Ntlm {
         // The helpers are as many as may wait at once: no other permit is needed.
         let asked = word.desk.aside(None, move || {
             let mut lease = lease;
-            let reply = lease.helper.ask(verb, &token, patience);
+            let reply = lease.ask(verb, &token, patience);
             (lease, reply)
         });
-        let Some((lease, reply)) = asked.await else {
+        let Some((mut lease, reply)) = asked.await else {
             return Heard::Nothing(Denied::Busy("the handshake was interrupted"));
         };
         match reply {
             Ok(Reply::Challenge(answer)) if verb == FIRST => Heard::More(Talk::Ntlm(lease), answer),
             Ok(Reply::Proven(account)) => {
-                lease.give_back();
+                drop(lease);
                 match self.realms.of_account(&account) {
                     Some(user) => Heard::Proven(Known {
                         evidence: None,
@@ -172,10 +188,11 @@ impl Dialogue for Ntlm {
                 }
             }
             Ok(Reply::Refused(why)) => {
-                lease.give_back();
+                drop(lease);
                 Heard::Nothing(denied(&why))
             }
             Ok(Reply::Challenge(_)) => {
+                drop(lease.helper.take());
                 Heard::Nothing(Denied::Busy("the NTLM helper lost its place"))
             }
             Err(error) => Heard::Nothing(broken(&error)),
@@ -184,7 +201,7 @@ impl Dialogue for Ntlm {
 }
 
 impl Ntlm {
-    /// A helper for a new conversation, started where none rests. Whoever is at one address waits for the others there
+    /// A helper for a new conversation; where none rests, the first word starts one. Whoever is at one address waits for the others there
     /// first: half of the helpers are for everybody else.
     async fn lend(&self, desk: &Desk, source: Option<IpAddr>) -> Result<Lease, Denied> {
         let pool = &self.pool;
@@ -207,15 +224,10 @@ impl Ntlm {
             desk.shed();
             return Err(Denied::Busy(lacks));
         };
-        let rested = pool.rested.lock().pop();
-        let helper = match rested {
-            Some(helper) => helper,
-            None => Helper::start(&pool.command).map_err(|error| broken(&error))?,
-        };
         Ok(Lease {
-            helper,
+            helper: pool.rested.lock().pop(),
             pool: Arc::clone(pool),
-            place,
+            _place: place,
             _share: share,
         })
     }

@@ -566,7 +566,7 @@ pub const KEYS: &[Key] = keys! {
     "auth.ntlm" Section, optional("", "NTLM is not offered"),
         "NTLM by itself, for clients that know nothing better. Off unless a name offers it; it can be relayed, so that channel bindings cannot be required beside it.";
     "auth.ntlm.helper" List(&Text), default("[ntlm_auth, --helper-protocol=squid-2.5-ntlmssp]"),
-        "The program that judges it, and its arguments: Samba's, with winbind on a machine that is joined to the domain.";
+        "The program that judges it, and its arguments: Samba's, with winbind on a machine that is joined to the domain. Another one must, as Samba's, begin anew with each YR.";
     "auth.ntlm.pool" Count(1, 1024), default("8"),
         "Helpers at most. Each hears one client at a time; more clients wait.";
     "auth.ntlm.handshake_timeout" Duration(100 * MS, 10 * MINUTE), default("10s"),

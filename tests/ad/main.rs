@@ -26,6 +26,7 @@ mod forged;
 mod handoff;
 mod lab;
 mod ldap;
+mod left;
 mod liar;
 mod logons;
 mod lying_kdc;

@@ -6,13 +6,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-/// A running helper. Dropping it ends the process.
+/// A running helper. Dropping it ends the process; inside of a tokio runtime its end is waited for elsewhere.
 pub(super) struct Helper {
-    child: Child,
+    child: Option<Child>,
     to: ChildStdin,
     from: ChildStdout,
+    #[cfg(test)]
+    pub(super) started_by: std::thread::ThreadId,
 }
 
 /// What a helper says.
@@ -27,7 +30,7 @@ pub(super) enum Reply {
 }
 
 impl Helper {
-    /// Starts it.
+    /// Starts it. Blocks for about a millisecond, and for some more where memory is short.
     ///
     /// # Errors
     /// The program is missing, or the system gives no process.
@@ -41,7 +44,19 @@ impl Helper {
             .spawn()?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (to, from) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
-        Ok(Self { child, to, from })
+        Ok(Self {
+            child: Some(child),
+            to,
+            from,
+            #[cfg(test)]
+            started_by: std::thread::current().id(),
+        })
+    }
+
+    /// The number of its process.
+    #[cfg(test)]
+    pub(super) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// Says a word and waits for the reply, not longer than `patience`. Blocks.
@@ -105,9 +120,19 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // Without its word it would only wait for the next; and a process that is not waited for stays a name.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        // A process that is not waited for stays a name; and it takes its time to end, which nobody's requests are to
+        // wait for.
+        let _ended = child.kill();
+        let mut reap = move || {
+            let _reaped = child.wait();
+        };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(reap)),
+            Err(_none) => reap(),
+        }
     }
 }
 
@@ -169,6 +194,22 @@ mod tests {
             .err()
             .unwrap();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_is_dropped_leaves_no_process_behind() {
+        let helper = shell("exec sleep 600");
+        let process = format!("/proc/{}", helper.id());
+        assert!(std::path::Path::new(&process).exists());
+
+        drop(helper);
+
+        let gone = async {
+            while std::path::Path::new(&process).exists() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(LONG, gone).await.unwrap();
     }
 
     proptest! {

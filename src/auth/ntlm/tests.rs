@@ -98,7 +98,26 @@ async fn who_finds_every_helper_lent_waits_and_is_told() {
 }
 
 #[tokio::test]
-async fn a_helper_that_was_left_in_mid_conversation_is_not_lent_again() {
+async fn a_conversation_that_is_left_in_its_middle_costs_no_process() {
+    let (ntlm, desk) = (
+        Ntlm::new(&settings(OBLIGING, 1), None),
+        Arc::new(Desk::new(1)),
+    );
+    let rested = || ntlm.pool.rested.lock().first().map(Helper::id);
+    drop(first(&ntlm, &desk).await);
+    let process = rested();
+    assert!(process.is_some());
+
+    for _ in 0..3 {
+        drop(first(&ntlm, &desk).await);
+    }
+
+    assert!(outcome(&ntlm, &desk, b"good").await.is_ok());
+    assert_eq!(rested(), process);
+}
+
+#[tokio::test]
+async fn no_helper_is_started_on_a_thread_that_carries_requests() {
     let (ntlm, desk) = (
         Ntlm::new(&settings(OBLIGING, 1), None),
         Arc::new(Desk::new(1)),
@@ -106,8 +125,23 @@ async fn a_helper_that_was_left_in_mid_conversation_is_not_lent_again() {
 
     drop(first(&ntlm, &desk).await);
 
+    let started_by = ntlm.pool.rested.lock()[0].started_by;
+    assert_ne!(started_by, std::thread::current().id());
+}
+
+#[tokio::test]
+async fn a_helper_that_falls_silent_is_ended_and_not_lent_again() {
+    let mut silent = settings("read first; echo TT AQID; exec sleep 600", 1);
+    silent.handshake_timeout = Duration::from_millis(100);
+    let (ntlm, desk) = (Ntlm::new(&silent, None), Arc::new(Desk::new(1)));
+
+    assert_eq!(
+        outcome(&ntlm, &desk, b"good").await.unwrap_err(),
+        Denied::Busy("the NTLM helper does not answer")
+    );
+
     assert!(ntlm.pool.rested.lock().is_empty());
-    assert!(outcome(&ntlm, &desk, b"good").await.is_ok());
+    assert_eq!(ntlm.pool.places.available_permits(), 1);
 }
 
 #[tokio::test]
