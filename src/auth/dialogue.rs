@@ -144,12 +144,14 @@ impl Handshake {
     pub async fn run(self, memo: &mut Memo) -> Result<Shaken, Denied> {
         let (scheme, patience) = (self.dialogue.scheme(), self.dialogue.patience());
         let (watch, mut place) = (self.watch, self.place);
-        let watched = match self.dialogue.guess(&self.word.token, watch.home.as_deref()) {
+        let guess = self.dialogue.guess(&self.word.token, watch.home.as_deref());
+        let is_guess = matches!(guess, Guess::Made(_));
+        let watched = match guess {
             Guess::Nothing => None,
             Guess::Begun => {
                 watch.look_around()?;
                 // Before a helper is lent: whoever waits for one is on the way to be half done.
-                place = Some(self.open.enter(watch.source)?);
+                place = Some(self.open.enter(watch.source, watch.asked_at)?);
                 None
             }
             Guess::Made(guessed) => {
@@ -158,6 +160,15 @@ impl Handshake {
             }
         };
         let heard = self.dialogue.hear(self.word).await;
+        // What proves somebody, or is counted as a guess, was gone on with; and a busy site is not the client's fault.
+        let is_left = match &heard {
+            Heard::More(..) => true,
+            Heard::Proven(_) | Heard::Nothing(Denied::Busy(_)) => false,
+            Heard::Nothing(_) => !is_guess,
+        };
+        if !is_left && let Some(place) = place.take() {
+            place.ended();
+        }
         let bond = memo.bond();
         match heard {
             Heard::Nothing(denied) => {
@@ -170,7 +181,7 @@ impl Handshake {
             Heard::More(talk, answer) => {
                 let place = match place {
                     Some(place) => place,
-                    None => self.open.enter(watch.source)?,
+                    None => self.open.enter(watch.source, watch.asked_at)?,
                 };
                 bond.answer = Some(line(scheme, &answer, false));
                 bond.half = Some(Half::new(scheme, (talk, place), patience));

@@ -579,6 +579,8 @@ pub const KEYS: &[Key] = keys! {
         "So many in all.";
     "auth.handshakes.per_source" Count(1, 1_000_000), default("64"),
         "So many from one address (of IPv6, 64 bits of it). Of NTLM's helpers one address may hold half.";
+    "auth.handshakes.left_per_minute" Count(1, 1_000_000), default("600"),
+        "So many of one address may be begun and left, or gone on with in words that nobody understands, in a minute; whoever leaves more is answered 503 until some are forgiven.";
     "auth.handshakes.exempt" List(&Network), default("[127.0.0.0/8, \"::1\"]"),
         "Addresses that many people share, as those of a load balancer without the PROXY protocol: only open_max holds for them.";
     "auth.connection_ttl" Duration(SECOND, 7 * DAY), default("1h"),

@@ -160,6 +160,45 @@ async fn half_handshakes_of_one_address_are_bounded_and_the_refusal_is_explained
 }
 
 #[tokio::test]
+async fn who_begins_handshakes_and_leaves_is_refused_and_passwords_are_not() {
+    let site = site(
+        ", pool: 8",
+        ", handshakes: { left_per_minute: 3, exempt: [] }, lockout_guard: off",
+    )
+    .await;
+    let target = site.target().unwrap();
+    // Who goes on is not counted.
+    for _ in 0..5 {
+        let mut whole = line(&target).await;
+        let answer = sign_on(&mut whole, "user1", "right").await;
+        assert_eq!(answer.head.status, 200);
+    }
+    for _ in 0..3 {
+        let mut left = line(&target).await;
+        assert_eq!(left.ask(&ntlm(FIRST)).await.unwrap().head.status, 401);
+    }
+    eventually("they have left", || async {
+        metric(&site, "mapigate_auth_handshakes_open").await == 0.0
+    })
+    .await;
+
+    let mut other = line(&target).await;
+    let refused = other.ask(&ntlm(FIRST)).await.unwrap();
+
+    assert_eq!(refused.head.status, 503);
+    let password = format!("Authorization: {}", basic(&user(1), PASSWORD));
+    let by_password = other.ask(&bare().with(password).bytes()).await.unwrap();
+    assert_eq!(by_password.head.status, 200);
+    eventually("the log says why", || async {
+        let why = "too many handshakes of this address were begun and left";
+        let lines = site.access_lines().unwrap();
+        let mut whys = lines.iter().filter_map(|line| line["why"].as_str());
+        whys.any(|line| line.contains(why))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_user_who_is_guessed_at_by_ntlm_is_held_back_as_by_basic() {
     let site = site("", ", lockout_guard: { delay: 300ms }").await;
     let target = site.target().unwrap();

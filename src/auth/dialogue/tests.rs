@@ -72,7 +72,7 @@ async fn a_conversation_that_nobody_goes_on_with_is_dropped_when_its_time_is_ove
     let open = Arc::new(Open::new(&AuthSettings::closed().handshakes));
     let talk = || {
         let talk = Talk::Negotiate(Context::for_tests());
-        (talk, open.enter([192, 0, 2, 1].into()).unwrap())
+        (talk, open.enter([192, 0, 2, 1].into(), START.0).unwrap())
     };
     let half = || Half::new(Scheme::Negotiate, talk(), Duration::from_secs(10));
     let mut bond = Bond {

@@ -62,6 +62,7 @@ pub(super) fn handshakes(section: &Section<'_>) -> HandshakeLimits {
     let limits = HandshakeLimits {
         open_max: section.amount("open_max"),
         per_source: section.amount("per_source"),
+        left_per_minute: section.amount("left_per_minute"),
         exempt: exempt
             .iter()
             .filter_map(|(text, _)| values::network(text).ok())

@@ -52,6 +52,7 @@ impl AuthSettings {
             handshakes: HandshakeLimits {
                 open_max: 1024,
                 per_source: 64,
+                left_per_minute: 600,
                 exempt: Vec::new(),
             },
             connection_ttl: hour,
@@ -71,7 +72,9 @@ pub struct HandshakeLimits {
     pub open_max: usize,
     /// So many of one source: an IPv4 address, or 64 bits of an IPv6 one.
     pub per_source: usize,
-    /// Addresses that many share, and that only the other limit holds for.
+    /// So many of one source may be begun and left in a minute.
+    pub left_per_minute: usize,
+    /// Addresses that many share, and that only the first limit holds for.
     pub exempt: Vec<IpNet>,
 }
 
