@@ -283,6 +283,9 @@ struct Held {
     answer: Option<Answer>,
 }
 
+/// An answer to a wait is some hundred bytes, and each sign of life nine.
+const HELD_BYTES_MAX: usize = 1024 * 1024;
+
 /// Listens to a wait for this long.
 async fn held(line: &mut Line, within: Duration) -> Result<Held, Trouble> {
     let began = clock();
@@ -303,6 +306,7 @@ async fn held(line: &mut Line, within: Duration) -> Result<Held, Trouble> {
         pieces: Vec::new(),
     };
     let mut first_word = None;
+    let mut bytes = 0;
     loop {
         let Ok(piece) = timeout_at(until, line.piece()).await else {
             break;
@@ -310,6 +314,14 @@ async fn held(line: &mut Line, within: Duration) -> Result<Held, Trouble> {
         match piece.map_err(|failure| cut(&failure))? {
             Some(piece) => {
                 first_word.get_or_insert_with(|| began.elapsed());
+                bytes += piece.len();
+                if bytes > HELD_BYTES_MAX {
+                    return Err(Trouble::new(
+                        "PROCESSING, and a PENDING now and then, while the request is held",
+                        format!("more than {HELD_BYTES_MAX} bytes"),
+                        "what answers is no mailbox server, or something between repeats its words: see what --server shows",
+                    ));
+                }
                 answer.pieces.push(piece);
             }
             None => {
@@ -338,4 +350,41 @@ fn cut(failure: &crate::outlook::Failure) -> Trouble {
         failure.to_string(),
         "something between cuts connections that are quiet: it must bear 5 minutes with a sign of life every 30 s",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outlook::Target;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_wait_whose_answer_does_not_end_is_given_up_after_a_mebibyte() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target {
+            address: socket.local_addr().unwrap(),
+            host: "mbx1.contoso.test".to_owned(),
+            tls: None,
+        };
+        let endless = tokio::spawn(async move {
+            let (mut tcp, _) = socket.accept().await.unwrap();
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-ResponseCode: 0\r\n\r\n";
+            tcp.write_all(head.as_bytes()).await.unwrap();
+            let chunk = [b"1000\r\n".as_slice(), &[b'P'; 4096], b"\r\n"].concat();
+            let mut said = 0_u64;
+            // Until nobody listens; far beyond the bound somebody has kept it all.
+            while said < 64 * 1024 * 1024 && tcp.write_all(&chunk).await.is_ok() {
+                said += chunk.len() as u64;
+            }
+            said
+        });
+        let mut line = Line::connect(&target).await.unwrap();
+
+        let trouble = held(&mut line, Duration::from_secs(60)).await.err();
+        drop(line);
+
+        assert_eq!(trouble.unwrap().came, "more than 1048576 bytes");
+        assert!(endless.await.unwrap() < 64 * 1024 * 1024);
+    }
 }
