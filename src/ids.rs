@@ -90,6 +90,14 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The same of an address as it is written; what is none stays as it is.
+pub fn network_of(address: &str) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(address) => network(address).to_string(),
+        Err(_none) => address.to_owned(),
+    }
+}
+
 /// Counts the worlds a process has lived in: each accepted configuration is the next generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Generation(pub u64);

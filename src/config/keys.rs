@@ -453,7 +453,7 @@ pub const KEYS: &[Key] = keys! {
     "virtual_directories.preset" Choice(&["exchange2013", "exchange2016", "exchange2019", "gromox"]), required("exchange2019", "it says what the mailbox servers serve and how"),
         "Which directories are served, to whom, and all that is not written under `paths`. /ecp and /powershell are for clients inside, gromox serves /ews, /oab and /Microsoft-Server-ActiveSync.";
     "virtual_directories.requests_per_address" Count(1, 1_000_000), default("1000"),
-        "Requests under way at once from one address, below directories where only the mailbox server finds out who asks. Many people may share an address.";
+        "Requests under way at once from one address (of IPv6, 64 bits of it), below directories where only the mailbox server finds out who asks. Many people may share an address.";
     "virtual_directories.paths" List(&Section), optional("", "all are as the preset has them"),
         "Directories that differ from the preset.";
     "virtual_directories.paths[].path" Choice(&["/ews", "/owa", "/ecp", "/oab", "/Microsoft-Server-ActiveSync", "/powershell", "/api"]), required("/ews", "it is what differs"),

@@ -16,7 +16,7 @@ use super::slow::Slow;
 use crate::auth::{Asker, Identity, Scheme};
 use crate::backend::{BackServer, Leg};
 use crate::config::settings::Untouched;
-use crate::ids::UserName;
+use crate::ids::{UserName, network_of};
 use crate::metrics::{AuthOutcome, Counted};
 use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
@@ -139,11 +139,11 @@ fn stranger(head: &RequestHead<'_, '_>, scheme: Scheme) -> Result<Arc<Identity>,
 }
 
 /// Whose quota a request is on: of the mailbox once the server has let the connection in, before that of
-/// the client's address, so that nobody uses up another's by knowing the address of a mailbox.
+/// the client's network, so that nobody uses up another's by knowing the address of a mailbox.
 pub(super) fn payer(identity: &Identity, pinned: Option<&Pinned>, address: &str) -> UserName {
     match pinned.is_some_and(Pinned::is_signed_on) {
         true => identity.user.clone(),
-        false => filed_under(identity.scheme, address),
+        false => filed_under(identity.scheme, &network_of(address)),
     }
 }
 
@@ -187,6 +187,21 @@ mod tests {
         }
         assert_eq!(left(b"NTLM TlRMTVNTUAAB", None), None);
         assert_eq!(left_to_server(None, None, &offered, Some(&both)), None);
+    }
+
+    #[test]
+    fn those_whom_no_server_has_let_in_yet_share_the_quota_of_their_network() {
+        let identity = Identity {
+            user: filed_under(Scheme::Ntlm, "user1@contoso.test"),
+            scheme: Scheme::Ntlm,
+            expires: None,
+            evidence: None,
+        };
+        let payer = |address| payer(&identity, None, address);
+
+        assert_eq!(payer("2001:db8::1"), payer("2001:db8::ffff:2"));
+        assert_ne!(payer("2001:db8::1"), payer("2001:db8:0:1::1"));
+        assert_ne!(payer("192.0.2.7"), payer("192.0.2.8"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::passage::{self, Forwarded};
 use super::{Errand, Scene, nobodys};
 use crate::accounting::Kinds;
 use crate::backend::BackServer;
-use crate::ids::UserName;
+use crate::ids::{UserName, network_of};
 use crate::refusal::Refusal;
 use crate::relay::admit::{Admitted, By, Caller};
 use crate::relay::bill::{Bill, Routed};
@@ -128,9 +128,9 @@ fn stranger() -> UserName {
     UserName::new(" stranger")
 }
 
-/// Whose quota a stranger's request is on: that of the client's address.
+/// Whose quota a stranger's request is on: that of the client's network.
 fn payer(address: &str) -> UserName {
-    UserName::new(format!(" stranger {address}"))
+    UserName::new(format!(" stranger {}", network_of(address)))
 }
 
 /// The lane of strangers. No identity has it: theirs are digests, or none where anybody may share.
@@ -139,6 +139,13 @@ const STRANGERS: u128 = 0;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strangers_of_one_network_share_a_quota() {
+        assert_eq!(payer("2001:db8::1"), payer("2001:db8::ffff:2"));
+        assert_ne!(payer("2001:db8::1"), payer("2001:db8:0:1::1"));
+        assert_ne!(payer("192.0.2.7"), payer("192.0.2.8"));
+    }
 
     #[test]
     fn nobody_can_log_in_under_the_name_of_a_stranger() {
