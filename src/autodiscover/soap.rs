@@ -73,6 +73,8 @@ pub enum UserAnswer<'a> {
     Redirect(&'a str),
     /// No such user, or not this one's business.
     Invalid,
+    /// Nobody has looked: too much was asked for at once.
+    Busy,
 }
 
 /// Writes the answer for every user that was asked for, in order.
@@ -90,6 +92,13 @@ pub fn answer(request: &SoapRequest, users: &[UserAnswer<'_>]) -> String {
                 code(&mut out, "RedirectUrl", "Redirection url.");
                 leaf(&mut out, "RedirectTarget", url);
                 out.push_str("<UserSettingErrors /><UserSettings />");
+            }
+            UserAnswer::Busy => {
+                // [MS-OXWSADISC], ErrorCode
+                code(&mut out, "ServerBusy", "Ask for fewer addresses at once.");
+                out.push_str(
+                    "<RedirectTarget i:nil=\"true\" /><UserSettingErrors /><UserSettings />",
+                );
             }
             UserAnswer::Invalid => {
                 code(&mut out, "InvalidUser", "The email address can't be found.");

@@ -29,7 +29,7 @@ use crate::refusal::Refusal;
 use crate::runtime::{Runtime, Snapshot};
 use std::sync::Arc;
 use std::time::Instant;
-use whose::Verdict;
+use whose::{Question, Verdict};
 use zeroize::Zeroizing;
 
 /// An Autodiscover request whose body is still to be read.
@@ -88,6 +88,10 @@ impl Reply {
 const XML: &str = "text/xml; charset=utf-8";
 const JSON: &str = "application/json; charset=utf-8";
 const HTML: &str = "text/html";
+
+/// Times one request has the directory service asked, one after the other. Of SOAP's hundred addresses the rest is told
+/// that we are busy: one request must not cost a hundred searches.
+const LOOKS_MAX: usize = 16;
 
 /// Judges the head of an Autodiscover request. Nothing of MAPI comes here.
 ///
@@ -226,29 +230,38 @@ impl<S: Stream> Connection<S> {
                 enter(Phase::Route);
                 let identity = Arc::clone(&asking.identity);
                 let mut findings = Findings::default();
-                loop {
-                    let scene = whose::Scene {
-                        world,
-                        name,
-                        client,
-                        user: &identity.user,
-                        from: place(self.client.ip(), &world.settings),
-                        findings: &findings,
-                        now: bill.began,
-                    };
-                    match scene.judge(dialect, &body, bill) {
-                        Ok(Verdict::Say(reply)) => break reply,
-                        Ok(Verdict::Ask(errand)) => {
-                            let asked = proxied::ask(&scene, *errand, asking, &body, runtime, bill);
-                            break Box::pin(asked).await?;
+                let mut looks = 0;
+                match Question::read(dialect, &body) {
+                    Err(wrong) => not_a_request(dialect, wrong, bill)?,
+                    Ok(question) => loop {
+                        let scene = whose::Scene {
+                            world,
+                            name,
+                            client,
+                            user: &identity.user,
+                            from: place(self.client.ip(), &world.settings),
+                            findings: &findings,
+                            may_look: looks < LOOKS_MAX,
+                            now: bill.began,
+                        };
+                        match scene.judge(&question, bill) {
+                            Ok(Verdict::Say(reply)) => break reply,
+                            Ok(Verdict::Ask(errand)) => {
+                                let asked =
+                                    proxied::ask(&scene, *errand, asking, &body, runtime, bill);
+                                break Box::pin(asked).await?;
+                            }
+                            Ok(Verdict::Look(lookups)) => {
+                                looks += 1;
+                                let done = Box::pin(lookups.run(&mut findings)).await;
+                                done.map_err(|trouble| {
+                                    Refusal::DirectoryUnavailable(trouble.words())
+                                })?;
+                            }
+                            Ok(Verdict::Refuse(refusal)) => return Err(refusal.into()),
+                            Err(wrong) => break not_a_request(dialect, wrong, bill)?,
                         }
-                        Ok(Verdict::Look(lookups)) => {
-                            let done = Box::pin(lookups.run(&mut findings)).await;
-                            done.map_err(|trouble| Refusal::DirectoryUnavailable(trouble.words()))?;
-                        }
-                        Ok(Verdict::Refuse(refusal)) => return Err(refusal.into()),
-                        Err(wrong) => break not_a_request(dialect, wrong, bill)?,
-                    }
+                    },
                 }
             }
         };

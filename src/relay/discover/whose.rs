@@ -27,7 +27,26 @@ pub(super) struct Scene<'a> {
     pub(super) from: Place,
     /// What the directory service has said for this request, and when that is.
     pub(super) findings: &'a Findings,
+    /// It may be asked for more; whoever it would be asked about is told to come again otherwise.
+    pub(super) may_look: bool,
     pub(super) now: Instant,
+}
+
+/// What is asked, read once however often it is judged.
+#[derive(Debug)]
+pub(super) enum Question {
+    Soap(SoapRequest),
+    Pox(PoxRequest),
+}
+
+impl Question {
+    /// Reads a request's body.
+    pub(super) fn read(dialect: Dialect, body: &[u8]) -> Result<Self, Wrong> {
+        Ok(match dialect {
+            Dialect::Soap => Self::Soap(SoapRequest::read(body)?),
+            _ => Self::Pox(PoxRequest::read(body)?),
+        })
+    }
 }
 
 /// What becomes of a request.
@@ -83,16 +102,11 @@ enum Led<'a> {
 }
 
 impl<'a> Scene<'a> {
-    /// Reads a request's body and judges it.
-    pub(super) fn judge(
-        &self,
-        dialect: Dialect,
-        body: &[u8],
-        bill: &Bill<'_>,
-    ) -> Result<Verdict, Wrong> {
-        match dialect {
-            Dialect::Soap => self.judge_soap(&SoapRequest::read(body)?),
-            _ => Ok(self.judge_pox(&PoxRequest::read(body)?, bill)),
+    /// Judges a request.
+    pub(super) fn judge(&self, question: &Question, bill: &Bill<'_>) -> Result<Verdict, Wrong> {
+        match question {
+            Question::Soap(request) => self.judge_soap(request),
+            Question::Pox(request) => Ok(self.judge_pox(request, bill)),
         }
     }
 
@@ -132,7 +146,7 @@ impl<'a> Scene<'a> {
         let mut led: Vec<Led<'a>> = Vec::new();
         for user in &request.users {
             match self.lead_of(user) {
-                Led::Ask(lookup) => return Ok(look(lookup)),
+                Led::Ask(lookup) if self.may_look => return Ok(look(lookup)),
                 Led::Disabled => {
                     return Ok(Verdict::Refuse(Refusal::Unauthenticated(DISABLED)));
                 }
@@ -141,6 +155,7 @@ impl<'a> Scene<'a> {
         }
         let proxies = self.name.autodiscover == AutodiscoverMode::Proxy;
         // A server answers for all or none: where one of them is not to be told, it is not asked.
+        let is_busy = led.iter().any(|led| matches!(led, Led::Ask(_)));
         let are_all_here = led.iter().all(|led| matches!(led, Led::Here(_)));
         if let Some(Led::Here(found)) = led.first()
             && proxies
@@ -157,7 +172,10 @@ impl<'a> Scene<'a> {
                     None => UserAnswer::Invalid,
                 },
                 Led::Elsewhere(url) => UserAnswer::Redirect(url),
-                Led::Here(_) | Led::Nowhere | Led::Ask(_) | Led::Disabled => UserAnswer::Invalid,
+                Led::Ask(_) => UserAnswer::Busy,
+                // It might be told, if all could be.
+                Led::Here(_) if is_busy => UserAnswer::Busy,
+                Led::Here(_) | Led::Nowhere | Led::Disabled => UserAnswer::Invalid,
             })
             .collect();
         let told = match answers.first() {

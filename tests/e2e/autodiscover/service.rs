@@ -167,3 +167,25 @@ async fn while_the_directory_is_away_who_is_known_is_answered_and_nothing_shows_
         }
     }
 }
+
+#[tokio::test]
+async fn one_request_for_many_addresses_costs_so_many_searches_and_the_rest_is_told_to_come_again()
+{
+    let (service, site) = site("listed").await;
+    let nobodies = (0..60).map(|number| format!("nobody{number}@{DOMAIN}"));
+    let users: Vec<_> = [user(1)].into_iter().chain(nobodies).collect();
+    let soap = ask(&[], soap_for(&users)).line("POST /autodiscover/autodiscover.svc HTTP/1.1");
+    let before = service.searches();
+
+    let told = text(&answer(&site, &soap).await);
+
+    assert!(service.searches() - before <= 16, "{}", service.searches());
+    let count = |code: &str| {
+        told.matches(&format!("<ErrorCode>{code}</ErrorCode>"))
+            .count()
+    };
+    // The first is of the whole answer.
+    assert_eq!(count("NoError"), 2, "{told}");
+    assert!(count("ServerBusy") >= 40, "{told}");
+    assert_eq!(count("InvalidUser") + count("ServerBusy"), 60, "{told}");
+}
