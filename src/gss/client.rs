@@ -45,9 +45,11 @@ impl Client {
     pub fn ntlm(account: &str, password: &str, host: &str) -> Result<Self, Error> {
         let name = Name::new(account.as_bytes(), Some(GSS_NT_USER_NAME))?;
         let ntlm = OidSet::singleton(NTLM)?;
+        // The plug-in reads on to the next zero byte, whatever length it is told.
+        let ended = Zeroizing::new([password, "\0"].concat());
         let credential = Cred::acquire_with_password(
             Some(&name),
-            password,
+            ended.trim_end_matches('\0'),
             None,
             CredUsage::Initiate,
             Some(&ntlm),
