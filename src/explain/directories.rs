@@ -7,7 +7,7 @@ use super::Health;
 use super::trail::{End, Found, Trail};
 use crate::auth::canonical;
 use crate::capability::From as Side;
-use crate::config::settings::{PublicName, Scheme, Server, VdirLogon, VdirSettings};
+use crate::config::settings::{PublicName, Scheme, Server, Shareable, VdirLogon, VdirSettings};
 use crate::directory::Whose;
 use crate::health::Ward;
 use crate::ids::{DatabaseName, ServerName, UserName};
@@ -30,6 +30,7 @@ impl<'a> Trail<'a> {
         self.speaks_mapi = false;
         let served = self.reach(vdir)?;
         self.schemes_below(served, name);
+        self.protocols(vdir, name);
         self.takes(vdir, served);
         if served.logon == VdirLogon::Server {
             let words = "any server that serves it; a sealed cookie leads back to the same one";
@@ -141,6 +142,22 @@ impl<'a> Trail<'a> {
                 Err(self.refuse("directory", &refusal, why))
             }
         }
+    }
+
+    /// By which versions of HTTP a name that offers both may be asked for the directory.
+    fn protocols(&mut self, vdir: Vdir, name: &PublicName) {
+        if !name.http2 {
+            return;
+        }
+        let by_http2 = self
+            .world
+            .settings
+            .by_http2(name, Shareable::Vdir(vdir), None);
+        let (words, why) = match by_http2 {
+            Ok(()) => ("HTTP/2 or HTTP/1.1", "names[].http2"),
+            Err(why) => ("HTTP/1.1 alone", why.words()),
+        };
+        self.fact("protocol", words, Some(why.to_owned()));
     }
 
     fn schemes_below(&mut self, served: &'a VdirSettings, name: &'a PublicName) {

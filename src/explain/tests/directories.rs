@@ -8,7 +8,7 @@ listeners:
   - { address: '127.0.0.1:8080', plain_http: true }
 names:
   - host: mail.contoso.test
-  - host: eu.contoso.test
+  - { host: eu.contoso.test, http2: true }
 servers:
   MBX1: { address: '127.0.0.1:1', tls: off }
   MBX2: { address: '127.0.0.1:2', tls: off, url_name: eu.contoso.test }
@@ -349,4 +349,16 @@ fn a_health_page_is_told_as_it_would_be_answered() {
         assert_eq!(told.is_served, answer.starts_with("HTTP 200"), "{subject}");
         assert!(fact(&told, "answer").starts_with(answer), "{}", told.text());
     }
+}
+
+#[test]
+fn where_a_name_offers_http2_it_is_told_whether_the_directory_may_be_asked_by_it() {
+    let told = of("https://eu.contoso.test/ews/bob@contoso.test/Exchange.asmx");
+    assert_eq!(
+        fact(&told, "protocol"),
+        "HTTP/2 or HTTP/1.1 | names[].http2"
+    );
+
+    let elsewhere = of("https://mail.contoso.test/ews/bob@contoso.test/Exchange.asmx");
+    assert!(elsewhere.of("protocol").is_none(), "{}", elsewhere.text());
 }
