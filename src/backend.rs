@@ -4,8 +4,7 @@ mod defences;
 pub mod leg;
 pub mod pool;
 
-#[cfg(debug_assertions)]
-pub(crate) use defences::without;
+pub(crate) use defences::stands;
 pub use leg::Leg;
 
 use crate::accounting::Unbilled;
