@@ -250,6 +250,13 @@ pub struct PublicName {
     pub http2: bool,
 }
 
+impl Settings {
+    /// The name of ours that clients write so.
+    pub fn named(&self, host: &str) -> Option<&PublicName> {
+        self.names.iter().find(|name| name.host == host)
+    }
+}
+
 impl PublicName {
     /// Schemes that are accepted where a request came in, challenges in this order.
     pub fn offered(&self, endpoint: Option<Endpoint>) -> &[Scheme] {

@@ -325,9 +325,8 @@ impl<'a> Trail<'a> {
 
     /// The name that clients of the server are told, which may be another than they came to.
     fn other_name(&mut self, name: &'a PublicName, server: &Server) -> &'a PublicName {
-        let mut names = self.world.settings.names.iter();
-        let own = server.url_name.as_ref();
-        let own = own.and_then(|own| names.find(|known| known.host == *own));
+        let own = server.url_name.as_deref();
+        let own = own.and_then(|own| self.world.settings.named(own));
         let Some(other) = own.filter(|own| own.host != name.host) else {
             return name;
         };

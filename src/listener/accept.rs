@@ -180,9 +180,9 @@ async fn arrive(
         let _place = places.await?;
         let by = tls.handshakes();
         let world = runtime.snapshot();
-        let names = &world.settings.names;
-        let offers = |host: &str| names.iter().any(|name| name.http2 && name.host == host);
-        let (accepted, http2) = match names.iter().any(|name| name.http2) {
+        let settings = &world.settings;
+        let offers = |host: &str| settings.named(host).is_some_and(|name| name.http2);
+        let (accepted, http2) = match settings.names.iter().any(|name| name.http2) {
             false => (
                 tls::accept_begun(tcp, first, by.config.clone()).await?,
                 None,

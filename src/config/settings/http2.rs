@@ -5,7 +5,7 @@
 //! its session, was made for a connection of its own. RFC 9113 section 7 has a word for all of them: come
 //! again by HTTP/1.1.
 
-use super::{AutodiscoverMode, PublicName, Scheme, Settings, VdirLogon};
+use super::{AutodiscoverMode, PublicName, Scheme, Settings};
 use crate::vdir::Vdir;
 
 /// What is asked for, as far as that matters here.
@@ -71,11 +71,9 @@ impl Settings {
             Shareable::Autodiscover if name.autodiscover != AutodiscoverMode::Off => {
                 &name.authentication
             }
-            Shareable::Vdir(vdir) => match self.vdirs.get(vdir).map(|it| &it.logon) {
-                Some(VdirLogon::AsName) => &name.authentication,
-                Some(VdirLogon::Schemes(schemes)) => schemes,
-                // The server's form, or nobody at all.
-                Some(VdirLogon::Server) | None => &[],
+            Shareable::Vdir(vdir) => match self.vdirs.get(vdir) {
+                Some(served) => served.schemes(name),
+                None => &[],
             },
             Shareable::Autodiscover | Shareable::Page => &[],
         };

@@ -1,6 +1,6 @@
 //! The other virtual directories, as a site serves them.
 
-use super::Scheme;
+use super::{PublicName, Scheme};
 use crate::vdir::{Vdir, Verb};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +69,17 @@ pub struct VdirSettings {
     pub websocket: bool,
     /// The page that says whether a server serves it; `None`: nobody looks.
     pub page: Option<VdirPage>,
+}
+
+impl VdirSettings {
+    /// Schemes of its logon under this name, challenges in this order; none where the server's form does it.
+    pub fn schemes<'a>(&'a self, name: &'a PublicName) -> &'a [Scheme] {
+        match &self.logon {
+            VdirLogon::AsName => &name.authentication,
+            VdirLogon::Schemes(schemes) => schemes,
+            VdirLogon::Server => &[],
+        }
+    }
 }
 
 /// Who finds out who asks.

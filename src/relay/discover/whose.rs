@@ -357,8 +357,7 @@ impl<'a> Scene<'a> {
         let own = self
             .server(database)
             .and_then(|server| server.url_name.as_deref());
-        let mut names = self.world.settings.names.iter();
-        let own = own.and_then(|own| names.find(|name| name.host == own));
+        let own = own.and_then(|own| self.world.settings.named(own));
         let name = own.unwrap_or(self.name);
         Urls {
             internal: &name.internal_url,

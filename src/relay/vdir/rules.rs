@@ -5,7 +5,7 @@
 use super::{Guard, stands};
 use crate::capability::From as Side;
 use crate::config::Settings;
-use crate::config::settings::{PublicName, Scheme, Server, VdirLogon, VdirSettings};
+use crate::config::settings::{PublicName, Scheme, Server, VdirSettings};
 use crate::refusal::Refusal;
 use crate::relay::public::activesync_url;
 use crate::vdir::{Vdir, other_name};
@@ -34,11 +34,7 @@ pub(crate) fn offered<'a>(
     name: &'a PublicName,
     settings: &Settings,
 ) -> Cow<'a, [Scheme]> {
-    let schemes = match &vdir.logon {
-        VdirLogon::AsName => &name.authentication,
-        VdirLogon::Schemes(schemes) => schemes,
-        VdirLogon::Server => return Cow::Borrowed(&[]),
-    };
+    let schemes = vdir.schemes(name);
     let Some(left) = &settings.auth.passthrough else {
         return Cow::Borrowed(schemes);
     };
@@ -72,7 +68,7 @@ pub(crate) fn stays(
         return Ok(());
     };
     // Names that are none of ours were reported, and nobody is sent there.
-    let Some(name) = settings.names.iter().find(|name| name.host == other) else {
+    let Some(name) = settings.named(other) else {
         return Ok(());
     };
     let url = activesync_url(name, side).into();
