@@ -289,20 +289,26 @@ async fn tricks_that_pass(site: &TestSite) -> usize {
     count
 }
 
-#[tokio::test]
-async fn x4_a_path_that_reads_in_two_ways_is_not_passed_on_by_any_directory() {
-    let site = standing().await;
-    assert_eq!(tricks_that_pass(&site).await, 0);
+/// What is no path of ours alone reaches nobody.
+async fn no_other_form_is_passed_on(site: &TestSite) {
     for target in [
         "https://evil.test/ews/x",
         "http://mail.contoso.test@evil.test/ews/x",
         "*",
         "ews/x",
+        "//evil.test/ews/x",
     ] {
-        let told = status(&ask(&site, "POST", target, &[]).await);
+        let told = status(&ask(site, "POST", target, &[]).await);
         assert!([400, 404].contains(&told), "{target}: {told}");
     }
-    assert_eq!(reached(&site), Vec::<(String, String)>::new());
+    assert_eq!(reached(site), Vec::<(String, String)>::new());
+}
+
+#[tokio::test]
+async fn x4_a_path_that_reads_in_two_ways_is_not_passed_on_by_any_directory() {
+    let site = standing().await;
+    assert_eq!(tricks_that_pass(&site).await, 0);
+    no_other_form_is_passed_on(&site).await;
 }
 
 #[tokio::test]
@@ -544,17 +550,7 @@ async fn x3_what_names_another_mailbox_by_http2_leads_nowhere() {
 async fn x4_a_path_by_http2_that_reads_in_two_ways_is_not_passed_on() {
     let site = standing_by_http2().await;
     assert_eq!(tricks_that_pass(&site).await, 0);
-    for target in [
-        "https://evil.test/ews/x",
-        "http://mail.contoso.test@evil.test/ews/x",
-        "*",
-        "ews/x",
-        "//evil.test/ews/x",
-    ] {
-        let told = status(&ask(&site, "POST", target, &[]).await);
-        assert!([400, 404].contains(&told), "{target}: {told}");
-    }
-    assert_eq!(reached(&site), Vec::<(String, String)>::new());
+    no_other_form_is_passed_on(&site).await;
     let all: usize = DIRECTORIES.map(|(path, _)| tricks(path).len()).iter().sum();
     let site = without_by_http2("paths").await;
     assert!(tricks_that_pass(&site).await > all * 2 / 3);

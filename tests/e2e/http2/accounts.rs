@@ -3,7 +3,7 @@
 
 use super::client::{Client, END_STREAM, Frame, PING, Raw, request, rest, send_all};
 use super::{line_with, metric, plan, site};
-use crate::accounts::{Capture, samples, sum};
+use crate::accounts::{Capture, agree_with, samples, sum};
 use crate::directories::start_planned;
 use crate::rig::in_time;
 use crate::support::{TestSite, eventually};
@@ -177,43 +177,13 @@ async fn accounts_of_http2_add_up() {
         );
         assert!(ews > all / 2.0 && tls > 0.0 && beside > 0.0);
     }
-    let Some(capture) = capture else {
-        // Without the right to capture the rest of the test stands; say so, since a figure is missing.
-        eprintln!("no packet capture: dumpcap is missing or may not capture here");
-        return;
-    };
-    let Some(seen) = capture.bytes(clients, &servers).await else {
-        eprintln!("no packet capture: packets were dropped on the way to the file");
-        return;
-    };
-    let of = |is_it: &dyn Fn(u16) -> bool, way: usize| -> u64 {
-        let ports = seen.iter().filter(|(port, _)| is_it(**port));
-        ports.map(|(_, bytes)| bytes[way]).sum()
-    };
-    let is_server = |port| servers.contains(&port);
-    for (leg, way, direction, seen) in [
-        (
-            "client",
-            "from clients",
-            "received",
-            of(&|port| port == clients, 0),
-        ),
-        (
-            "client",
-            "to clients",
-            "sent",
-            of(&|port| port == clients, 1),
-        ),
-        ("server", "from servers", "received", of(&is_server, 0)),
-        ("server", "to servers", "sent", of(&is_server, 1)),
-    ] {
-        let booked = on_account(&[
+    let booked = |leg: &str, direction: &str| {
+        on_account(&[
             &format!("leg=\"{leg}\""),
             &format!("direction=\"{direction}\""),
-        ]);
-        eprintln!("{way}: {seen} bytes captured, {booked} on accounts");
-        assert_eq!(seen as f64, booked, "{way}");
-    }
+        ])
+    };
+    let _seen = agree_with(capture, clients, &servers, booked).await;
 }
 
 #[tokio::test]
